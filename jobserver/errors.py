@@ -1,0 +1,171 @@
+"""Every error the product raises on purpose, as one tree.
+
+JobServerError                      http  whose fault    retry helps
+├── CallerError                                caller
+│   ├── BadRequest                  400   the request    no
+│   │   ├── BadConfig               400   body is no HOCON object, or a needed key is missing
+│   │   ├── BadBinary               400   bytes are not of the type that was named
+│   │   ├── ContextExists           400   a living context has that name
+│   │   ├── InvalidJobType          400   the binary's kind does not run in this context
+│   │   ├── JobLoadingFailed        400   code was found and could not be loaded
+│   │   └── ValidationFailed        400   the job's own `validate` refused
+│   ├── Unauthorized                401
+│   ├── BinaryInUse                 403   delete of a binary that a running job uses
+│   ├── NotFound                    404   nothing has that name or id
+│   ├── ContextStopping             409   the context is on its way out
+│   ├── UnsupportedBinaryType       415   content type is missing or unknown
+│   └── KeyReused                   422   same Idempotency-Key, another request
+├── Unavailable                     503   dependency     yes, after `retry_after` seconds
+│   ├── QueueFull                   503   all slots and the queue behind them are taken
+│   ├── StoreUnavailable            503   SQL does not answer
+│   ├── CoordinationUnavailable     503   ZooKeeper does not answer
+│   └── OwnerUnavailable            503   nobody owns the context yet (a failover is under way)
+├── OutcomeUnknown                  503   the write may or may not have happened: read back, or repeat with the key
+├── Superseded                      503   a higher epoch or attempt exists: this process may not acknowledge
+├── TimedOut                        500   the wait the client asked for is over; the work goes on
+├── ContextInitFailed               500   the driver could not be started
+└── DriverFailed                    500   the driver refused or broke the protocol
+
+Answers are made from these in `jobserver/api/envelopes.py` alone.
+"""
+
+from __future__ import annotations
+
+
+class JobServerError(Exception):
+    """Root. `message` is one sentence for the caller: what was wrong, what was expected, what to do."""
+
+    http_status = 500
+    retry_after: float | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class CallerError(JobServerError):
+    """The request cannot be served as it is; repeating it does not help."""
+
+    http_status = 400
+
+
+class BadRequest(CallerError):
+    """A parameter, path or body is not what the route takes."""
+
+
+class BadConfig(BadRequest):
+    """The posted configuration cannot be used."""
+
+
+class BadBinary(BadRequest):
+    """The uploaded bytes are not of the declared type."""
+
+
+class ContextExists(BadRequest):
+    """A context of that name is not in a final state."""
+
+
+class InvalidJobType(BadRequest):
+    """The kind of binary does not fit the context."""
+
+
+class JobLoadingFailed(BadRequest):
+    """The job's code was found, and importing or constructing it failed."""
+
+    def __init__(self, message: str, error_class: str = "", stack: str = "") -> None:
+        super().__init__(message)
+        self.error_class = error_class
+        self.stack = stack
+
+
+class ValidationFailed(BadRequest):
+    """The job's `validate` returned problems."""
+
+
+class Unauthorized(CallerError):
+    """Credentials are missing or wrong."""
+
+    http_status = 401
+
+
+class BinaryInUse(CallerError):
+    """A job that has not ended uses the binary."""
+
+    http_status = 403
+
+
+class NotFound(CallerError):
+    """No such thing."""
+
+    http_status = 404
+
+
+class ContextStopping(CallerError):
+    """The context is being stopped."""
+
+    http_status = 409
+
+
+class UnsupportedBinaryType(CallerError):
+    """The Content-Type of an upload names no kind of binary."""
+
+    http_status = 415
+
+
+class KeyReused(CallerError):
+    """The Idempotency-Key was used for a different request."""
+
+    http_status = 422
+
+
+class Unavailable(JobServerError):
+    """Something that this needs is away for now; the same request may succeed later."""
+
+    http_status = 503
+    retry_after = 1.0
+
+
+class QueueFull(Unavailable):
+    """Slots and queue of the context are taken."""
+
+
+class StoreUnavailable(Unavailable):
+    """The metadata store did not answer in time."""
+
+
+class CoordinationUnavailable(Unavailable):
+    """ZooKeeper did not answer in time."""
+
+
+class OwnerUnavailable(Unavailable):
+    """The context has no owner at this moment, or the owner could not be reached."""
+
+
+class OutcomeUnknown(JobServerError):
+    """A write was sent and its reply was lost. Never treated as done or as not done."""
+
+    http_status = 503
+    retry_after = 1.0
+
+
+class Superseded(JobServerError):
+    """A guarded write met a higher epoch or attempt."""
+
+    http_status = 503
+    retry_after = 0.2
+
+
+class TimedOut(JobServerError):
+    """The wait is over; `job_id` (if any) goes on and can be asked for."""
+
+    def __init__(self, message: str, job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class ContextInitFailed(JobServerError):
+    """Starting or restoring the driver of a context failed for good."""
+
+
+class DriverFailed(JobServerError):
+    """The driver answered a request with a refusal, or vanished while it was asked."""

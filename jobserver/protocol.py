@@ -1,0 +1,192 @@
+"""The message protocol between the owner of a context and its driver: framing, proof of the secret, message names.
+
+One TCP connection; each frame is a 4-byte big-endian length and a JSON object in UTF-8.
+
+1. The driver opens: ``{"t": "challenge", "version": 1, "nonce": "<hex>"}``.
+2. The other side answers: ``{"t": "proof", "version": 1, "proof": HMAC-SHA256(secret, nonce)}`` and the driver
+   closes the connection if it does not fit.
+3. Requests carry a number: ``{"t": <request>, "n": 7, ...}``; each is answered once, in any order, by
+   ``{"t": "reply", "n": 7, "ok": true, ...}`` or ``{"t": "reply", "n": 7, "ok": false, "refused": "<code>", "message": "..."}``.
+4. Events come from the driver unasked, on the connection that adopted or activated it:
+   ``{"t": "event", "e": <event>, ...}``.
+
+Requests (`Request`) and what they carry:
+
+=========  =====================================================================================================
+hello      nothing; names no epoch. Answer: ``driver_id``, ``nonce`` (for adopt), ``context_id`` or null,
+           ``has_owner`` (another connection that owns it is open and was heard within 3 s),
+           ``jvm_pid``, ``application_id``, ``ui_url``
+adopt      ``epoch``, ``token``, ``nonce`` of the last hello. Refused: ``stale-epoch`` (not above the one it has),
+           ``stale-nonce``, ``unbound``. Answer: ``jobs``: list of ``{"job_id", "attempt", "outcome": null | {...}}``:
+           the running ones and those that ended and were not acknowledged. The older connection is closed.
+activate   ``context`` (``id``, ``name``, ``settings``), ``epoch``, ``token``, ``base`` (name of the pinned manifest),
+           ``cluster`` and ``checkpoint_root``; binds an unbound driver and makes this connection its owner's.
+           Answer: ``application_id``, ``ui_url``, ``jvm_pid``. Refused: ``bound``, ``stale-epoch``, ``failed``
+bind       as activate, without epoch, token: makes an unbound driver a hot standby of the context (it follows manifests)
+run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","type","digest","path"}]``, paths readable by
+           the driver), ``config`` (JSON text), ``interactive`` (bool: which fair pool). Answer: at once. Running the
+           same (job_id, attempt) twice is refused ``duplicate``; a lower attempt than one seen is ``stale-attempt``
+kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
+ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
+objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``
+ping       nothing
+shutdown   ``reason``; the driver answers, ends its JVM and itself
+=========  =====================================================================================================
+
+Events (`Event`): ``accepted`` (job_id, attempt: code loaded and `validate` passed), ``finished`` (job_id, attempt,
+``kind`` of `OutcomeKind`, ``result`` JSON text or null, ``error`` or null), ``progress`` (job_id, attempt, fraction or null,
+message), ``superseded`` (epoch: a higher marker was seen, nothing is acknowledged any more).
+
+Knows nothing of sockets beyond `read_frame`/`frame`; both the server (asyncio) and the driver (threads) use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import socket
+import struct
+from enum import StrEnum
+from typing import Any
+
+from jobserver.model import AttemptOutcome, ErrorInfo, OutcomeKind
+
+VERSION = 1
+MAX_FRAME = 256 * 1024 * 1024
+"""Largest frame in bytes; a longer one is a broken peer."""
+
+Message = dict[str, Any]
+_LENGTH = struct.Struct(">I")
+
+
+class Request(StrEnum):
+    """Names of the requests an owner (or would-be owner) sends."""
+
+    HELLO = "hello"
+    ADOPT = "adopt"
+    ACTIVATE = "activate"
+    BIND = "bind"
+    RUN = "run"
+    KILL = "kill"
+    ACK = "ack"
+    OBJECTS = "objects"
+    PING = "ping"
+    SHUTDOWN = "shutdown"
+
+
+class Event(StrEnum):
+    """Names of the events a driver sends."""
+
+    ACCEPTED = "accepted"
+    FINISHED = "finished"
+    PROGRESS = "progress"
+    SUPERSEDED = "superseded"
+
+
+class Refused(StrEnum):
+    """Codes of refusals."""
+
+    STALE_EPOCH = "stale-epoch"
+    STALE_NONCE = "stale-nonce"
+    STALE_ATTEMPT = "stale-attempt"
+    DUPLICATE = "duplicate"
+    UNBOUND = "unbound"
+    BOUND = "bound"
+    NOT_OWNER = "not-owner"
+    FAILED = "failed"
+    UNKNOWN = "unknown-request"
+
+
+class ProtocolError(Exception):
+    """The peer sent something that is no frame of this protocol."""
+
+
+def frame(message: Message) -> bytes:
+    """The bytes of one message, length first. ASCII-escaped, so that lone surrogates of job results survive."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    if len(body) > MAX_FRAME:
+        raise ProtocolError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode(body: bytes) -> Message:
+    """The message in a frame's body. Raises ProtocolError."""
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise ProtocolError(f"a frame holds no JSON: {error}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
+        raise ProtocolError("a frame holds no object with a type 't'")
+    return message
+
+
+def body_length(header: bytes) -> int:
+    """The length a frame's header announces. Raises ProtocolError when over MAX_FRAME."""
+    (length,) = _LENGTH.unpack(header)
+    if length > MAX_FRAME:
+        raise ProtocolError(f"a frame of {length} bytes is announced; the limit is {MAX_FRAME}")
+    return int(length)
+
+
+async def read_frame(reader: asyncio.StreamReader) -> Message:
+    """The next message. Raises asyncio.IncompleteReadError at EOF and ProtocolError."""
+    header = await reader.readexactly(_LENGTH.size)
+    return decode(await reader.readexactly(body_length(header)))
+
+
+def recv_frame(connection: socket.socket) -> Message:
+    """The next message from a blocking socket. Raises EOFError at its end and ProtocolError."""
+    return decode(_recv_exactly(connection, body_length(_recv_exactly(connection, _LENGTH.size))))
+
+
+def _recv_exactly(connection: socket.socket, count: int) -> bytes:
+    buffer = bytearray(count)
+    view = memoryview(buffer)
+    got = 0
+    while got < count:
+        size = connection.recv_into(view[got:])
+        if size == 0:
+            raise EOFError
+        got += size
+    return bytes(buffer)
+
+
+def proof_of(secret: str, nonce: str) -> str:
+    """What a peer that knows the secret answers to a challenge."""
+    return hmac.new(secret.encode(), nonce.encode(), hashlib.sha256).hexdigest()
+
+
+def proof_fits(secret: str, nonce: str, proof: object) -> bool:
+    """Whether `proof` was made with the secret; compared in constant time."""
+    return isinstance(proof, str) and hmac.compare_digest(proof_of(secret, nonce), proof)
+
+
+def outcome_message(outcome: AttemptOutcome) -> Message:
+    """The fields of an outcome, as `finished` events and adopt's answer carry them."""
+    error = outcome.error
+    return {
+        "job_id": outcome.job_id,
+        "attempt": outcome.attempt,
+        "kind": outcome.kind.value,
+        "result": outcome.result,
+        "error": None
+        if error is None
+        else {"message": error.message, "error_class": error.error_class, "stack": error.stack},
+    }
+
+
+def outcome_of(message: Message) -> AttemptOutcome:
+    """The outcome in a message made by `outcome_message`. Raises ProtocolError."""
+    try:
+        error = message["error"]
+        return AttemptOutcome(
+            job_id=message["job_id"],
+            attempt=message["attempt"],
+            kind=OutcomeKind(message["kind"]),
+            result=message["result"],
+            error=None if error is None else ErrorInfo(**error),
+        )
+    except (KeyError, TypeError, ValueError) as broken:
+        raise ProtocolError(f"an outcome lacks or misnames a field: {broken}") from broken
