@@ -1,0 +1,113 @@
+"""What the REST API asks of the rest of a server: one port, implemented by `jobserver/server.py` (real) and by a fake in tests.
+
+Every method raises the errors of `jobserver/errors.py`; none returns an HTTP answer. `api` turns both into the dialect of
+existing clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jobserver.model import BinaryRecord, BinaryType, ContextRecord, JobRecord, NamedObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One POST /jobs, parsed. `binaries` are uploaded names; `context` None means an ad-hoc one.
+
+    `config` is the resolved posted configuration. `wait_seconds` bounds the wait for acceptance (async) or for the end (sync).
+    """
+
+    main_class: str
+    binaries: tuple[str, ...]
+    config: Mapping[str, Any]
+    context: str | None
+    sync: bool
+    wait_seconds: float
+    max_attempts: int = 3
+    on_failover: str = "rerun"
+    priority: int = 0
+    principal: str = "anonymous"
+    idempotency_key: str | None = None
+    request_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The job as committed when the wait ended: async after acceptance (or its immediate failure), sync after its end.
+
+    `outcome_kind` tells why a job ended early (`invalid`, `not_found`, ...: values of OutcomeKind) or is None.
+    """
+
+    job: JobRecord
+    outcome_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextView:
+    """A context with what only its owner and the coordination know."""
+
+    record: ContextRecord
+    epoch: int
+    owner: str | None
+    standbys: tuple[Mapping[str, str], ...] = ()
+
+
+class Service(Protocol):
+    """The product behind the API. Times out and fails as `errors.py` says."""
+
+    async def healthy(self) -> str | None:
+        """None when well, else one sentence that says what is wrong."""
+
+    async def list_binaries(self) -> list[BinaryRecord]:
+        """The latest version of each name."""
+
+    async def binary(self, name: str) -> BinaryRecord:
+        """Latest version. Raises NotFound."""
+
+    async def upload_binary(self, name: str, kind: BinaryType, data: bytes) -> BinaryRecord:
+        """Stores bytes, then the record. Raises BadBinary, Unavailable."""
+
+    async def delete_binary(self, name: str) -> None:
+        """Deletes all versions of a name. Raises NotFound, BinaryInUse."""
+
+    async def list_contexts(self) -> list[str]:
+        """Names in RUNNING, RESTARTING or STOPPING, newest first."""
+
+    async def context(self, name: str) -> ContextView:
+        """The most recent context of that name, ended or not. Raises NotFound."""
+
+    async def create_context(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
+        """Returns when it runs. Raises BadRequest, ContextExists, ContextInitFailed, TimedOut, Unavailable."""
+
+    async def delete_context(self, name: str, *, force: bool) -> bool:
+        """True when stopped, False when still stopping at the end of the wait. Raises NotFound."""
+
+    async def reset_contexts(self, *, wait: bool) -> None:
+        """Stops every context and starts the configured ones again."""
+
+    async def named_objects(self, name: str) -> list[NamedObjectInfo]:
+        """The named objects of a running context. Raises NotFound, Unavailable."""
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Accepts, starts and waits as asked.
+
+        Raises NotFound (binary, context), ContextStopping, QueueFull, KeyReused, TimedOut (with the job's id), Unavailable.
+        """
+
+    async def list_jobs(self, limit: int, status: str | None) -> list[JobRecord]:
+        """Newest first; `status` is matched exactly after upper-casing, an unknown one gives none."""
+
+    async def job(self, job_id: str) -> JobRecord:
+        """With its result. Raises NotFound."""
+
+    async def kill_job(self, job_id: str) -> JobRecord:
+        """The job after the kill; a job already in ERROR is returned as it is.
+
+        Raises NotFound with the contract's two texts (unknown id; not running any more), Unavailable.
+        """
+
+    async def cluster(self) -> dict[str, Any]:
+        """The picture of `GET /cluster`."""
