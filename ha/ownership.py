@@ -1,0 +1,542 @@
+"""The ownership machine: one context as one server sees it. Events in; next state, actions and one sentence out.
+
+Pure: no clock, no I/O, no randomness. The shell (`jobserver/contexts/keeper.py`) carries the actions out, one piece of
+work at a time, and feeds what happened back. `TABLE` is the machine: a pair that is not in it changes nothing.
+
+Order of a takeover (design 4.4): elect, grant, adopt; only when there is nothing to adopt: base (marker, newest manifest,
+pin), start a driver; then always plan the jobs and open the gate. An epoch that a driver may have been told, without its
+confirmation, is spent: the next one is granted before another driver is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ha.coordination import OwnerNode
+
+START_TRIES = 3
+"""Drivers that may fail to start in one takeover before the server gives the context back."""
+ADOPT_TRIES = 2
+"""Times a living driver is asked before it is replaced."""
+BACK_OFF = 2.0
+"""Seconds before a server that gave a context back tries again."""
+
+
+class Phase(StrEnum):
+    """What this server is doing about the context."""
+
+    WATCHING = "watching"  # somebody else's, or nobody's concern yet
+    WAITING = "waiting"  # nobody owns it; a better-ranked standby may be quicker
+    ASKING = "asking"  # the vanishing was not witnessed: is the recorded owner alive?
+    ELECTING = "electing"
+    GRANTING = "granting"
+    ADOPTING = "adopting"
+    BASING = "basing"
+    STARTING = "starting"
+    PLANNING = "planning"
+    OWNING = "owning"  # the gate is open
+    RECLAIMING = "reclaiming"  # owning, and the owner node has to be made again after a lost session
+    ENDED = "ended"  # the context is in a final state
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The machine's state. `epoch` is ours when above 0 and the phase is past GRANTING."""
+
+    phase: Phase = Phase.WATCHING
+    epoch: int = 0
+    adopt: bool = True
+    adopt_tries: int = 0
+    start_tries: int = 0
+    dead: OwnerNode | None = None
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerVanished:
+    """The owner node went. `delay` is this server's rank times the stagger, in seconds."""
+
+    witnessed: bool
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerSeen:
+    """Another server holds the owner node."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerDead:
+    """Proof that the owner's process is gone while its node still stands (design 4.2)."""
+
+    node: OwnerNode
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A context without owner: new and placed here, or found by the sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOver:
+    """The delay asked for by `Wait` has passed and nobody was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncumbentAnswered:
+    """The owner recorded in SQL is alive and keeps its context."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncumbentSilent:
+    """The owner recorded in SQL did not answer within the grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionWon:
+    """This server holds the owner node."""
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionLost:
+    """Another one was quicker, or the picture was outdated."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinationSilent:
+    """ZooKeeper did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """SQL granted the epoch. `driver` tells whether a driver of an earlier epoch is on record."""
+
+    epoch: int
+    driver: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRefused:
+    """Another server raised the fence first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The living driver took our epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptFailed:
+    """`spent`: adopt was sent and not confirmed. Otherwise the driver never heard the epoch."""
+
+    spent: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseReady:
+    """Marker, base and pin are durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverReady:
+    """A new driver confirmed our epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """`spent`: activate was sent and not confirmed; `hopeless`: no driver can start with these settings."""
+
+    spent: bool
+    hopeless: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPlanned:
+    """The driver is on record and every unfinished job has its decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFailed:
+    """A dependency failed for as long as the takeover may last."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriverLost:
+    """EOF, or silence for longer than the driver timeout."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A guarded write or a driver met a higher epoch."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextEnded:
+    """SQL says: final state."""
+
+
+Event = (
+    OwnerVanished
+    | OwnerSeen
+    | OwnerDead
+    | Wanted
+    | WaitOver
+    | IncumbentAnswered
+    | IncumbentSilent
+    | ElectionWon
+    | ElectionLost
+    | CoordinationSilent
+    | Granted
+    | GrantRefused
+    | Adopted
+    | AdoptFailed
+    | BaseReady
+    | DriverReady
+    | StartFailed
+    | JobsPlanned
+    | WorkFailed
+    | DriverLost
+    | Superseded
+    | ContextEnded
+)
+
+# Actions
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Answer `WaitOver` after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskIncumbent:
+    """Ask the owner recorded in SQL whether it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elect:
+    """Run the election; `replace` is a dead owner's node."""
+
+    replace: OwnerNode | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Raise the fence by one and write ourselves in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Hello and adopt the driver on record."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBase:
+    """Put an end to the old driver if it is ours to kill; marker, base, pin."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartDriver:
+    """Activate a hot, warm or new driver on the base."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanJobs:
+    """Record the driver, decide every unfinished job."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGate:
+    """Jobs may start; publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseGate:
+    """No job starts; what runs is left to the fences."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Drop the driver's connection without ending it, forget everything held in memory for the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give the owner node back."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndContext:
+    """The context cannot run: final state ERROR in SQL, guarded."""
+
+    why: str
+
+
+Action = (
+    Wait
+    | AskIncumbent
+    | Elect
+    | Grant
+    | Adopt
+    | MakeBase
+    | StartDriver
+    | PlanJobs
+    | OpenGate
+    | CloseGate
+    | StepDown
+    | Release
+    | EndContext
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from an event: the state, what to do in order, and why in one sentence."""
+
+    state: Ownership
+    actions: tuple[Action, ...]
+    because: str
+
+
+def step(state: Ownership, event: Event) -> Decision:
+    """The next state. An event that means nothing in this phase changes nothing and asks for nothing."""
+    rule = TABLE.get((state.phase, type(event)))
+    if rule is None:
+        return Decision(state, (), f"{type(event).__name__} means nothing while {state.phase}")
+    return rule(state, event)
+
+
+# Rules
+
+
+def _vanished(state: Ownership, event: OwnerVanished) -> Decision:
+    if not event.witnessed:
+        asking = replace(state, phase=Phase.ASKING, dead=None)
+        return Decision(
+            asking,
+            (AskIncumbent(),),
+            "the owner node is gone, but not before our eyes: ask the recorded owner",
+        )
+    waiting = replace(state, phase=Phase.WAITING, dead=None)
+    return Decision(waiting, (Wait(event.delay),), f"the owner node went: our turn is in {event.delay:g} s")
+
+
+def _dead(state: Ownership, event: OwnerDead) -> Decision:
+    waiting = replace(state, phase=Phase.WAITING, dead=event.node)
+    return Decision(
+        waiting, (Wait(event.delay),), f"{event.node.server} is proven dead: our turn is in {event.delay:g} s"
+    )
+
+
+def _elect(state: Ownership, event: Event) -> Decision:
+    electing = replace(state, phase=Phase.ELECTING)
+    return Decision(electing, (Elect(state.dead),), "nobody owns the context: stand for election")
+
+
+def _owner_seen(state: Ownership, event: OwnerSeen) -> Decision:
+    return Decision(Ownership(), (), f"{event.server} owns the context")
+
+
+def _incumbent_lives(state: Ownership, event: Event) -> Decision:
+    return Decision(Ownership(), (), "the recorded owner is alive and keeps its context")
+
+
+def _won(state: Ownership, event: Event) -> Decision:
+    granting = Ownership(Phase.GRANTING)
+    return Decision(granting, (Grant(),), "elected: ask SQL for the next epoch")
+
+
+def _lost(state: Ownership, event: Event) -> Decision:
+    return Decision(Ownership(), (), "not elected: leave it to the other")
+
+
+def _no_election(state: Ownership, event: Event) -> Decision:
+    waiting = replace(state, phase=Phase.WAITING)
+    return Decision(waiting, (Wait(BACK_OFF),), f"ZooKeeper is silent: try again in {BACK_OFF:g} s")
+
+
+def _granted(state: Ownership, event: Granted) -> Decision:
+    owned = replace(state, epoch=event.epoch)
+    if event.driver and state.adopt and state.adopt_tries < ADOPT_TRIES:
+        adopting = replace(owned, phase=Phase.ADOPTING, adopt_tries=state.adopt_tries + 1)
+        return Decision(adopting, (Adopt(),), f"epoch {event.epoch} is ours: try the driver on record")
+    basing = replace(owned, phase=Phase.BASING)
+    return Decision(basing, (MakeBase(),), f"epoch {event.epoch} is ours, no driver to adopt: make the base")
+
+
+def _refused(state: Ownership, event: Event) -> Decision:
+    return Decision(
+        Ownership(), (StepDown(), Release()), "another server raised the fence: give the node back"
+    )
+
+
+def _adopted(state: Ownership, event: Event) -> Decision:
+    return Decision(
+        replace(state, phase=Phase.PLANNING), (PlanJobs(),), "the driver took our epoch: plan its jobs"
+    )
+
+
+def _not_adopted(state: Ownership, event: AdoptFailed) -> Decision:
+    if event.spent:
+        granting = replace(state, phase=Phase.GRANTING)
+        return Decision(
+            granting, (Grant(),), f"adopt was sent and not confirmed ({event.why}): the epoch is spent"
+        )
+    basing = replace(state, phase=Phase.BASING, adopt=False)
+    return Decision(basing, (MakeBase(),), f"no driver to adopt ({event.why}): make the base")
+
+
+def _based(state: Ownership, event: Event) -> Decision:
+    return Decision(
+        replace(state, phase=Phase.STARTING), (StartDriver(),), "the base is pinned: activate a driver"
+    )
+
+
+def _ready(state: Ownership, event: Event) -> Decision:
+    return Decision(
+        replace(state, phase=Phase.PLANNING), (PlanJobs(),), "the driver confirmed our epoch: plan the jobs"
+    )
+
+
+def _not_started(state: Ownership, event: StartFailed) -> Decision:
+    tries = state.start_tries + 1
+    if event.hopeless:
+        return Decision(
+            Ownership(), (EndContext(event.why), StepDown(), Release()), f"no driver can start: {event.why}"
+        )
+    if tries >= START_TRIES:
+        return _give_back(state, f"{tries} drivers failed to start ({event.why})")
+    again = replace(state, start_tries=tries, adopt=False)
+    if event.spent:
+        return Decision(replace(again, phase=Phase.GRANTING), (Grant(),), f"the epoch is spent ({event.why})")
+    return Decision(
+        replace(again, phase=Phase.STARTING), (StartDriver(),), f"try another driver ({event.why})"
+    )
+
+
+def _give_back(state: Ownership, why: str) -> Decision:
+    waiting = Ownership(Phase.WAITING)
+    return Decision(waiting, (StepDown(), Release(), Wait(BACK_OFF)), f"{why}: give the context back")
+
+
+def _failed(state: Ownership, event: WorkFailed) -> Decision:
+    return _give_back(state, event.why)
+
+
+def _planned(state: Ownership, event: Event) -> Decision:
+    return Decision(
+        Ownership(Phase.OWNING, state.epoch), (OpenGate(),), "every job has its decision: open the gate"
+    )
+
+
+def _driver_lost(state: Ownership, event: DriverLost) -> Decision:
+    granting = Ownership(Phase.GRANTING, state.epoch, adopt=False, start_tries=state.start_tries)
+    return Decision(
+        granting, (CloseGate(), Grant()), f"the driver is lost ({event.why}): next epoch, next driver"
+    )
+
+
+def _driver_lost_in_plan(state: Ownership, event: DriverLost) -> Decision:
+    if state.start_tries + 1 >= START_TRIES:
+        return _give_back(state, f"drivers die before the gate opens ({event.why})")
+    return _driver_lost(replace(state, start_tries=state.start_tries + 1), event)
+
+
+def _superseded(state: Ownership, event: Superseded) -> Decision:
+    return Decision(Ownership(), (StepDown(), Release()), f"superseded ({event.why}): step down")
+
+
+def _displaced(state: Ownership, event: OwnerSeen) -> Decision:
+    return Decision(Ownership(), (StepDown(),), f"{event.server} holds the owner node: step down")
+
+
+def _reclaim(state: Ownership, event: Event) -> Decision:
+    reclaiming = replace(state, phase=Phase.RECLAIMING)
+    return Decision(
+        reclaiming, (Elect(None),), "our owner node is gone with its session: make it again, keep the epoch"
+    )
+
+
+def _reclaimed(state: Ownership, event: Event) -> Decision:
+    return Decision(
+        replace(state, phase=Phase.OWNING), (), "our owner node stands again; nothing else changed"
+    )
+
+
+def _reclaim_later(state: Ownership, event: Event) -> Decision:
+    return Decision(state, (Wait(BACK_OFF),), "ZooKeeper is silent: go on serving, try again")
+
+
+def _reclaim_again(state: Ownership, event: Event) -> Decision:
+    return Decision(state, (Elect(None),), "try again to make our owner node")
+
+
+def _reclaim_lost(state: Ownership, event: Event) -> Decision:
+    return Decision(Ownership(), (StepDown(),), "another server was elected meanwhile: step down")
+
+
+def _ended(state: Ownership, event: Event) -> Decision:
+    return Decision(Ownership(Phase.ENDED), (StepDown(), Release()), "the context has ended")
+
+
+Rule = Callable[[Ownership, "Event"], Decision]
+
+_TAKING_OVER = (Phase.GRANTING, Phase.ADOPTING, Phase.BASING, Phase.STARTING, Phase.PLANNING)
+_HOLDING = (*_TAKING_OVER, Phase.OWNING, Phase.RECLAIMING)
+_TRYING = (Phase.WATCHING, Phase.WAITING, Phase.ASKING, Phase.ELECTING)
+
+
+def _table() -> dict[tuple[Phase, type], Rule]:
+    rules: list[tuple[tuple[Phase, ...], type, Callable[..., Decision]]] = [
+        ((Phase.WATCHING, Phase.WAITING, Phase.ASKING), OwnerVanished, _vanished),
+        ((Phase.WATCHING, Phase.WAITING), OwnerDead, _dead),
+        ((Phase.WATCHING, Phase.WAITING), Wanted, _elect),
+        ((Phase.WAITING,), WaitOver, _elect),
+        (_TRYING, OwnerSeen, _owner_seen),
+        ((Phase.ASKING,), IncumbentAnswered, _incumbent_lives),
+        ((Phase.ASKING,), IncumbentSilent, _elect),
+        ((Phase.ELECTING,), ElectionWon, _won),
+        ((Phase.ELECTING,), ElectionLost, _lost),
+        ((Phase.ELECTING,), CoordinationSilent, _no_election),
+        ((Phase.GRANTING,), Granted, _granted),
+        ((Phase.GRANTING,), GrantRefused, _refused),
+        ((Phase.ADOPTING,), Adopted, _adopted),
+        ((Phase.ADOPTING,), AdoptFailed, _not_adopted),
+        ((Phase.BASING,), BaseReady, _based),
+        ((Phase.STARTING,), DriverReady, _ready),
+        ((Phase.STARTING,), StartFailed, _not_started),
+        ((Phase.PLANNING,), JobsPlanned, _planned),
+        ((Phase.PLANNING,), DriverLost, _driver_lost_in_plan),
+        ((Phase.OWNING, Phase.RECLAIMING), DriverLost, _driver_lost),
+        ((Phase.OWNING,), OwnerVanished, _reclaim),
+        ((Phase.RECLAIMING,), ElectionWon, _reclaimed),
+        ((Phase.RECLAIMING,), ElectionLost, _reclaim_lost),
+        ((Phase.RECLAIMING,), CoordinationSilent, _reclaim_later),
+        ((Phase.RECLAIMING,), WaitOver, _reclaim_again),
+        (_TAKING_OVER, WorkFailed, _failed),
+        (_HOLDING, OwnerSeen, _displaced),
+        (_HOLDING, Superseded, _superseded),
+        (tuple(phase for phase in Phase if phase is not Phase.ENDED), ContextEnded, _ended),
+    ]
+    return {(phase, event): rule for phases, event, rule in rules for phase in phases}
+
+
+TABLE: dict[tuple[Phase, type], Rule] = _table()
+"""The machine: (phase, event) to the rule that decides."""

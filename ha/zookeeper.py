@@ -1,0 +1,392 @@
+"""The coordination port on ZooKeeper. The only module that imports kazoo.
+
+kazoo calls back from threads of its own; everything crosses into the event loop by `call_soon_threadsafe`, so the caches
+and listeners are touched by the loop alone. Traps this module exists to contain: a call made while suspended hangs
+(own timeouts), a transaction returns its exceptions, the negotiated session timeout is not public, and the default
+reconnect delay grows until sessions die although ZooKeeper is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    ConnectionLoss,
+    KazooException,
+    NodeExistsError,
+    NoNodeError,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.states import KazooState
+from kazoo.recipe.watchers import ChildrenWatch, DataWatch
+from kazoo.retry import KazooRetry
+
+from ha.coordination import (
+    CoordinationEvent,
+    Elected,
+    LeaderChanged,
+    Link,
+    LinkChanged,
+    Listener,
+    NotElected,
+    OwnerChanged,
+    OwnerNode,
+    ServerInfo,
+    ServersChanged,
+)
+from ha.errors import CoordinationLost, SessionTimeoutRefused
+
+log = logging.getLogger(__name__)
+
+RECONNECT_DELAY = 0.5
+"""Cap of kazoo's reconnect back-off, seconds; at its default (an hour) sessions die although ZooKeeper is back."""
+
+_LINKS = {
+    KazooState.CONNECTED: Link.CONNECTED,
+    KazooState.SUSPENDED: Link.SUSPENDED,
+    KazooState.LOST: Link.LOST,
+}
+_NO_ANSWER = (ConnectionLoss, SessionExpiredError, OperationTimeoutError, KazooTimeoutError)
+
+
+class ZooKeeperCoordination:
+    """`Coordination` on a ZooKeeper ensemble; `session_timeout` and `call_timeout` in seconds."""
+
+    def __init__(self, hosts: str, *, session_timeout: float, call_timeout: float = 3.0) -> None:
+        retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=RECONNECT_DELAY)
+        self._client = KazooClient(hosts, timeout=session_timeout, connection_retry=retry)
+        self._session_timeout = session_timeout
+        self._call_timeout = call_timeout
+        self._negotiated: float | None = None
+        self._link = Link.SUSPENDED
+        self._servers: dict[str, ServerInfo] = {}
+        self._owners: dict[str, OwnerNode] = {}
+        self._unbroken: set[str] = set()
+        self._watched: set[str] = set()
+        self._leader: str | None = None
+        self._me: ServerInfo | None = None
+        self._listener: Listener = _ignore
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._candidate: str | None = None
+
+    # the port
+
+    @property
+    def link(self) -> Link:
+        return self._link
+
+    @property
+    def servers(self) -> Mapping[str, ServerInfo]:
+        return self._servers
+
+    @property
+    def owners(self) -> Mapping[str, OwnerNode]:
+        return self._owners
+
+    @property
+    def leader(self) -> str | None:
+        return self._leader
+
+    async def start(self, me: ServerInfo, listener: Listener) -> None:
+        self._me, self._listener = me, listener
+        self._loop = asyncio.get_running_loop()
+        self._note_negotiated_timeout()
+        self._client.add_listener(self._on_state)
+        connected = self._client.start_async()
+        if not await asyncio.to_thread(connected.wait, max(self._call_timeout, self._session_timeout)):
+            await self.stop()
+            raise CoordinationLost(f"no ZooKeeper answered at {self._client.hosts}")
+        await self._check_timeout()
+        self._link = Link.CONNECTED
+        for path in ("/servers", "/leader", "/contexts"):
+            await self._ignoring(NodeExistsError, self._client.create_async(path, makepath=True))
+        await self._register()
+        await asyncio.to_thread(self._watch_folders)
+
+    async def stop(self) -> None:
+        self._listener = _ignore
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.to_thread(self._client.stop)
+        await asyncio.to_thread(self._client.close)
+
+    async def elect(self, context_id: str, replace: OwnerNode | None = None) -> Elected | NotElected:
+        me = self._announced()
+        parent, path = _parent(context_id), _owner_path(context_id)
+        count = replace.election if replace else await self._election_count(parent)
+        node = OwnerNode(context_id, me.id, me.incarnation, count + 1)
+        transaction = self._client.transaction()
+        transaction.check(f"/servers/{me.id}", -1)
+        transaction.set_data(parent, b"", version=count)
+        if replace:
+            transaction.delete(path)
+        transaction.create(path, _owner_data(node), ephemeral=True)
+        try:
+            results = await self._call(transaction.commit_async())
+        except CoordinationLost:
+            return await self._read_back(node)
+        failed = [result for result in results if isinstance(result, Exception)]
+        if not failed:
+            return Elected(node)
+        return NotElected(await self.owner(context_id), ", ".join(type(error).__name__ for error in failed))
+
+    async def release(self, context_id: str) -> None:
+        node = await self.owner(context_id)
+        me = self._announced()
+        if node is None or (node.server, node.incarnation) != (me.id, me.incarnation):
+            return
+        transaction = self._client.transaction()
+        transaction.check(_parent(context_id), node.election)
+        transaction.delete(_owner_path(context_id))
+        await self._call(transaction.commit_async())
+
+    async def forget(self, context_id: str) -> None:
+        for path in (_owner_path(context_id), _parent(context_id)):
+            await self._ignoring(NoNodeError, self._client.delete_async(path))
+
+    async def owner(self, context_id: str) -> OwnerNode | None:
+        try:
+            data, _ = await self._call(self._client.get_async(_owner_path(context_id)))
+        except NoNodeError:
+            return None
+        return _owner_of(context_id, data)
+
+    async def announce(self, me: ServerInfo) -> None:
+        self._me = me
+        await self._call(self._client.set_async(f"/servers/{me.id}", _server_data(me)))
+
+    # calls
+
+    def _announced(self) -> ServerInfo:
+        if self._me is None:
+            raise RuntimeError("start() comes first")
+        return self._me
+
+    async def _call(self, result: Any) -> Any:
+        """The value of kazoo's async result; CoordinationLost when it breaks or takes too long."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def done(finished: Any) -> None:
+            loop.call_soon_threadsafe(_settle, future, finished.exception, finished.value)
+
+        result.rawlink(done)
+        try:
+            return await asyncio.wait_for(future, self._call_timeout)
+        except TimeoutError as error:
+            raise CoordinationLost(f"ZooKeeper gave no answer within {self._call_timeout:g} s") from error
+        except _NO_ANSWER as error:
+            raise CoordinationLost(f"the connection to ZooKeeper broke: {type(error).__name__}") from error
+
+    async def _ignoring(self, expected: type[KazooException], result: Any) -> None:
+        with contextlib.suppress(expected):
+            await self._call(result)
+
+    async def _election_count(self, parent: str) -> int:
+        """The version of the context's node, which is made when absent."""
+        try:
+            _, stat = await self._call(self._client.get_async(parent))
+        except NoNodeError:
+            await self._ignoring(NodeExistsError, self._client.create_async(parent, makepath=True))
+            _, stat = await self._call(self._client.get_async(parent))
+        return int(stat.version)
+
+    async def _read_back(self, node: OwnerNode) -> Elected | NotElected:
+        """The election's reply was lost: it is ours only if the node says this very election."""
+        current = await self.owner(node.context_id)
+        return (
+            Elected(node)
+            if current == node
+            else NotElected(current, "the reply was lost and the node is not ours")
+        )
+
+    # session
+
+    def _note_negotiated_timeout(self) -> None:
+        """kazoo keeps the granted timeout to itself; the read timeout it computes is two thirds of it."""
+        connection = self._client._connection
+        connect = connection._connect
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            read_timeout, connect_timeout = connect(*args, **kwargs)
+            self._negotiated = read_timeout * 1.5 / 1000
+            return read_timeout, connect_timeout
+
+        connection._connect = noting
+
+    async def _check_timeout(self) -> None:
+        granted = self._negotiated
+        if granted is not None and abs(granted - self._session_timeout) > 0.01:
+            await self.stop()
+            raise SessionTimeoutRefused(
+                f"zookeeper.session_timeout is {self._session_timeout:g} s, but ZooKeeper grants {granted:g} s: "
+                "it allows 2 to 20 times its tickTime. Change one of them, so that failover times are what you set"
+            )
+
+    def _on_state(self, state: str) -> None:
+        """Called from kazoo's thread: must not block, must not call kazoo."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._link_changed, _LINKS[state])
+
+    def _link_changed(self, link: Link) -> None:
+        before, self._link = self._link, link
+        if link is not Link.CONNECTED:
+            self._unbroken.clear()
+        if link is Link.CONNECTED and before is Link.LOST:
+            self._spawn(self._register_again())
+        if link is Link.CONNECTED and before is not Link.CONNECTED:
+            self._spawn(self._look_again())
+        if link is not before:
+            self._listener(LinkChanged(link))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_again(self) -> None:
+        """After a break: read every owner node anew. What is seen from here on is seen without a gap."""
+        for context_id in sorted(self._watched):
+            with contextlib.suppress(CoordinationLost):
+                self._owner_seen(context_id, await self.owner(context_id))
+
+    async def _register_again(self) -> None:
+        while True:
+            try:
+                await self._register()
+                return
+            except (CoordinationLost, KazooException) as error:
+                log.warning("announcing this server again failed: %s; trying again", error)
+                await asyncio.sleep(RECONNECT_DELAY)
+
+    async def _register(self) -> None:
+        """Announces the server; a node of an earlier life under our id is replaced."""
+        me = self._announced()
+        path = f"/servers/{me.id}"
+        await self._ignoring(NoNodeError, self._client.delete_async(path))
+        await self._call(self._client.create_async(path, _server_data(me), ephemeral=True))
+        if self._candidate:
+            await self._ignoring(NoNodeError, self._client.delete_async(self._candidate))
+        self._candidate = await self._call(
+            self._client.create_async("/leader/n-", me.id.encode(), ephemeral=True, sequence=True)
+        )
+
+    # watches (called from kazoo's threads)
+
+    def _watch_folders(self) -> None:
+        ChildrenWatch(self._client, "/servers", self._on_servers)
+        ChildrenWatch(self._client, "/leader", self._on_candidates)
+        ChildrenWatch(self._client, "/contexts", self._on_contexts)
+
+    def _in_loop(self, call: Callable[..., None], *args: Any) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(call, *args)
+
+    def _on_servers(self, names: list[str]) -> None:
+        seen = {}
+        for name in names:
+            try:
+                data, _ = self._client.get(f"/servers/{name}")
+            except NoNodeError:
+                continue
+            seen[name] = ServerInfo(**json.loads(data))
+        self._in_loop(self._servers_seen, seen)
+
+    def _servers_seen(self, servers: dict[str, ServerInfo]) -> None:
+        self._servers = servers
+        self._listener(ServersChanged(servers))
+
+    def _on_candidates(self, names: list[str]) -> None:
+        leader = None
+        if names:
+            try:
+                data, _ = self._client.get(f"/leader/{min(names)}")
+                leader = data.decode()
+            except NoNodeError:
+                leader = None
+        self._in_loop(self._leader_seen, leader)
+
+    def _leader_seen(self, leader: str | None) -> None:
+        if leader != self._leader:
+            self._leader = leader
+            self._listener(LeaderChanged(leader))
+
+    def _on_contexts(self, names: list[str]) -> None:
+        gone = self._watched.difference(names)
+        new = set(names) - self._watched
+        self._watched = set(names)
+        for name in gone:
+            self._in_loop(self._context_gone, name)
+        for name in new:
+            DataWatch(self._client, _owner_path(name), self._owner_watch(name))
+
+    def _owner_watch(self, context_id: str) -> Callable[[bytes | None, Any], bool | None]:
+        def changed(data: bytes | None, _stat: Any) -> bool | None:
+            if context_id not in self._watched:
+                return False
+            self._in_loop(self._owner_seen, context_id, _owner_of(context_id, data) if data else None)
+            return None
+
+        return changed
+
+    def _owner_seen(self, context_id: str, owner: OwnerNode | None) -> None:
+        witnessed = context_id in self._unbroken
+        if owner is None:
+            self._owners.pop(context_id, None)
+        else:
+            self._owners[context_id] = owner
+        if self._link is Link.CONNECTED:
+            self._unbroken.add(context_id)
+        self._listener(OwnerChanged(context_id, owner, witnessed))
+
+    def _context_gone(self, context_id: str) -> None:
+        self._owners.pop(context_id, None)
+        self._unbroken.discard(context_id)
+
+
+def _ignore(_event: CoordinationEvent) -> None:
+    return None
+
+
+def _settle(future: asyncio.Future[Any], error: BaseException | None, value: Any) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+def _parent(context_id: str) -> str:
+    return f"/contexts/{context_id}"
+
+
+def _owner_path(context_id: str) -> str:
+    return f"/contexts/{context_id}/owner"
+
+
+def _owner_data(node: OwnerNode) -> bytes:
+    return json.dumps(
+        {"server": node.server, "incarnation": node.incarnation, "election": node.election}
+    ).encode()
+
+
+def _owner_of(context_id: str, data: bytes) -> OwnerNode:
+    fields = json.loads(data)
+    return OwnerNode(context_id, fields["server"], fields["incarnation"], int(fields["election"]))
+
+
+def _server_data(info: ServerInfo) -> bytes:
+    return json.dumps(asdict(info)).encode()
