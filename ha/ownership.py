@@ -500,7 +500,6 @@ Rule = Callable[[Ownership, "Event"], Decision]
 
 _TAKING_OVER = (Phase.GRANTING, Phase.ADOPTING, Phase.BASING, Phase.STARTING, Phase.PLANNING)
 _HOLDING = (*_TAKING_OVER, Phase.OWNING, Phase.RECLAIMING)
-_TRYING = (Phase.WATCHING, Phase.WAITING, Phase.ASKING, Phase.ELECTING)
 
 
 def _table() -> dict[tuple[Phase, type], Rule]:
@@ -509,10 +508,11 @@ def _table() -> dict[tuple[Phase, type], Rule]:
         ((Phase.WATCHING, Phase.WAITING), OwnerDead, _dead),
         ((Phase.WATCHING, Phase.WAITING), Wanted, _elect),
         ((Phase.WAITING,), WaitOver, _elect),
-        (_TRYING, OwnerSeen, _owner_seen),
+        ((Phase.WATCHING, Phase.WAITING, Phase.ASKING), OwnerSeen, _owner_seen),
         ((Phase.ASKING,), IncumbentAnswered, _incumbent_lives),
         ((Phase.ASKING,), IncumbentSilent, _elect),
-        ((Phase.ELECTING,), ElectionWon, _won),
+        # a late win counts, too: whoever holds the node takes over or gives it back
+        ((Phase.ELECTING, Phase.WATCHING, Phase.WAITING, Phase.ASKING), ElectionWon, _won),
         ((Phase.ELECTING,), ElectionLost, _lost),
         ((Phase.ELECTING,), CoordinationSilent, _no_election),
         ((Phase.GRANTING,), Granted, _granted),

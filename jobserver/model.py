@@ -66,6 +66,18 @@ class ContextState(StrEnum):
         return self in (ContextState.FINISHED, ContextState.ERROR, ContextState.KILLED)
 
 
+class OutcomeKind(StrEnum):
+    """How an attempt ended in the driver."""
+
+    FINISHED = "finished"
+    FAILED = "failed"  # run_job or validate raised
+    INVALID = "invalid"  # validate returned problems
+    NOT_FOUND = "not_found"  # the main class is not in the binaries
+    LOADING_FAILED = "loading_failed"  # found, but import or construction raised
+    WRONG_TYPE = "wrong_type"  # this kind of binary cannot run here
+    KILLED = "killed"
+
+
 class OnFailover(StrEnum):
     """What becomes of a started job whose driver died."""
 
@@ -202,6 +214,7 @@ class JobRecord:
     principal: str = "anonymous"
     idempotency_key: str | None = None
     request_digest: str | None = None
+    outcome: OutcomeKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +223,6 @@ class AttemptRef:
 
     job_id: str
     attempt: int
-
-
-class OutcomeKind(StrEnum):
-    """How an attempt ended in the driver."""
-
-    FINISHED = "finished"
-    FAILED = "failed"  # run_job or validate raised
-    INVALID = "invalid"  # validate returned problems
-    NOT_FOUND = "not_found"  # the main class is not in the binaries
-    LOADING_FAILED = "loading_failed"  # found, but import or construction raised
-    WRONG_TYPE = "wrong_type"  # this kind of binary cannot run here
-    KILLED = "killed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+"""Which server takes a context: a rank that every server computes alike from the same picture. Pure.
+
+Rendezvous hashing spreads contexts evenly and keeps a context's order stable when servers come and go; the servers that own
+fewer contexts come first where a new context is placed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from ha.coordination import OwnerNode, ServerInfo
+
+
+def standby_order(context_id: str, servers: Mapping[str, ServerInfo]) -> list[str]:
+    """Server ids in the order in which they stand for the context; draining ones come last."""
+    return sorted(servers, key=lambda server: (servers[server].draining, _weight(context_id, server)))
+
+
+def standby_rank(
+    context_id: str, servers: Mapping[str, ServerInfo], me: str, *, but: str | None = None
+) -> int:
+    """This server's place in the order, from 0; `but` is the server that is gone."""
+    order = [server for server in standby_order(context_id, servers) if server != but]
+    return order.index(me) if me in order else len(order)
+
+
+def place(context_id: str, servers: Mapping[str, ServerInfo], owners: Iterable[OwnerNode]) -> list[str]:
+    """Server ids for a new context, best first: not draining, fewest contexts, then the standby order."""
+    load = dict.fromkeys(servers, 0)
+    for owner in owners:
+        if owner.server in load:
+            load[owner.server] += 1
+    return sorted(
+        servers, key=lambda server: (servers[server].draining, load[server], _weight(context_id, server))
+    )
+
+
+def _weight(context_id: str, server: str) -> bytes:
+    return hashlib.sha256(f"{context_id}/{server}".encode()).digest()

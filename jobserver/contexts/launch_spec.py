@@ -1,0 +1,92 @@
+"""What a driver process must be started with, from a context's settings (rest_contract section 4.4). Pure.
+
+Two contexts with equal specs can use each other's warm drivers: everything else of the settings is applied when a driver
+is activated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobserver.errors import BadRequest, ContextInitFailed
+
+_MEMORY = re.compile(r"^[0-9]+[kmgt]?$")
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """Spark settings as sorted pairs, the driver's heap and the Python that runs it; hashable, so a pool can be keyed by it."""
+
+    spark_conf: tuple[tuple[str, str], ...]
+    driver_memory: str
+    python: str
+
+
+def launch_spec(
+    settings: Mapping[str, Any], *, master: str, driver_memory: str, python: str, conf: Mapping[str, str]
+) -> LaunchSpec:
+    """The spec for a context. `conf` are the server's defaults. Raises ContextInitFailed for a memory Spark would not take."""
+    spark = {**conf, **_spark_settings(settings)}
+    flat = dict(flatten(settings))
+    if "num-cpu-cores" in flat:
+        spark["spark.cores.max"] = flat["num-cpu-cores"]
+    if "memory-per-node" in flat:
+        spark["spark.executor.memory"] = flat["memory-per-node"]
+    spark["spark.master"] = flat.get("launcher.spark.master", spark.get("spark.master", master))
+    memory = flat.get("launcher.spark.driver.memory", driver_memory)
+    if not _MEMORY.match(memory):
+        raise ContextInitFailed(
+            "Context error: spark.driver.memory has invalid value. Accepted formats 1024k, 2g, 512m"
+        )
+    executable = flat.get("python.executable", python)
+    return LaunchSpec(tuple(sorted(spark.items())), memory, executable)
+
+
+def _spark_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """`spark.*` as they are, `passthrough.*` without the prefix, `hadoop.*` as Spark's own way to set Hadoop's."""
+    spark: dict[str, str] = {}
+    for key, value in flatten(settings):
+        if key.startswith("spark.") and key != "spark.proxy.user":
+            spark[key] = value
+        elif key.startswith("passthrough."):
+            spark[key.removeprefix("passthrough.")] = value
+        elif key.startswith("hadoop."):
+            spark[f"spark.hadoop.{key.removeprefix('hadoop.')}"] = value
+    return spark
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and their values as text; lists are joined by commas, null is left out."""
+    for key, value in settings.items():
+        name = f"{prefix}{_unquoted(str(key))}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            yield name, ",".join(_text(part) for part in value)
+        elif value is not None:
+            yield name, _text(value)
+
+
+def whole_number(settings: Mapping[str, Any], key: str, default: int, *, least: int, most: int) -> int:
+    """A whole-number setting within its bounds. Raises BadRequest that names the key."""
+    text = dict(flatten(settings)).get(key)
+    if text is None:
+        return default
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise BadRequest(
+            f"context setting {key} is {text!r}; it must be a whole number from {least} to {most}"
+        )
+    return int(text)
+
+
+def _unquoted(key: str) -> str:
+    return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,193 @@
+"""Starting driver processes, and ending those that are ours to end.
+
+A driver is started in a session of its own, with its output in files, so that the server's death does not touch it. It says
+where it listens by one line on an inherited pipe. It is identified by pid and start time, never by the pid alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from jobserver.contexts.launch_spec import LaunchSpec
+from jobserver.errors import ContextInitFailed
+from jobserver.model import DriverRecord
+from jobserver.processes import start_ticks
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherSettings:
+    """What every driver of a server is given. Times in seconds, `folder` holds one folder per driver."""
+
+    folder: Path
+    host: str
+    java: str
+    archive_dir: Path | None
+    checkpoint_root: str
+    cluster: str
+    cluster_secret: str
+    orphan_timeout: float
+    start_timeout: float
+
+
+class Launcher(Protocol):
+    """Starts and ends drivers."""
+
+    async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
+        """A driver that answers, bound to nothing. Raises ContextInitFailed."""
+
+    def kill(self, driver: DriverRecord) -> bool:
+        """Ends the process at once if it is on this machine and still the same one; whether it was."""
+
+
+class ProcessLauncher:
+    """Drivers as processes of this machine."""
+
+    def __init__(self, settings: LauncherSettings) -> None:
+        self._settings = settings
+        self._children: set[asyncio.Task[Any]] = set()
+
+    async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
+        driver_id = secrets.token_hex(8)
+        secret = secrets.token_hex(32)
+        folder = self._settings.folder / driver_id
+        config = folder / "config.json"
+        await asyncio.to_thread(_write_config, config, self._config(spec, driver_id, secret, folder, warm_up))
+        ready_in, ready_out = os.pipe()
+        try:
+            process = await self._spawn(spec.python, folder, config, ready_out)
+        except OSError as error:
+            os.close(ready_in)
+            raise ContextInitFailed(
+                f"the driver's Python {spec.python} cannot be started: {error}"
+            ) from error
+        finally:
+            os.close(ready_out)
+        self._reap(process)
+        try:
+            ready = await self._ready(ready_in, process, folder)
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+        return DriverRecord(
+            driver_id=driver_id,
+            host=ready["host"],
+            port=ready["port"],
+            pid=ready["pid"],
+            pid_started=ready["pid_started"],
+            secret=secret,
+            epoch=0,
+            jvm_pid=ready.get("jvm_pid"),
+            application_id=ready.get("application_id"),
+            ui_url=ready.get("ui_url"),
+        )
+
+    def kill(self, driver: DriverRecord) -> bool:
+        if driver.host not in (self._settings.host, socket.gethostname()):
+            return False
+        if start_ticks(driver.pid) != driver.pid_started:
+            return False
+        _kill_group(driver.pid)
+        return True
+
+    def _config(
+        self, spec: LaunchSpec, driver_id: str, secret: str, folder: Path, warm_up: bool
+    ) -> Mapping[str, Any]:
+        settings = self._settings
+        return {
+            "driver_id": driver_id,
+            "secret": secret,
+            "bind_host": settings.host,
+            "spark_conf": dict(spec.spark_conf),
+            "java": {"executable": settings.java},
+            "driver_memory": spec.driver_memory,
+            "archive_dir": str(settings.archive_dir) if settings.archive_dir else None,
+            "dir": str(folder),
+            "checkpoint_root": settings.checkpoint_root,
+            "cluster": settings.cluster,
+            "cluster_secret": settings.cluster_secret,
+            "orphan_timeout": settings.orphan_timeout,
+            "warm_up": warm_up,
+        }
+
+    async def _spawn(
+        self, python: str, folder: Path, config: Path, ready_out: int
+    ) -> asyncio.subprocess.Process:
+        with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
+            return await asyncio.create_subprocess_exec(
+                python or sys.executable,
+                "-m",
+                "jobserver.driver",
+                "--config",
+                str(config),
+                "--ready-fd",
+                str(ready_out),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                pass_fds=(ready_out,),
+                start_new_session=True,
+            )
+
+    def _reap(self, process: asyncio.subprocess.Process) -> None:
+        """Waits for the child in the background, so that it leaves no zombie while this server lives."""
+        task = asyncio.create_task(process.wait(), name=f"driver-{process.pid}")
+        self._children.add(task)
+        task.add_done_callback(self._children.discard)
+
+    async def _ready(
+        self, ready_in: int, process: asyncio.subprocess.Process, folder: Path
+    ) -> dict[str, Any]:
+        """The driver's first line. EOF without a line means that it died."""
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(ready_in, "rb", buffering=0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            line = await asyncio.wait_for(reader.readline(), self._settings.start_timeout)
+        except TimeoutError as error:
+            raise ContextInitFailed(
+                f"the driver was not ready within {self._settings.start_timeout:g} s; its output is in {folder}"
+            ) from error
+        finally:
+            transport.close()
+        if not line:
+            tail = await asyncio.to_thread(_tail, folder / "stderr")
+            raise ContextInitFailed(f"the driver ended before it was ready; its last output: {tail}")
+        ready: dict[str, Any] = json.loads(line)
+        if "error" in ready:
+            raise ContextInitFailed(f"the driver could not start: {ready['error']}")
+        return ready
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """The file holds the driver's secret: readable by the owner only from its first byte."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(config, file)
+
+
+def _tail(path: Path, limit: int = 2000) -> str:
+    text = path.read_bytes()[-limit:].decode(errors="replace") if path.exists() else ""
+    return text.strip() or "(none)"
+
+
+def _kill_group(pid: int) -> None:
+    """The driver leads its own process group; the JVM and Python workers in it go with it."""
+    for end in (os.killpg, os.kill):
+        try:
+            end(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,147 @@
+"""The owner's end of the connection to a driver: requests with answers, events, and the news of its end.
+
+A link belongs to the event loop. It never reconnects: a broken link is the driver's loss, and the ownership machine decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jobserver.errors import DriverFailed
+from jobserver.model import DriverRecord
+from jobserver.protocol import VERSION, Event, Message, ProtocolError, Request, frame, proof_of, read_frame
+
+log = logging.getLogger(__name__)
+
+EventHandler = Callable[[Event, Message], None]
+
+
+class RefusedByDriver(DriverFailed):
+    """The driver answered and said no; `code` is one of protocol.Refused."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"the driver refused ({code}): {message}")
+        self.code = code
+
+
+class LinkBroken(DriverFailed):
+    """The connection ended, or no answer came in time: the outcome of the request is unknown."""
+
+
+class DriverLink:
+    """An authenticated connection. `on_event` and `on_closed` are called from the loop, `on_closed` exactly once."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._number = 0
+        self._closed: str | None = None
+        self.heard_at = time.monotonic()
+        self.on_event: EventHandler = lambda event, message: None
+        self.on_closed: Callable[[str], None] = lambda why: None
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(cls, driver: DriverRecord, *, timeout: float) -> DriverLink:
+        """Connects and proves the secret. Raises LinkBroken."""
+        try:
+            async with asyncio.timeout(timeout):
+                reader, writer = await asyncio.open_connection(driver.host, driver.port, limit=2**20)
+                challenge = await read_frame(reader)
+                if challenge.get("version") != VERSION:
+                    writer.close()
+                    raise LinkBroken(
+                        f"the driver speaks protocol {challenge.get('version')}, this server {VERSION}"
+                    )
+                nonce = str(challenge.get("nonce"))
+                proof = {"t": "proof", "version": VERSION, "proof": proof_of(driver.secret, nonce)}
+                writer.write(frame(proof))
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, ProtocolError) as error:
+            raise LinkBroken(
+                f"no connection to the driver at {driver.host}:{driver.port}: {error}"
+            ) from error
+        link = cls(reader, writer)
+        link._task = asyncio.create_task(link._read(), name=f"driver-link-{driver.driver_id}")
+        return link
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
+    async def request(self, kind: Request, *, timeout: float, **fields: Any) -> Message:
+        """The driver's answer. Raises RefusedByDriver, or LinkBroken when the outcome is unknown."""
+        if self._closed is not None:
+            raise LinkBroken(self._closed)
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._pending[number] = answer
+        try:
+            self._writer.write(frame({"t": kind.value, "n": number, **fields}))
+            reply = await asyncio.wait_for(answer, timeout)
+        except TimeoutError as error:
+            raise LinkBroken(f"the driver gave no answer to {kind} within {timeout:g} s") from error
+        except OSError as error:
+            raise LinkBroken(f"the connection to the driver broke: {error}") from error
+        finally:
+            self._pending.pop(number, None)
+        if not reply.get("ok"):
+            raise RefusedByDriver(str(reply.get("refused")), str(reply.get("message")))
+        return reply
+
+    def tell(self, kind: Request, **fields: Any) -> None:
+        """Sends without asking for an answer; lost with the connection."""
+        if self._closed is None:
+            self._writer.write(frame({"t": kind.value, **fields}))
+
+    async def close(self) -> None:
+        """Ends the connection from this side; `on_closed` is not called."""
+        self.on_closed = lambda why: None
+        self._end("closed by this server")
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _read(self) -> None:
+        why = "the driver closed the connection"
+        try:
+            while True:
+                message = await read_frame(self._reader)
+                self.heard_at = time.monotonic()
+                self._dispatch(message)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            why = f"EOF from the driver ({type(error).__name__})"
+        except ProtocolError as error:
+            why = f"the driver broke the protocol: {error}"
+        finally:
+            self._end(why)
+
+    def _dispatch(self, message: Message) -> None:
+        if message["t"] == "event":
+            try:
+                event = Event(str(message.get("e")))
+            except ValueError as error:
+                raise ProtocolError(f"an event named {message.get('e')!r}") from error
+            self.on_event(event, message)
+            return
+        answer = self._pending.get(message.get("n", -1))
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def _end(self, why: str) -> None:
+        if self._closed is not None:
+            return
+        self._closed = why
+        self._writer.close()
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(LinkBroken(why))
+        self.on_closed(why)
