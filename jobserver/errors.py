@@ -24,7 +24,9 @@ JobServerError                      http  whose fault    retry helps
 ├── Superseded                      503   a higher epoch or attempt exists: this process may not acknowledge
 ├── TimedOut                        500   the wait the client asked for is over; the work goes on
 ├── ContextInitFailed               500   the driver could not be started
-└── DriverFailed                    500   the driver refused or broke the protocol
+├── DriverFailed                    500   the driver refused or broke the protocol
+├── SettingsRefused                       the operator   no: the settings file is wrong; met at start only
+└── LocalPartFailed                       this machine   a part of a local cluster could not be found, started or stopped
 
 Answers are made from these in `jobserver/api/envelopes.py` alone.
 """
@@ -169,3 +171,11 @@ class ContextInitFailed(JobServerError):
 
 class DriverFailed(JobServerError):
     """The driver answered a request with a refusal, or vanished while it was asked."""
+
+
+class SettingsRefused(JobServerError):
+    """Settings that cannot be used; `message` has one line per fault."""
+
+
+class LocalPartFailed(JobServerError):
+    """Java, ZooKeeper, a port, a directory or a server of a local cluster is not what it must be."""

