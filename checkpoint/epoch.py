@@ -1,0 +1,66 @@
+"""The beginning of an epoch: marker, list, base, pin, markers again. Every order here is a rule of `fence`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from checkpoint import layout
+from checkpoint.base import Base, DamageReport, LostVersion, load, newest_good
+from checkpoint.contents import full_manifest
+from checkpoint.errors import AlreadyExists, Superseded
+from checkpoint.fence import Marker, below, epoch_of, manifests_in
+from checkpoint.files import FileStore
+from checkpoint.manifest import digest_of, encode
+from checkpoint.sealing import persist, seal, seal_marker, standing
+
+__all__ = ["Base", "DamageReport", "LostVersion", "begin_epoch", "begin_marker_only", "load"]
+
+
+def begin_epoch(files: FileStore, context_id: str, epoch: int, token: str, secret: bytes) -> Base:
+    """Begin an epoch that restores: afterwards nothing an older epoch seals counts. Open the gate only after it.
+
+    The answer is the pinned manifest `<epoch>-0` (`Base.name`). May be repeated by the same process after
+    StoreUnavailable. Raises Superseded; Foreign or UnknownFormat when loading would bury good data.
+    """
+    mine = Marker(epoch, token)
+    seal_marker(files, context_id, mine)
+    names = list_manifests(
+        files, context_id
+    )  # after the marker: what is acknowledged before it, is in this list
+    _refuse_used(names, epoch)
+    base = newest_good(files, context_id, below(names, epoch), secret)
+    pinned = _pin(files, context_id, epoch, base, secret)
+    higher = standing(
+        files, context_id, mine
+    )  # after the pin: a later epoch sees the pin, or we see its marker
+    if higher is not None:
+        raise Superseded(higher)
+    return pinned
+
+
+def begin_marker_only(files: FileStore, context_id: str, epoch: int, token: str) -> None:
+    """Begin an epoch whose driver was adopted: it is the only writer of its data and needs no new base."""
+    seal_marker(files, context_id, Marker(epoch, token))
+
+
+def list_manifests(files: FileStore, context_id: str) -> tuple[str, ...]:
+    """Names of all sealed manifests, oldest first."""
+    return manifests_in(persist(lambda: files.names(layout.manifest_folder(context_id))))
+
+
+def _refuse_used(names: tuple[str, ...], epoch: int) -> None:
+    """An epoch has one driver: one that sealed more than its pin, or a later one, is not begun again."""
+    used = [epoch_of(name) for name in names if name > layout.manifest_name(epoch, 0)]
+    if used:
+        raise Superseded(max(used))
+
+
+def _pin(files: FileStore, context_id: str, epoch: int, base: Base, secret: bytes) -> Base:
+    """Seal `<epoch>-0`, which holds what the base holds. Ours from an earlier try wins: it may have been listed."""
+    manifest = full_manifest(context_id, epoch, 0, base.ref, base.contents)
+    data = encode(manifest, secret)
+    try:
+        seal(files, layout.manifest_path(context_id, manifest.name), data)
+    except AlreadyExists:
+        return replace(load(files, context_id, manifest.name, secret), damaged=base.damaged)
+    return replace(base, name=manifest.name, digest=digest_of(data), deltas=0, pinned=base.name)

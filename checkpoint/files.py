@@ -1,0 +1,48 @@
+"""The port to a checkpoint store: small files written once, and folders that Spark fills.
+
+Paths are relative to the store's root, with "/" between components; none is empty, "." or "..". Every implementation
+keeps the promises of `tests/contract/test_file_store.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class FileStore(Protocol):
+    """Durable files with names that are taken once. Every method may raise `StoreUnavailable`."""
+
+    def read(self, path: str) -> bytes:
+        """The whole content. Raises Missing."""
+
+    def write_new(self, path: str, data: bytes) -> None:
+        """Make the file, with its folders, durable before this returns; readers see all of it or nothing.
+
+        Raises AlreadyExists when the name is taken, after making sure that what has it is durable: so whoever repeats
+        a write whose outcome is unknown and reads its own bytes back may rely on them.
+        """
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the finished files and folders in it, sorted; empty when the folder is absent.
+
+        What starts with "." (an unfinished write, a checksum of Spark's local files) is not listed.
+        """
+
+    def size(self, path: str) -> int:
+        """Length in bytes. Raises Missing."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole folder; no error when it is absent."""
+
+    def seal_tree(self, folder: str) -> Mapping[str, int]:
+        """Make durable what others wrote below the folder. Answers each file's relative path and length.
+
+        Raises Missing when there is no such folder.
+        """
+
+    def discard_unfinished(self, folder: str) -> None:
+        """Remove what writers that died left half written in the folder. Only for the folder's single writer."""
+
+    def url(self, path: str) -> str:
+        """What Spark is given to read or write it: "file:///…" or "hdfs://…"; not percent-encoded, as Hadoop wants it."""

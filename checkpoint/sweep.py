@@ -1,0 +1,101 @@
+"""Carrying out retention: lists, asks `retention`, removes. Started by the current writer alone (`CheckpointWriter.sweep`).
+
+The plan is made before anything is listed. What was handed out after it is asked for again at the last moment
+(`is_fresh`), so a sweep that was frozen for hours still removes nothing that is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from checkpoint import layout
+from checkpoint.base import read_manifest
+from checkpoint.contents import Contents
+from checkpoint.epoch import list_manifests
+from checkpoint.errors import Damaged
+from checkpoint.fence import Marker, markers_in
+from checkpoint.files import FileStore
+from checkpoint.manifest import Manifest
+from checkpoint.retention import keep_manifests, named_paths, removable_markers
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the writer knows when it starts to sweep: its marker, its newest acknowledged manifest, its contents."""
+
+    context_id: str
+    mine: Marker
+    acknowledged: str
+    contents: Contents
+    in_use: frozenset[str]
+
+
+def carry_out(
+    files: FileStore, plan: Plan, secret: bytes, is_fresh: Callable[[str], bool]
+) -> tuple[str, ...]:
+    """Remove what the plan allows and answer the paths, manifests first: data goes after all that names it."""
+    readable: dict[str, Manifest | None] = {}
+
+    def manifest(name: str) -> Manifest | None:
+        if name not in readable:
+            readable[name] = _good(files, plan.context_id, name, secret)
+        return readable[name]
+
+    def is_full(name: str) -> bool:
+        found = manifest(name)
+        return found is not None and found.full
+
+    kept = keep_manifests(list_manifests(files, plan.context_id), plan.acknowledged, is_full)
+    if kept is None:
+        return ()
+    stay = [manifest(name) for name in kept.manifests]
+    removed = [layout.manifest_path(plan.context_id, name) for name in kept.removable]
+    removed += _old_markers(files, plan)
+    if (
+        None not in stay
+    ):  # else a damaged one among them may name anything: all data stays until it has aged out
+        named = named_paths([one for one in stay if one is not None], plan.contents)
+        removed += [path for path in _data(files, plan, is_fresh) if _unnamed(path, named, plan.context_id)]
+    for path in removed:
+        files.remove(path)
+    for folder in (layout.manifest_folder(plan.context_id), layout.marker_folder(plan.context_id)):
+        files.discard_unfinished(folder)
+    return tuple(removed)
+
+
+def _good(files: FileStore, context_id: str, name: str, secret: bytes) -> Manifest | None:
+    try:
+        return read_manifest(files, context_id, name, secret).manifest
+    except Damaged:
+        return None
+
+
+def _old_markers(files: FileStore, plan: Plan) -> list[str]:
+    markers = markers_in(files.names(layout.marker_folder(plan.context_id)))
+    return [
+        layout.marker_path(plan.context_id, marker.epoch, marker.token)
+        for marker in removable_markers(markers, plan.mine)
+    ]
+
+
+def _data(files: FileStore, plan: Plan, is_fresh: Callable[[str], bool]) -> Iterator[str]:
+    """Paths of all data that was there before the plan and is not in use."""
+    for top in ("objects", "progress"):
+        for owner in files.names(layout.in_context(plan.context_id, top)):
+            for name in files.names(layout.in_context(plan.context_id, f"{top}/{owner}")):
+                path = f"{top}/{owner}/{name}"
+                if _ours(top, name, plan) and not (
+                    {name, path} & plan.in_use or is_fresh(name) or is_fresh(path)
+                ):
+                    yield layout.in_context(plan.context_id, path)
+
+
+def _ours(top: str, name: str, plan: Plan) -> bool:
+    """Nothing that a later epoch made, and nothing whose name we did not give."""
+    numbers = layout.parse_pair(name)
+    return numbers is not None and (top == "progress" or numbers[0] <= plan.mine.epoch)
+
+
+def _unnamed(path: str, named: frozenset[str], context_id: str) -> bool:
+    return path.removeprefix(layout.in_context(context_id, "")) not in named

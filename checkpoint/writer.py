@@ -1,0 +1,281 @@
+"""The one writer of a context's checkpoint: group commit behind the fence, adoption, and the sweep.
+
+A commit returns only when the manifest that holds it is sealed and the markers, read after that, allow to acknowledge
+it. A commit that raised is in no later manifest of this writer (the next one is full and made of what was
+acknowledged); only an epoch that begins before that next one is sealed may find it: its outcome is unknown, not failed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from checkpoint import layout, sweep
+from checkpoint.base import Base
+from checkpoint.contents import Changes, Contents, changed, delta_manifest, full_manifest
+from checkpoint.epoch import begin_marker_only, list_manifests
+from checkpoint.errors import AlreadyExists, CheckpointError, StaleAttempt, StoreUnavailable, Superseded
+from checkpoint.fence import Marker, foreign_epoch
+from checkpoint.files import FileStore
+from checkpoint.manifest import BaseRef, Manifest, NamedObject, digest_of, encode
+from checkpoint.sealing import seal, standing
+
+__all__ = ["Changes", "CheckpointWriter"]
+
+FULL_EVERY = 16
+"""Of so many manifests in a row at least one is full."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One caller of `commit`, until its outcome is known."""
+
+    changes: Changes
+    manifest: str | None = None
+    error: CheckpointError | None = None
+
+    @property
+    def decided(self) -> bool:
+        return self.manifest is not None or self.error is not None
+
+    def outcome(self) -> str:
+        if self.manifest is None:
+            raise self.error or StoreUnavailable("the seal was interrupted: its outcome is unknown")
+        return self.manifest
+
+
+@dataclass(slots=True)
+class _Issued:
+    """Data paths and versions handed out and not committed yet, which no sweep may touch."""
+
+    open: set[str] = field(default_factory=set)
+    since_sweep: set[str] = field(default_factory=set)
+
+
+class CheckpointWriter:
+    """Commits changes of one context. Thread-safe; at most one per driver, and one driver per epoch."""
+
+    def __init__(
+        self, files: FileStore, context_id: str, epoch: int, token: str, base: Base, secret: bytes
+    ) -> None:
+        self._files = files
+        self._context_id = context_id
+        self._secret = secret
+        self._changed = threading.Condition()
+        # guarded by _changed
+        self._queue: list[_Waiting] = []
+        self._sealing = False
+        self._mine = Marker(epoch, token)
+        self._superseded: int | None = None
+        self._contents: Contents = base.contents
+        self._issued = _Issued()
+        self._counter = 0
+        # touched only by the thread that seals
+        self._tail: BaseRef | None = base.ref
+        self._deltas = base.deltas
+        self._begun = self._mine
+        self._held = {epoch}
+        self._seq = 1 if base.name == layout.manifest_name(epoch, 0) else 0
+        self._doubt = self._seq == 0  # a base that is not our pin is not continued by a delta
+        self._sweeping = threading.Lock()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next manifest is sealed under."""
+        with self._changed:
+            return self._mine.epoch
+
+    def objects(self) -> Mapping[str, NamedObject]:
+        """The named objects as they were acknowledged last. The mapping never changes."""
+        with self._changed:
+            return self._contents.objects
+
+    def contents(self) -> Contents:
+        """Objects and progress as they were acknowledged last."""
+        with self._changed:
+            return self._contents
+
+    def next_version(self) -> str:
+        """A version that no object of this context ever had; its data is safe from the sweep until `release`."""
+        with self._changed:
+            self._counter += 1
+            version = layout.version(self._mine.epoch, self._counter)
+            self._keep(version)
+            return version
+
+    def next_progress_path(self, job_id: str, attempt: int) -> str:
+        """A path for a big progress value that was never used; safe from the sweep until `release`."""
+        with self._changed:
+            self._counter += 1
+            path = layout.progress_path(job_id, attempt, self._counter)
+            self._keep(path)
+            return path
+
+    def release(self, issued: str) -> None:
+        """Say that a version or progress path will not be committed; the next sweep removes what was written."""
+        with self._changed:
+            self._issued.open.discard(issued)
+
+    def commit(self, changes: Changes) -> str:
+        """Make the changes durable and answer the name of the manifest that holds them.
+
+        Concurrent callers share one seal. Raises StaleAttempt (nothing was sealed for this caller), Superseded and
+        StoreUnavailable (the outcome is unknown, see the head of this module).
+        """
+        waiting = _Waiting(changes)
+        with self._changed:
+            self._queue.append(waiting)
+            while self._sealing and not waiting.decided:
+                self._changed.wait()
+            if waiting.decided:
+                return waiting.outcome()
+            batch, self._queue, self._sealing = self._queue, [], True
+        try:
+            self._seal(batch)
+        finally:
+            # also when a kill was raised in this thread: the others must not wait for ever
+            with self._changed:
+                self._sealing = False
+                for one in batch:
+                    if not one.decided:
+                        one.error = StoreUnavailable("the seal was interrupted: its outcome is unknown")
+                self._changed.notify_all()
+        return waiting.outcome()
+
+    def readopt(self, epoch: int, token: str) -> None:
+        """Go on under a higher epoch: its marker is made before the next seal. Raises Superseded if it is not higher."""
+        with self._changed:
+            if epoch <= self._mine.epoch:
+                raise Superseded(self._mine.epoch)
+            self._mine = Marker(epoch, token)
+            self._superseded = None
+
+    def check(self) -> None:
+        """Read the markers as they are now. Raises Superseded when nothing more may be acknowledged.
+
+        An epoch of ours whose marker is not made yet (adopted, nothing sealed since) is judged by the others' markers.
+        """
+        with self._changed:
+            mine, begun = self._mine, self._begun
+        higher = standing(self._files, self._context_id, begun)
+        if higher is not None and (higher > mine.epoch or mine == begun):
+            self._hold(higher, mine)
+            raise Superseded(higher)
+
+    def sweep(self, in_use: set[str]) -> tuple[str, ...]:
+        """Remove what nothing needs any more and answer the removed paths; `in_use` holds versions or data paths.
+
+        Removes nothing while the outcome of a seal is unknown, or before two full manifests were sealed. Raises
+        Superseded.
+        """
+        with self._sweeping:
+            with self._changed:
+                if self._sealing or self._doubt or self._tail is None:
+                    return ()
+                self._issued.since_sweep.clear()
+                plan = sweep.Plan(
+                    self._context_id,
+                    self._mine,
+                    self._tail.name,
+                    self._contents,
+                    frozenset(in_use | self._issued.open),
+                )
+            self.check()
+            return sweep.carry_out(self._files, plan, self._secret, self._is_fresh)
+
+    def _is_fresh(self, issued: str) -> bool:
+        with self._changed:
+            return issued in self._issued.since_sweep
+
+    def _keep(self, issued: str) -> None:
+        self._issued.open.add(issued)
+        self._issued.since_sweep.add(issued)
+
+    def _seal(self, batch: list[_Waiting]) -> None:
+        """Seal one manifest for all who wait, and tell each of them how it ended."""
+        try:
+            accepted, after = self._merge(batch)
+            if accepted:
+                name = self._seal_contents(after)
+                self._acknowledge(accepted, after, name)
+        except CheckpointError as error:
+            for one in batch:
+                if not one.decided:
+                    one.error = error
+
+    def _merge(self, batch: list[_Waiting]) -> tuple[list[_Waiting], Contents]:
+        """The contents after all changes, in order of arrival; a stale attempt is refused alone."""
+        after, accepted = self.contents(), []
+        for one in batch:
+            try:
+                after = changed(after, one.changes)
+                accepted.append(one)
+            except StaleAttempt as stale:
+                one.error = stale
+        return accepted, after
+
+    def _seal_contents(self, after: Contents) -> str:
+        """Seal and pass the fence; on any way out but success the writer is in doubt."""
+        mine = self._enter_epoch()
+        manifest = self._next_manifest(mine, after)
+        data = encode(manifest, self._secret)
+        self._seq, self._doubt = manifest.seq + 1, True
+        try:
+            seal(self._files, layout.manifest_path(self._context_id, manifest.name), data)
+        except AlreadyExists as error:
+            raise Superseded(mine.epoch) from error  # somebody else writes under our epoch
+        self._pass_fence(mine)
+        self._tail = BaseRef(manifest.name, digest_of(data))
+        self._deltas = 0 if manifest.full else self._deltas + 1
+        self._doubt = False
+        return manifest.name
+
+    def _enter_epoch(self) -> Marker:
+        """The marker to seal under, made first if we were adopted since the last seal."""
+        with self._changed:
+            mine, superseded = self._mine, self._superseded
+        if superseded is not None:
+            raise Superseded(superseded)
+        if mine != self._begun:
+            begin_marker_only(self._files, self._context_id, mine.epoch, mine.token)
+            self._refuse_other_lineage(mine)
+            self._held.add(mine.epoch)
+            self._begun, self._seq, self._doubt = mine, 0, True  # an epoch begins with a full manifest
+        return mine
+
+    def _refuse_other_lineage(self, mine: Marker) -> None:
+        """After our marker: an epoch between that pinned a base before it is seen here, and one after it sees us."""
+        foreign = foreign_epoch(list_manifests(self._files, self._context_id), self._held)
+        if foreign is not None:
+            self._hold(foreign, mine)
+            raise Superseded(foreign)
+
+    def _next_manifest(self, mine: Marker, after: Contents) -> Manifest:
+        if self._tail is None or self._doubt or self._deltas + 1 >= FULL_EVERY:
+            return full_manifest(self._context_id, mine.epoch, self._seq, self._tail, after)
+        before = self.contents()
+        return delta_manifest(self._context_id, mine.epoch, self._seq, self._tail, before, after)
+
+    def _pass_fence(self, mine: Marker) -> None:
+        higher = standing(self._files, self._context_id, mine)
+        if higher is not None:
+            self._hold(higher, mine)
+            raise Superseded(higher)
+
+    def _hold(self, higher: int, mine: Marker) -> None:
+        """Acknowledge nothing more, unless we were adopted meanwhile."""
+        with self._changed:
+            if self._mine == mine:
+                self._superseded = higher
+
+    def _acknowledge(self, accepted: list[_Waiting], after: Contents, name: str) -> None:
+        with self._changed:
+            self._contents = after
+            for one in accepted:
+                one.manifest = name
+                for item in one.changes.put:
+                    self._issued.open.discard(item.version)
+                for saved in one.changes.progress.values():
+                    if saved.path is not None:
+                        self._issued.open.discard(saved.path)
