@@ -25,6 +25,7 @@ JobServerError                      http  whose fault    retry helps
 ├── TimedOut                        500   the wait the client asked for is over; the work goes on
 ├── ContextInitFailed               500   the driver could not be started
 ├── DriverFailed                    500   the driver refused or broke the protocol
+├── WrongSchema                           the operator   no: run `jobserver db upgrade`; met at start only
 ├── SettingsRefused                       the operator   no: the settings file is wrong; met at start only
 └── LocalPartFailed                       this machine   a part of a local cluster could not be found, started or stopped
 
@@ -171,6 +172,10 @@ class ContextInitFailed(JobServerError):
 
 class DriverFailed(JobServerError):
     """The driver answered a request with a refusal, or vanished while it was asked."""
+
+
+class WrongSchema(JobServerError):
+    """The metadata store's schema is older or later than the one of this release."""
 
 
 class SettingsRefused(JobServerError):

@@ -1,0 +1,234 @@
+"""Jobs: acceptance, the attempts' moves under the owner's fence, and listings. Statements only.
+
+Each move is one statement that names the fence, the state and the attempt it expects; what does not fit changes 0 rows.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Select,
+    Update,
+    bindparam,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from jobserver.lifecycle import (
+    ACCEPTING_CONTEXT_STATES,
+    ENDABLE_JOB_STATES,
+    FINAL_CONTEXT_STATES,
+    UNFINISHED_JOB_STATES,
+    WAITING_JOB_STATES,
+)
+from jobserver.model import AttemptOutcome, ErrorInfo, Fence, JobRecord, JobState
+from jobserver.store.guards import among, context_in, fence_values, fenced
+from jobserver.store.rows import error_text, job_of, job_values, micros, storable_json
+from jobserver.store.tables import contexts, jobs
+
+_LISTED: Final = [column for column in jobs.c if column.name != "result"]
+_NEWEST_FIRST: Final = (jobs.c.submitted_at.desc(), jobs.c.id.desc())
+_UNSET_AT_FIRST: Final = ("started_at", "ended_at", "error", "result")
+_INSERTED: Final = [column.name for column in jobs.c if column.name not in _UNSET_AT_FIRST]
+
+
+def _insert_values() -> Select[Any]:
+    unfinished = (
+        select(func.count())
+        .select_from(jobs)
+        .where(jobs.c.context_id == bindparam("context_id"), among(jobs.c.state, UNFINISHED_JOB_STATES))
+        .scalar_subquery()
+    )
+    # The share lock on the context's row makes a stop that is being committed wait for this, or this for the stop.
+    return (
+        select(*(bindparam(name, type_=jobs.c[name].type).label(name) for name in _INSERTED))
+        .select_from(contexts)
+        .where(
+            contexts.c.id == bindparam("context_id"),
+            among(contexts.c.state, ACCEPTING_CONTEXT_STATES),
+            unfinished < bindparam("queue_limit"),
+        )
+        .with_for_update(read=True)
+    )
+
+
+_INSERT = insert(jobs).from_select(_INSERTED, _insert_values(), include_defaults=False)
+
+_OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
+
+_START = (
+    update(jobs)
+    .where(*_OWN_JOB, among(jobs.c.state, WAITING_JOB_STATES), jobs.c.attempt == bindparam("attempt_before"))
+    .values(
+        state=JobState.RUNNING.value,
+        attempt=bindparam("new_attempt"),
+        # Clients see one start time: that of the first attempt.
+        started_at=func.coalesce(jobs.c.started_at, bindparam("at")),
+        changed_at=bindparam("at"),
+        error=null(),
+    )
+)
+
+_RESTART = (
+    update(jobs)
+    .where(
+        *_OWN_JOB,
+        among(jobs.c.state, {JobState.RUNNING}),
+        jobs.c.attempt == bindparam("this_attempt"),
+    )
+    .values(
+        state=JobState.RESTARTING.value,
+        deaths=jobs.c.deaths + bindparam("new_deaths"),
+        changed_at=bindparam("at"),
+        error=bindparam("new_error"),
+    )
+)
+
+_END_OF_CONTEXT = (
+    update(jobs)
+    .where(
+        jobs.c.context_id == bindparam("context"),
+        among(jobs.c.state, UNFINISHED_JOB_STATES),
+        context_in(FINAL_CONTEXT_STATES, jobs.c.context_id),
+    )
+    .values(
+        state=JobState.ERROR.value,
+        ended_at=bindparam("at"),
+        changed_at=bindparam("at"),
+        error=bindparam("new_error"),
+    )
+)
+
+
+def accept(connection: Connection, record: JobRecord, queue_limit: int) -> bool:
+    """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
+    try:
+        result = connection.execute(_INSERT, {**job_values(record), "queue_limit": queue_limit})
+    except IntegrityError:
+        return False
+    return result.rowcount == 1
+
+
+def by_id(connection: Connection, job_id: str) -> JobRecord | None:
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+    return None if row is None else job_of(row)
+
+
+def by_key(connection: Connection, principal: str, key: str) -> JobRecord | None:
+    wanted = select(jobs).where(jobs.c.principal == principal, jobs.c.idempotency_key == key)
+    row = connection.execute(wanted).one_or_none()
+    return None if row is None else job_of(row)
+
+
+def newest(connection: Connection, limit: int, status: JobState | None) -> list[JobRecord]:
+    """The last `limit` jobs by time of submission, without results."""
+    return [job_of(row) for row in connection.execute(listing(limit, status))]
+
+
+def listing(limit: int, status: JobState | None) -> Select[Any]:
+    listed = select(*_LISTED).order_by(*_NEWEST_FIRST).limit(max(limit, 0))
+    return listed if status is None else listed.where(jobs.c.state == status.value)
+
+
+def unfinished(connection: Connection, context_id: str) -> list[JobRecord]:
+    """In the order in which they should start: priority, then submission."""
+    records = [job_of(row) for row in connection.execute(unfinished_of(context_id))]
+    return sorted(records, key=lambda job: (-job.spec.priority, job.submitted_at, job.id))
+
+
+def unfinished_of(context_id: str) -> Select[Any]:
+    return select(*_LISTED).where(jobs.c.context_id == context_id, among(jobs.c.state, UNFINISHED_JOB_STATES))
+
+
+def start(connection: Connection, fence: Fence, job_id: str, attempt: int, at: datetime) -> bool:
+    values = {"attempt_before": attempt - 1, "new_attempt": attempt, "at": micros(at)}
+    return _changed(connection, _START, fence, job_id, values)
+
+
+def finish(
+    connection: Connection, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime
+) -> bool:
+    """The end of the attempt that is the job's latest; the result is in the same statement."""
+    values = {
+        "this_attempt": outcome.attempt,
+        "at": micros(at),
+        "new_error": error_text(outcome.error),
+        "new_result": storable_json(outcome.result) if state is JobState.FINISHED else None,
+    }
+    return _changed(connection, _finish_statement(state), fence, outcome.job_id, values)
+
+
+def restart(
+    connection: Connection,
+    fence: Fence,
+    job_id: str,
+    attempt: int,
+    died: bool,
+    error: ErrorInfo | None,
+    at: datetime,
+) -> bool:
+    values = {
+        "this_attempt": attempt,
+        "new_deaths": int(died),
+        "at": micros(at),
+        "new_error": error_text(error),
+    }
+    return _changed(connection, _RESTART, fence, job_id, values)
+
+
+def end_waiting(
+    connection: Connection,
+    fence: Fence,
+    job_id: str,
+    state: JobState,
+    error: ErrorInfo | None,
+    at: datetime,
+) -> bool:
+    values = {"at": micros(at), "new_error": error_text(error)}
+    return _changed(connection, _end_waiting_statement(state), fence, job_id, values)
+
+
+def end_all_of_ended_context(connection: Connection, context_id: str, error: ErrorInfo, at: datetime) -> int:
+    values = {"context": context_id, "at": micros(at), "new_error": error_text(error)}
+    return connection.execute(_END_OF_CONTEXT, values).rowcount
+
+
+def _changed(
+    connection: Connection, statement: Update, fence: Fence, job_id: str, values: dict[str, Any]
+) -> bool:
+    return connection.execute(statement, {"job": job_id, **fence_values(fence), **values}).rowcount == 1
+
+
+@cache
+def _finish_statement(state: JobState) -> Update:
+    return (
+        update(jobs)
+        .where(
+            *_OWN_JOB,
+            among(jobs.c.state, ENDABLE_JOB_STATES),
+            jobs.c.attempt == bindparam("this_attempt"),
+        )
+        .values(**_ended(state), result=bindparam("new_result"))
+    )
+
+
+@cache
+def _end_waiting_statement(state: JobState) -> Update:
+    return update(jobs).where(*_OWN_JOB, among(jobs.c.state, WAITING_JOB_STATES)).values(**_ended(state))
+
+
+def _ended(state: JobState) -> dict[str, Any]:
+    return {
+        "state": state.value,
+        "ended_at": bindparam("at"),
+        "changed_at": bindparam("at"),
+        "error": bindparam("new_error"),
+    }

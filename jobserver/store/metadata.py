@@ -1,0 +1,285 @@
+"""The metadata store: the port through which the product reads and writes its system of record.
+
+Guarded writes take a `Fence` and return whether they happened; False means that a higher epoch exists or that the
+state was not the expected one, and nothing changed. Every method may raise StoreUnavailable (it did not happen);
+writes may raise OutcomeUnknown (read back). Names and keys that no text encoding can hold exist nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Self
+
+from jobserver.errors import (
+    BadRequest,
+    ContextExists,
+)
+from jobserver.lifecycle import (
+    ENDABLE_JOB_STATES,
+    WAITING_JOB_STATES,
+    IllegalMove,
+    check_context_moves,
+    check_job_moves,
+)
+from jobserver.model import (
+    AttemptOutcome,
+    BinaryRecord,
+    ContextRecord,
+    ContextState,
+    DriverRecord,
+    ErrorInfo,
+    Failover,
+    Fence,
+    FenceRow,
+    JobRecord,
+    JobState,
+)
+from jobserver.store import binaries, contexts, fences, jobs, schema
+from jobserver.store.acceptance import check_same_request, refusal
+from jobserver.store.database import Database
+from jobserver.store.rows import driver_text, failover_text, storable
+
+
+class Metadata:
+    """One server's access to the metadata. Open with `Metadata.open`; several may be open on one store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, url: str, *, timeout: float, synchronous: str = "FULL") -> Self:
+        """Access to the store at `url` (`sqlite:///<file>`); connects at the first use, so it never blocks.
+
+        `timeout` (seconds) bounds the wait for another server's write; no call takes longer than twice that.
+        `synchronous` FULL survives power loss, NORMAL only dying processes. Raises BadConfig.
+        """
+        return cls(Database.open(url, timeout=timeout, synchronous=synchronous))
+
+    async def close(self) -> None:
+        """Ends what runs and closes every connection."""
+        await self._database.close()
+
+    async def upgrade(self) -> None:
+        """Brings the schema to the one of this release. Servers that do so at once wait for each other.
+
+        Raises WrongSchema when the schema is that of a later release.
+        """
+        await self._database.write(schema.upgrade)
+
+    async def check(self) -> None:
+        """Raises WrongSchema unless the schema is the one of this release."""
+        schema.refuse_other(await self.schema_current())
+
+    async def schema_current(self) -> str | None:
+        """The revision of the store's schema, None for an empty store."""
+        return await self._database.read(schema.revision_of)
+
+    async def put_binary(self, record: BinaryRecord) -> None:
+        """Adds a version; it becomes the latest of its name. Raises BadRequest."""
+        _refuse_unstorable("the name of a binary", record.name)
+        await self._database.write(lambda connection: binaries.put(connection, record))
+
+    async def list_binaries(self) -> list[BinaryRecord]:
+        """The latest version of each name, by name."""
+        return await self._database.read(binaries.latest_of_each)
+
+    async def find_binary(self, name: str) -> BinaryRecord | None:
+        """The latest version of the name."""
+        if not storable(name):
+            return None
+        return await self._database.read(lambda connection: binaries.latest(connection, name))
+
+    async def delete_binary(self, name: str) -> bool:
+        """Deletes all versions of the name; False when there was none."""
+        if not storable(name):
+            return False
+        return await self._database.write(lambda connection: binaries.delete_all(connection, name))
+
+    async def jobs_using_binary(self, name: str) -> list[str]:
+        """Ids of the unfinished jobs that were accepted with some version of the name."""
+        return await self._database.read(lambda connection: binaries.jobs_using(connection, name))
+
+    async def digest_in_use(self, digest: str) -> bool:
+        """Whether an uploaded version or an unfinished job needs the bytes of that digest."""
+        return await self._database.read(lambda connection: binaries.digest_in_use(connection, digest))
+
+    async def create_context(self, record: ContextRecord) -> None:
+        """The context and its fence at epoch 0, in one transaction. Repeating it with the same id changes nothing.
+
+        Raises ContextExists when a living context has the name, BadRequest.
+        """
+        _refuse_unstorable("the name of a context", record.name)
+        if await self._database.write(lambda connection: contexts.create(connection, record)):
+            return
+        existing = await self.context(record.id)
+        if existing is None or existing.name != record.name:
+            raise ContextExists(f"context {record.name} exists")
+
+    async def context(self, context_id: str) -> ContextRecord | None:
+        """The context with that id."""
+        if not storable(context_id):
+            return None
+        return await self._database.read(lambda connection: contexts.by_id(connection, context_id))
+
+    async def latest_context(self, name: str) -> ContextRecord | None:
+        """The living context of that name, else the one that was started last."""
+        if not storable(name):
+            return None
+        return await self._database.read(lambda connection: contexts.latest(connection, name))
+
+    async def active_contexts(self) -> list[ContextRecord]:
+        """Every context that is not in a final state, oldest first."""
+        return await self._database.read(contexts.living)
+
+    async def listed_contexts(self) -> list[ContextRecord]:
+        """Contexts in RUNNING, RESTARTING or STOPPING, newest first."""
+        return await self._database.read(contexts.listed)
+
+    async def move_context(
+        self,
+        fence: Fence,
+        allowed_from: Collection[ContextState],
+        to: ContextState,
+        *,
+        at: datetime,
+        error: ErrorInfo | None = None,
+    ) -> bool:
+        """Guarded: the context of the fence moves to `to`; its error becomes `error`. Raises IllegalMove."""
+        check_context_moves(allowed_from, to)
+        sources = frozenset(allowed_from)
+        return await self._database.write(
+            lambda connection: contexts.move(connection, fence, sources, to, at, error)
+        )
+
+    async def record_driver(self, fence: Fence, driver: DriverRecord | None) -> bool:
+        """Guarded: where the driver of the fence's context is now."""
+        text = driver_text(driver)
+        return await self._database.write(
+            lambda connection: contexts.set_document(connection, fence, "driver", text)
+        )
+
+    async def record_failover(self, fence: Fence, failover: Failover) -> bool:
+        """Guarded: the last change of owner or driver of the fence's context."""
+        text = failover_text(failover)
+        return await self._database.write(
+            lambda connection: contexts.set_document(connection, fence, "last_failover", text)
+        )
+
+    async def request_stop(self, context_id: str) -> bool:
+        """Notes the wish that a context ends (to STOPPING); False when it is stopping, has ended or is unknown."""
+        return await self._database.write(lambda connection: contexts.request_stop(connection, context_id))
+
+    async def fence(self, context_id: str) -> FenceRow | None:
+        """The fence of a context."""
+        return (await self.fences([context_id])).get(context_id)
+
+    async def fences(self, ids: Collection[str]) -> dict[str, FenceRow]:
+        """The fences of those of the contexts that exist."""
+        wanted = [one for one in ids if storable(one)]
+        return await self._database.read(lambda connection: fences.read_fences(connection, wanted))
+
+    async def grant(
+        self, context_id: str, expected_epoch: int, owner: str, incarnation: str, token: str
+    ) -> bool:
+        """Raises the fence from `expected_epoch` to the next epoch, held by `owner`.
+
+        False when it stands elsewhere. After OutcomeUnknown it is the caller's only if the token read back is.
+        """
+        granted = FenceRow(context_id, expected_epoch + 1, owner, incarnation, token)
+        return await self._database.write(
+            lambda connection: fences.grant(connection, expected_epoch, granted)
+        )
+
+    async def insert_job(self, record: JobRecord, *, queue_limit: int) -> JobRecord:
+        """Accepts a queued job: the record, or the job that this very request made before (by key or by id).
+
+        `queue_limit` bounds the unfinished jobs of the context, this one included. Raises NotFound,
+        ContextStopping, QueueFull, KeyReused, BadRequest.
+        """
+        if record.state is not JobState.QUEUED:
+            raise IllegalMove(f"a job begins as QUEUED, not as {record.state}")
+        _refuse_unstorable("the Idempotency-Key", record.idempotency_key)
+        _refuse_unstorable("the user's name", record.principal)
+        if await self._database.write(lambda connection: jobs.accept(connection, record, queue_limit)):
+            return record
+        # Read in a new transaction: after a duplicate key the same one may not see the row (facts.md).
+        if (existing := await self._submitted_before(record)) is not None:
+            check_same_request(existing, record)
+            return existing
+        context = await self.context(record.context_id)
+        raise refusal(record.context_name, context, queue_limit)
+
+    async def _submitted_before(self, record: JobRecord) -> JobRecord | None:
+        if (key := record.idempotency_key) is not None:
+            found = await self._database.read(
+                lambda connection: jobs.by_key(connection, record.principal, key)
+            )
+            if found is not None:
+                return found
+        return await self.job(record.id)
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        """The job with its result."""
+        if not storable(job_id):
+            return None
+        return await self._database.read(lambda connection: jobs.by_id(connection, job_id))
+
+    async def list_jobs(self, limit: int, status: JobState | None) -> list[JobRecord]:
+        """The last `limit` submitted jobs (in that state), newest first, without results."""
+        return await self._database.read(lambda connection: jobs.newest(connection, limit, status))
+
+    async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:
+        """Jobs of the context that have not ended, in the order in which they should start."""
+        return await self._database.read(lambda connection: jobs.unfinished(connection, context_id))
+
+    async def start_attempt(self, fence: Fence, job_id: str, attempt: int, at: datetime) -> bool:
+        """Guarded: a waiting job whose last attempt is `attempt` - 1 becomes RUNNING with `attempt`."""
+        return await self._database.write(
+            lambda connection: jobs.start(connection, fence, job_id, attempt, at)
+        )
+
+    async def finish_job(self, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
+        """Guarded: the job ends in `state` with this outcome, if that attempt is its latest and it has not ended.
+
+        The result is kept for FINISHED only. Raises IllegalMove.
+        """
+        check_job_moves(ENDABLE_JOB_STATES, state)
+        return await self._database.write(
+            lambda connection: jobs.finish(connection, fence, outcome, state, at)
+        )
+
+    async def restart_job(
+        self,
+        fence: Fence,
+        job_id: str,
+        attempt: int,
+        *,
+        died: bool,
+        error: ErrorInfo | None,
+        at: datetime,
+    ) -> bool:
+        """Guarded: the running attempt is over without an outcome; `died` counts it as a death of the driver."""
+        return await self._database.write(
+            lambda connection: jobs.restart(connection, fence, job_id, attempt, died, error, at)
+        )
+
+    async def end_waiting_job(
+        self, fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
+    ) -> bool:
+        """Guarded: a job of which no attempt runs ends (killed, or its attempts are used up). Raises IllegalMove."""
+        check_job_moves(WAITING_JOB_STATES, state)
+        return await self._database.write(
+            lambda connection: jobs.end_waiting(connection, fence, job_id, state, error, at)
+        )
+
+    async def end_jobs_of_ended_context(self, context_id: str, error: ErrorInfo, at: datetime) -> int:
+        """Every unfinished job of a context in a final state ends in ERROR; their number. 0 while it lives."""
+        return await self._database.write(
+            lambda connection: jobs.end_all_of_ended_context(connection, context_id, error, at)
+        )
+
+
+def _refuse_unstorable(what: str, text: str | None) -> None:
+    if text is not None and not storable(text):
+        raise BadRequest(f"{what} holds characters that are no valid Unicode")

@@ -1,0 +1,218 @@
+"""Rows to records and back. Pure: no SQL runs here.
+
+Times become microseconds since 1970 in UTC, nested values become JSON texts (ASCII, so that no text of a job can be
+refused by a database's encoding).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from jobserver.model import (
+    BinaryRecord,
+    BinaryRef,
+    BinaryType,
+    ContextRecord,
+    ContextState,
+    DriverRecord,
+    ErrorInfo,
+    Failover,
+    FenceRow,
+    JobRecord,
+    JobSpec,
+    JobState,
+    OnFailover,
+)
+
+Values = dict[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def micros(at: datetime) -> int:
+    """The stored form of an aware datetime. Exact: no float is involved."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def instant(value: int) -> datetime:
+    """The datetime of a stored time, in UTC."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def storable(text: str) -> bool:
+    """Whether a text can be a key at all: a lone surrogate has no UTF-8, so nothing is stored under it."""
+    return _SURROGATE.search(text) is None
+
+
+def storable_json(text: str | None) -> str | None:
+    """The same JSON with lone surrogates written as escapes; they can only stand inside its strings."""
+    if text is None or text.isascii():
+        return text
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def error_text(error: ErrorInfo | None) -> str | None:
+    return None if error is None else _dumps(asdict(error))
+
+
+def driver_text(driver: DriverRecord | None) -> str | None:
+    return None if driver is None else _dumps(asdict(driver))
+
+
+def failover_text(failover: Failover) -> str:
+    return _dumps({"at": micros(failover.at), "kind": failover.kind, "seconds": failover.seconds})
+
+
+def binary_values(record: BinaryRecord) -> Values:
+    return {
+        "name": record.name,
+        "type": record.type.value,
+        "digest": record.digest,
+        "size": record.size,
+        "uploaded_at": micros(record.uploaded_at),
+    }
+
+
+def binary_of(row: Row[Any]) -> BinaryRecord:
+    return BinaryRecord(
+        name=row.name,
+        type=BinaryType(row.type),
+        digest=row.digest,
+        size=row.size,
+        uploaded_at=instant(row.uploaded_at),
+    )
+
+
+def context_values(record: ContextRecord) -> Values:
+    return {
+        "id": record.id,
+        "name": record.name,
+        "active_name": None if record.state.final else record.name,
+        "state": record.state.value,
+        "adhoc": record.adhoc,
+        "started_at": micros(record.started_at),
+        "ended_at": None if record.ended_at is None else micros(record.ended_at),
+        "settings": _dumps(record.settings),
+        "error": error_text(record.error),
+        "driver": driver_text(record.driver),
+        "last_failover": None if record.last_failover is None else failover_text(record.last_failover),
+    }
+
+
+def context_of(row: Row[Any]) -> ContextRecord:
+    return ContextRecord(
+        id=row.id,
+        name=row.name,
+        settings=json.loads(row.settings),
+        state=ContextState(row.state),
+        adhoc=bool(row.adhoc),
+        started_at=instant(row.started_at),
+        ended_at=_instant_or_none(row.ended_at),
+        error=_error_of(row.error),
+        driver=None if row.driver is None else DriverRecord(**json.loads(row.driver)),
+        last_failover=None if row.last_failover is None else _failover_of(row.last_failover),
+    )
+
+
+def fence_of(row: Row[Any]) -> FenceRow:
+    return FenceRow(
+        context_id=row.context_id,
+        epoch=row.epoch,
+        owner=row.owner,
+        incarnation=row.incarnation,
+        token=row.token,
+    )
+
+
+def job_values(record: JobRecord) -> Values:
+    return {
+        "id": record.id,
+        "context_id": record.context_id,
+        "context_name": record.context_name,
+        "state": record.state.value,
+        "submitted_at": micros(record.submitted_at),
+        "changed_at": micros(record.submitted_at),
+        "attempt": record.attempt,
+        "deaths": record.deaths,
+        "priority": record.spec.priority,
+        "principal": record.principal,
+        "idempotency_key": record.idempotency_key,
+        "request_digest": record.request_digest,
+        "spec": _spec_text(record.spec),
+    }
+
+
+def job_of(row: Row[Any]) -> JobRecord:
+    """A job from a row with or without the column `result` (lists are read without it)."""
+    return JobRecord(
+        id=row.id,
+        context_id=row.context_id,
+        context_name=row.context_name,
+        spec=spec_of(row.spec, row.priority),
+        state=JobState(row.state),
+        submitted_at=instant(row.submitted_at),
+        attempt=row.attempt,
+        deaths=row.deaths,
+        started_at=_instant_or_none(row.started_at),
+        ended_at=_instant_or_none(row.ended_at),
+        error=_error_of(row.error),
+        result=getattr(row, "result", None),
+        principal=row.principal,
+        idempotency_key=row.idempotency_key,
+        request_digest=row.request_digest,
+    )
+
+
+def spec_of(text: str, priority: int) -> JobSpec:
+    """The spec in a row; its priority has a column of its own."""
+    fields = json.loads(text)
+    return JobSpec(
+        main_class=fields["main_class"],
+        binaries=tuple(_ref_of(ref) for ref in fields["binaries"]),
+        config=fields["config"],
+        max_attempts=fields["max_attempts"],
+        on_failover=OnFailover(fields["on_failover"]),
+        priority=priority,
+    )
+
+
+def _spec_text(spec: JobSpec) -> str:
+    return _dumps(
+        {
+            "main_class": spec.main_class,
+            "binaries": [[ref.name, ref.type.value, ref.digest] for ref in spec.binaries],
+            "config": spec.config,
+            "max_attempts": spec.max_attempts,
+            "on_failover": spec.on_failover.value,
+        }
+    )
+
+
+def _ref_of(fields: list[str]) -> BinaryRef:
+    name, kind, digest = fields
+    return BinaryRef(name=name, type=BinaryType(kind), digest=digest)
+
+
+def _error_of(text: str | None) -> ErrorInfo | None:
+    return None if text is None else ErrorInfo(**json.loads(text))
+
+
+def _failover_of(text: str) -> Failover:
+    fields = json.loads(text)
+    return Failover(at=instant(fields["at"]), kind=fields["kind"], seconds=fields["seconds"])
+
+
+def _instant_or_none(value: int | None) -> datetime | None:
+    return None if value is None else instant(value)
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

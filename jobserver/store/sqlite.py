@@ -1,0 +1,86 @@
+"""What only SQLite needs: its pragmas, its way to begin a write, and its address. Nothing else knows this dialect.
+
+Engines are synchronous and run in threads of ours (`database.py`): with an async driver every statement would cost
+several hand-overs between threads, here a whole group of writes costs one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+
+from jobserver.errors import BadConfig
+
+SYNCHRONOUS: Final = ("FULL", "NORMAL")
+"""FULL survives power loss; NORMAL survives only the death of processes and may lose the last commits."""
+
+_WAL_RETRY_SECONDS = 0.02
+
+
+def path_of(url: URL) -> str:
+    """The file in a URL `sqlite:///path` or `sqlite+aiosqlite:///path`. Raises BadConfig."""
+    if not url.database or url.database == ":memory:":
+        raise BadConfig("the metadata store needs a file, as in sqlite:////var/lib/jobserver/metadata.db")
+    return url.database
+
+
+def writing_engine(path: str, *, timeout: float, synchronous: str) -> Engine:
+    """One connection; each transaction takes the write lock when it begins, waiting up to `timeout` seconds.
+
+    A transaction that began with a read could not be upgraded once another process has written.
+    """
+    engine = _engine(path, timeout=timeout, synchronous=synchronous, connections=1)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def reading_engine(path: str, *, timeout: float, connections: int) -> Engine:
+    """Connections that cannot write. In WAL mode readers and the writer do not wait for each other."""
+    engine = _engine(path, timeout=timeout, synchronous="FULL", connections=connections)
+    event.listen(engine, "connect", _refuse_writes)
+    return engine
+
+
+def _engine(path: str, *, timeout: float, synchronous: str, connections: int) -> Engine:
+    if synchronous not in SYNCHRONOUS:
+        raise BadConfig(f"synchronous is {synchronous!r}; it must be one of {', '.join(SYNCHRONOUS)}")
+    engine = create_engine(
+        URL.create("sqlite", database=path),
+        poolclass=QueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=timeout,
+        connect_args={"timeout": timeout, "check_same_thread": False},
+    )
+
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3 must not begin transactions by itself
+        _use_wal(connection, timeout)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+
+    event.listen(engine, "connect", prepare)
+    return engine
+
+
+def _use_wal(connection: sqlite3.Connection, timeout: float) -> None:
+    """Two processes that open a new file at once: SQLite refuses one without waiting, so we wait here."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_RETRY_SECONDS)
+
+
+def _refuse_writes(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA query_only=ON")
+
+
+def _begin_immediate(connection: Connection) -> Any:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,72 @@
+"""Runs writes in one transaction, each with an outcome of its own. Knows no asyncio; runs in the writer's thread.
+
+What is known after a failure:
+* it failed to begin, or a statement failed: rolled back, nothing happened (StoreUnavailable);
+* COMMIT was sent and did not answer well: it may have happened (OutcomeUnknown).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from jobserver.errors import OutcomeUnknown, StoreUnavailable
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+"""Statements of one write or read, run on a connection that is in a transaction (write) or not (read).
+
+It raises nothing for what it expects (a duplicate key becomes a return value): an exception means rollback.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a write returned, or what it raised."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+def unavailable(error: SQLAlchemyError) -> StoreUnavailable:
+    """The store's own words, without the statement and its parameters."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return StoreUnavailable(f"the metadata store cannot be used now: {cause}")
+
+
+def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
+    """One transaction for all. When one of them fails, nothing of it stays, and each is run alone."""
+    try:
+        with engine.connect() as connection, connection.begin() as transaction:
+            try:
+                values = [work(connection) for work in works]
+            except Exception as error:  # noqa: BLE001 - a failing write must not fail its neighbours, whatever it raised
+                transaction.rollback()
+                return [Outcome(error=_known(error))] if len(works) == 1 else _run_apart(engine, works)
+            return _commit(transaction.commit, values)
+    except SQLAlchemyError as error:
+        failure = unavailable(error)
+        return [Outcome(error=failure) for _ in works]
+
+
+def _run_apart(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
+    return [outcome for work in works for outcome in run_together(engine, [work])]
+
+
+def _commit(commit: Callable[[], None], values: list[Any]) -> list[Outcome]:
+    try:
+        commit()
+    except SQLAlchemyError as error:
+        unknown = OutcomeUnknown(
+            f"the metadata store failed while it committed: {unavailable(error).message}"
+        )
+        return [Outcome(error=unknown) for _ in values]
+    return [Outcome(value=value) for value in values]
+
+
+def _known(error: Exception) -> Exception:
+    return unavailable(error) if isinstance(error, SQLAlchemyError) else error
