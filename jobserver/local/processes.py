@@ -129,6 +129,20 @@ def session_of(leader: ProcessId) -> list[ProcessId]:
     return [each for each in members if each is not None and each.started >= leader.started]
 
 
+def naming(folder: Path) -> list[ProcessId]:
+    """The living processes that have a path below `folder` among their arguments."""
+    wanted = f"{folder}/".encode()
+    pids = (pid for pid in _pids() if any(word.startswith(wanted) for word in _arguments(pid)))
+    return [each for each in map(identify, pids) if each is not None]
+
+
+def _arguments(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
 def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
 

@@ -33,11 +33,16 @@ def defaults() -> Settings:
 
 def load(path: Path) -> Settings:
     """The settings in a YAML file. Raises SettingsRefused, one line per fault, when it cannot be read or used."""
+    return settings_of(read_sections(path))
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file as they are written, not checked yet. Raises SettingsRefused when it is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsRefused(f"The settings file {path} cannot be read: {error}.") from error
-    return settings_of(_parsed(text, path))
+    return _parsed(text, path)
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:

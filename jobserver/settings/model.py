@@ -93,7 +93,7 @@ class ZooKeeperSettings(Section):
 class DatabaseSettings(Section):
     """SQL, the system of record: jobs, contexts, binaries' index, fences."""
 
-    url: Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] = "sqlite+aiosqlite:///jobserver-data/jobserver.db"
+    url: Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] = "sqlite:///jobserver-data/jobserver.db"
     """SQLAlchemy URL; SQLite for servers on one machine, MySQL or MariaDB (mysql+asyncmy://...) for several."""
     timeout: Annotated[Duration, Positive] = 5.0
     """How long a request waits for SQL before it is answered 503."""
