@@ -90,7 +90,7 @@ class LocalFiles:
                         entry = Path(place) / name
                         found[entry.relative_to(top).as_posix()] = entry.stat().st_size
                 _sync(Path(place))
-            self._sync_upwards(top.parent)
+            self._sync_upwards(top)
         return found
 
     def discard_unfinished(self, folder: str) -> None:

@@ -26,8 +26,13 @@ __all__ = ["Changes", "CheckpointWriter"]
 FULL_EVERY = 16
 """Of so many manifests in a row at least one is full."""
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which one who waits looks whether the thread that seals is still alive."""
 
-@dataclass(slots=True)
+_INTERRUPTED = "the seal was interrupted: its outcome is unknown"
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """One caller of `commit`, until its outcome is known."""
 
@@ -41,7 +46,7 @@ class _Waiting:
 
     def outcome(self) -> str:
         if self.manifest is None:
-            raise self.error or StoreUnavailable("the seal was interrupted: its outcome is unknown")
+            raise self.error or StoreUnavailable(_INTERRUPTED)
         return self.manifest
 
 
@@ -65,14 +70,15 @@ class CheckpointWriter:
         self._changed = threading.Condition()
         # guarded by _changed
         self._queue: list[_Waiting] = []
-        self._sealing = False
+        self._sealer: threading.Thread | None = None
         self._mine = Marker(epoch, token)
         self._superseded: int | None = None
         self._contents: Contents = base.contents
+        self._tail: BaseRef | None = base.ref
+        self._unsure = False  # the last seal failed: it may lie there, or still arrive
         self._issued = _Issued()
         self._counter = 0
         # touched only by the thread that seals
-        self._tail: BaseRef | None = base.ref
         self._deltas = base.deltas
         self._begun = self._mine
         self._held = {epoch}
@@ -124,24 +130,39 @@ class CheckpointWriter:
         StoreUnavailable (the outcome is unknown, see the head of this module).
         """
         waiting = _Waiting(changes)
-        with self._changed:
-            self._queue.append(waiting)
-            while self._sealing and not waiting.decided:
-                self._changed.wait()
-            if waiting.decided:
-                return waiting.outcome()
-            batch, self._queue, self._sealing = self._queue, [], True
+        batch: list[_Waiting] = []
         try:
+            with self._changed:
+                self._queue.append(waiting)
+                if self._wait_for_turn(waiting):
+                    self._sealer = threading.current_thread()
+                    batch, self._queue = self._queue, []
             self._seal(batch)
         finally:
             # also when a kill was raised in this thread: the others must not wait for ever
-            with self._changed:
-                self._sealing = False
-                for one in batch:
-                    if not one.decided:
-                        one.error = StoreUnavailable("the seal was interrupted: its outcome is unknown")
-                self._changed.notify_all()
+            if batch:
+                self._end_turn(batch)
         return waiting.outcome()
+
+    def _wait_for_turn(self, waiting: _Waiting) -> bool:
+        """Whether the caller is to seal for all in the queue; False when somebody has decided for it."""
+        while self._busy() and not waiting.decided:
+            self._changed.wait(_LOOK_AGAIN)
+        return not waiting.decided and any(one is waiting for one in self._queue)
+
+    def _busy(self) -> bool:
+        """Whether a living thread other than this one seals. One that was killed in its last steps does not count."""
+        sealer = self._sealer
+        return sealer is not None and sealer.is_alive() and sealer is not threading.current_thread()
+
+    def _end_turn(self, batch: list[_Waiting]) -> None:
+        with self._changed:
+            self._sealer = None
+            self._unsure = self._doubt
+            for one in batch:
+                if not one.decided:
+                    one.error = StoreUnavailable(_INTERRUPTED)
+            self._changed.notify_all()
 
     def readopt(self, epoch: int, token: str) -> None:
         """Go on under a higher epoch: its marker is made before the next seal. Raises Superseded if it is not higher."""
@@ -163,6 +184,12 @@ class CheckpointWriter:
             self._hold(higher, mine)
             raise Superseded(higher)
 
+    def replaced_by(self) -> int | None:
+        """The epoch in which another driver has sealed a manifest of this context: this one can never go on."""
+        names = list_manifests(self._files, self._context_id)
+        with self._changed:
+            return foreign_epoch(names, self._held | {self._mine.epoch})
+
     def sweep(self, in_use: set[str]) -> tuple[str, ...]:
         """Remove what nothing needs any more and answer the removed paths; `in_use` holds versions or data paths.
 
@@ -171,7 +198,7 @@ class CheckpointWriter:
         """
         with self._sweeping:
             with self._changed:
-                if self._sealing or self._doubt or self._tail is None:
+                if self._unsure or self._tail is None:
                     return ()
                 self._issued.since_sweep.clear()
                 plan = sweep.Plan(
@@ -197,8 +224,9 @@ class CheckpointWriter:
         try:
             accepted, after = self._merge(batch)
             if accepted:
-                name = self._seal_contents(after)
-                self._acknowledge(accepted, after, name)
+                sealed, full = self._seal_contents(after)
+                self._deltas = 0 if full else self._deltas + 1
+                self._acknowledge(accepted, after, sealed)
         except CheckpointError as error:
             for one in batch:
                 if not one.decided:
@@ -215,8 +243,8 @@ class CheckpointWriter:
                 one.error = stale
         return accepted, after
 
-    def _seal_contents(self, after: Contents) -> str:
-        """Seal and pass the fence; on any way out but success the writer is in doubt."""
+    def _seal_contents(self, after: Contents) -> tuple[BaseRef, bool]:
+        """Seal, pass the fence, and answer what was sealed and whether it is full. Until `_acknowledge`, it is in doubt."""
         mine = self._enter_epoch()
         manifest = self._next_manifest(mine, after)
         data = encode(manifest, self._secret)
@@ -226,10 +254,7 @@ class CheckpointWriter:
         except AlreadyExists as error:
             raise Superseded(mine.epoch) from error  # somebody else writes under our epoch
         self._pass_fence(mine)
-        self._tail = BaseRef(manifest.name, digest_of(data))
-        self._deltas = 0 if manifest.full else self._deltas + 1
-        self._doubt = False
-        return manifest.name
+        return BaseRef(manifest.name, digest_of(data)), manifest.full
 
     def _enter_epoch(self) -> Marker:
         """The marker to seal under, made first if we were adopted since the last seal."""
@@ -269,11 +294,11 @@ class CheckpointWriter:
             if self._mine == mine:
                 self._superseded = higher
 
-    def _acknowledge(self, accepted: list[_Waiting], after: Contents, name: str) -> None:
+    def _acknowledge(self, accepted: list[_Waiting], after: Contents, sealed: BaseRef) -> None:
         with self._changed:
-            self._contents = after
+            self._contents, self._tail, self._doubt = after, sealed, False
             for one in accepted:
-                one.manifest = name
+                one.manifest = sealed.name
                 for item in one.changes.put:
                     self._issued.open.discard(item.version)
                 for saved in one.changes.progress.values():

@@ -1,0 +1,174 @@
+"""A checkpoint store in memory that fails on request: named faults, and points at which a call can be held.
+
+Without faults it keeps every promise of the contract. A fault hits the next call of an operation whose path contains a
+text; a held call waits for the test, which never has to sleep.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable
+
+
+class Fault(Enum):
+    """What goes wrong; each ends in StoreUnavailable for the caller."""
+
+    DOWN = auto()  # nothing was done
+    FULL = auto()  # no room: nothing was done (told apart for the reader of a test)
+    LOST_REPLY = auto()  # done: the rename happened, and its reply was an error
+    TORN = auto()  # half of the bytes lie under the final name
+    LATE = auto()  # nothing yet; it is done when the test says `land`, however late
+
+
+@dataclass(slots=True)
+class Hold:
+    """A call that stops before it is carried out. Wait for `reached`, then `release` it."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        self.released.set()
+
+
+@dataclass(slots=True)
+class _Planned:
+    operation: str
+    match: str
+    what: Fault | Hold
+    times: int
+
+
+class FaultyFiles:
+    """`FileStore` on a dictionary."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.calls: list[tuple[str, str]] = []
+        self._planned: list[_Planned] = []
+        self._late: list[tuple[str, bytes]] = []
+        self._lock = threading.RLock()
+
+    # -- what tests do ------------------------------------------------------------------------------------------------
+
+    def inject(self, fault: Fault, operation: str = "write_new", match: str = "", times: int = 1) -> None:
+        """Let the next `times` calls of the operation on a path that contains `match` fail so."""
+        self._planned.append(_Planned(operation, match, fault, times))
+
+    def hold(self, operation: str, match: str = "") -> Hold:
+        """Let the next such call wait until it is released."""
+        held = Hold()
+        self._planned.append(_Planned(operation, match, held, 1))
+        return held
+
+    def heal(self) -> None:
+        """No more faults."""
+        self._planned.clear()
+
+    def land(self) -> None:
+        """Carry out the late writes, as a store does whose client has given up; a taken name stays as it is."""
+        for path, data in self._late:
+            self.content.setdefault(path, data)
+        self._late.clear()
+
+    def damage(self, path: str, data: bytes | None) -> None:
+        """Replace the bytes of a file, or take the file away (None)."""
+        if data is None:
+            del self.content[path]
+        else:
+            self.content[path] = data
+
+    # -- FileStore ----------------------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> bytes:
+        self._enter("read", path)
+        with self._lock:
+            if path not in self.content:
+                raise Missing(path)
+            return self.content[path]
+
+    def write_new(self, path: str, data: bytes) -> None:
+        _check(path)
+        fault = self._plan("write_new", path)
+        with self._lock:
+            if fault is Fault.LATE:
+                self._late.append((path, data))
+            if fault in (Fault.DOWN, Fault.FULL, Fault.LATE):
+                raise StoreUnavailable(f"{path}: {fault.name}")
+            if path in self.content:
+                raise AlreadyExists(path)
+            self.content[path] = data[: len(data) // 2] if fault is Fault.TORN else data
+        if fault is not None:
+            raise StoreUnavailable(f"{path}: {fault.name}")
+
+    def names(self, folder: str) -> list[str]:
+        self._enter("names", folder)
+        with self._lock:
+            below = [path[len(folder) + 1 :] for path in self.content if path.startswith(folder + "/")]
+        return sorted({name.split("/")[0] for name in below if not name.startswith(".")})
+
+    def size(self, path: str) -> int:
+        self._enter("size", path)
+        with self._lock:
+            if path not in self.content:
+                raise Missing(path)
+            return len(self.content[path])
+
+    def remove(self, path: str) -> None:
+        self._enter("remove", path)
+        with self._lock:
+            for known in [known for known in self.content if known == path or known.startswith(path + "/")]:
+                del self.content[known]
+
+    def seal_tree(self, folder: str) -> Mapping[str, int]:
+        self._enter("seal_tree", folder)
+        with self._lock:
+            found = {
+                path[len(folder) + 1 :]: len(data)
+                for path, data in self.content.items()
+                if path.startswith(folder + "/")
+            }
+        if not found:
+            raise Missing(folder)
+        return {name: size for name, size in found.items() if not name.split("/")[-1].startswith(".")}
+
+    def discard_unfinished(self, folder: str) -> None:
+        self._enter("discard_unfinished", folder)
+
+    def url(self, path: str) -> str:
+        return f"file:///memory/{path}"
+
+    # -- faults -------------------------------------------------------------------------------------------------------
+
+    def _enter(self, operation: str, path: str) -> None:
+        _check(path)
+        fault = self._plan(operation, path)
+        if fault is not None:
+            raise StoreUnavailable(f"{path}: {fault.name}")
+
+    def _plan(self, operation: str, path: str) -> Fault | None:
+        """The fault that hits this call; waits here if the call is held."""
+        with self._lock:
+            self.calls.append((operation, path))
+            hits = [one for one in self._planned if one.operation == operation and one.match in path]
+            if not hits:
+                return None
+            hit = hits[0]
+            hit.times -= 1
+            if hit.times == 0:
+                self._planned.remove(hit)
+        if isinstance(hit.what, Fault):
+            return hit.what
+        hit.what.reached.set()
+        if not hit.what.released.wait(timeout=20):
+            raise AssertionError(f"{operation} {path} was held and never released")
+        return None
+
+
+def _check(path: str) -> None:
+    if not path or path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"{path!r} is no path below the store's root")
