@@ -101,6 +101,11 @@ class DriverLink:
         if self._closed is None:
             self._writer.write(frame({"t": kind.value, **fields}))
 
+    async def until_closed(self, timeout: float) -> None:
+        """Returns at the connection's end. Raises TimeoutError."""
+        if self._task is not None:
+            await asyncio.wait_for(asyncio.shield(self._task), timeout)
+
     async def close(self) -> None:
         """Ends the connection from this side; `on_closed` is not called."""
         self.on_closed = lambda why: None

@@ -1,0 +1,85 @@
+"""The routes that servers call on each other. Never part of the public contract; refused without the cluster's secret.
+
+An error that means "look for the owner again" is answered 409, so that the caller cannot take it for a result.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from jobserver.api.job_records import job_fields
+from jobserver.api.peers import SECRET_HEADER
+from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.waiters import Until
+from jobserver.errors import ContextInitFailed, JobServerError, TimedOut
+
+
+class InternalRoutes:
+    """Handlers over the registry of this server."""
+
+    def __init__(self, registry: ContextRegistry, *, incarnation: str, secret: str) -> None:
+        self._registry = registry
+        self._incarnation = incarnation
+        self._secret = secret.encode()
+
+    def application(self) -> web.Application:
+        """To be mounted under /internal."""
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get("/incarnation", self._own_incarnation)
+        app.router.add_post("/contexts/{context}/claim", self._claim)
+        app.router.add_post("/contexts/{context}/stop", self._stop)
+        app.router.add_get("/contexts/{context}/objects", self._objects)
+        app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
+        app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(SECRET_HEADER, "").encode(errors="replace")
+        if not hmac.compare_digest(given, self._secret):
+            return web.json_response({"message": "the cluster's secret is missing or wrong"}, status=401)
+        try:
+            return await handler(request)
+        except JobServerError as error:
+            return web.json_response({"message": error.message}, status=409)
+        except ValueError as error:
+            return web.json_response({"message": str(error)}, status=400)
+
+    async def _own_incarnation(self, request: web.Request) -> web.Response:
+        return web.json_response({"incarnation": self._incarnation})
+
+    async def _claim(self, request: web.Request) -> web.Response:
+        try:
+            await self._registry.claim(request.match_info["context"], float(request.query["seconds"]))
+        except ContextInitFailed as error:
+            return web.json_response({"failed": "init", "message": error.message})
+        except TimedOut as error:
+            return web.json_response({"failed": "time", "message": error.message})
+        return web.json_response({})
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        ended = await self._registry.stop(
+            request.match_info["context"],
+            float(request.query["seconds"]),
+            force=request.query.get("force") == "true",
+        )
+        return web.json_response({"ended": ended})
+
+    async def _objects(self, request: web.Request) -> web.Response:
+        return web.json_response({"objects": await self._registry.objects(request.match_info["context"])})
+
+    async def _follow(self, request: web.Request) -> web.Response:
+        news = await self._registry.follow(
+            request.match_info["context"],
+            request.match_info["job"],
+            Until(request.query["until"]),
+            float(request.query["seconds"]),
+        )
+        return web.json_response({"job": job_fields(news.job) if news else None})
+
+    async def _kill(self, request: web.Request) -> web.Response:
+        killed = await self._registry.kill(request.match_info["context"], request.match_info["job"])
+        return web.json_response({"killed": killed})

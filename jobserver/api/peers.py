@@ -1,0 +1,79 @@
+"""What servers ask of each other, over HTTP: the client's side. `internal.py` has the routes.
+
+Every call carries the cluster's secret; without it the routes answer 401. A server that is gone, is not the owner or answers
+nonsense is `OwnerUnavailable`: the caller looks for the owner again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+
+from jobserver.api.job_records import job_of
+from jobserver.contexts.waiters import JobNews, Until
+from jobserver.errors import ContextInitFailed, OwnerUnavailable, TimedOut
+
+SECRET_HEADER = "X-Jobserver-Secret"
+GRACE = 2.0
+"""Seconds an answer may come later than the wait that was asked for."""
+
+
+class HttpPeers:
+    """`contexts.peers.Peers` on one aiohttp session. Create and close it inside the event loop."""
+
+    def __init__(self, secret: str) -> None:
+        self._session = aiohttp.ClientSession(
+            headers={SECRET_HEADER: secret},
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._session.close()
+
+    async def incarnation(self, url: str, *, timeout: float) -> str:
+        answer = await self._call("GET", f"{url}/internal/incarnation", timeout)
+        return str(answer["incarnation"])
+
+    async def claim(self, url: str, context_id: str, *, seconds: float) -> None:
+        answer = await self._call(
+            "POST", f"{url}/internal/contexts/{context_id}/claim", seconds, seconds=seconds
+        )
+        if answer.get("failed") == "init":
+            raise ContextInitFailed(answer["message"])
+        if answer.get("failed") == "time":
+            raise TimedOut(answer["message"])
+
+    async def follow(
+        self, url: str, context_id: str, job_id: str, until: Until, seconds: float
+    ) -> JobNews | None:
+        path = f"{url}/internal/contexts/{context_id}/jobs/{job_id}/follow"
+        answer = await self._call("POST", path, seconds, seconds=seconds, until=until.value)
+        return JobNews(job_of(answer["job"])) if answer.get("job") else None
+
+    async def kill(self, url: str, context_id: str, job_id: str) -> bool:
+        answer = await self._call("POST", f"{url}/internal/contexts/{context_id}/jobs/{job_id}/kill", 10.0)
+        return bool(answer["killed"])
+
+    async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
+        path = f"{url}/internal/contexts/{context_id}/stop"
+        answer = await self._call("POST", path, seconds, seconds=seconds, force=str(force).lower())
+        return bool(answer["ended"])
+
+    async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
+        answer = await self._call("GET", f"{url}/internal/contexts/{context_id}/objects", 10.0)
+        return list(answer["objects"])
+
+    async def _call(self, method: str, url: str, timeout: float, **query: Any) -> dict[str, Any]:
+        limit = aiohttp.ClientTimeout(total=timeout + GRACE, sock_connect=min(timeout + 0.1, 2.0))
+        params = {key: str(value) for key, value in query.items()}
+        try:
+            async with self._session.request(method, url, params=params, timeout=limit) as response:
+                if response.status != 200:
+                    raise OwnerUnavailable(f"{url} answers {response.status}")
+                answer: dict[str, Any] = await response.json()
+                return answer
+        except (TimeoutError, aiohttp.ClientError, ValueError, OSError) as error:
+            raise OwnerUnavailable(f"{url} does not answer: {type(error).__name__}") from error

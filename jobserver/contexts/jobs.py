@@ -1,0 +1,383 @@
+"""The jobs of one context under one epoch and one driver: start, finish, kill, recover. The owner's only writer of them.
+
+Every write goes through the fence; an answer, an acknowledgement to the driver and a freed slot follow the committed write.
+A write that finds the fence raised ends this object by `superseded`. What a failing store keeps from being written is tried
+again: the driver holds its outcomes until they are acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from jobserver.admission import Admission
+from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
+from jobserver.contexts.waiters import JobWaiters
+from jobserver.errors import OutcomeUnknown, StoreUnavailable, Superseded
+from jobserver.model import (
+    AttemptOutcome,
+    BinaryRef,
+    ContextRecord,
+    ErrorInfo,
+    Fence,
+    JobRecord,
+    JobState,
+    OutcomeKind,
+)
+from jobserver.protocol import Event, Message, Refused, Request, outcome_of
+from jobserver.recovery import Accept, Attached, Fail, Held, Plan, Queue, Rerun, plan
+from jobserver.store.metadata import Metadata
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STORE_RETRY = 0.25
+"""Seconds between tries while the store does not answer."""
+RUN_TIMEOUT = 10.0
+"""Seconds for the driver to confirm that it heard of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSettings:
+    """Limits of one context's jobs."""
+
+    max_jobs: int
+
+
+BinaryPath = Callable[[BinaryRef], str]
+JobEnded = Callable[[JobRecord], None]
+
+
+class ContextJobs:
+    """The running jobs of one epoch. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        context: ContextRecord,
+        fence: Fence,
+        link: DriverLink,
+        store: Metadata,
+        waiters: JobWaiters,
+        settings: JobsSettings,
+        *,
+        binary_path: BinaryPath,
+        superseded: Callable[[str], None],
+        job_ended: JobEnded,
+    ) -> None:
+        self.context = context
+        self.fence = fence
+        self._link = link
+        self._store = store
+        self._waiters = waiters
+        self._admission = Admission(settings.max_jobs)
+        self._binary_path = binary_path
+        self._superseded = superseded
+        self._job_ended = job_ended
+        self._jobs: dict[str, JobRecord] = {}
+        self._open = False
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._accepted: set[str] = set()
+        link.on_event = self._on_event
+
+    # What the keeper does with it
+
+    async def recover(self, held: Held | None) -> None:
+        """Decides every unfinished job (design 4.4). Raises Superseded."""
+        unfinished = await self._store.unfinished_jobs(self.context.id)
+        for decision in plan(unfinished, held):
+            await self._carry_out(decision)
+        if held is not None:
+            self._forget_strangers(held, {job.id for job in unfinished})
+
+    def open_gate(self) -> None:
+        """Jobs may start."""
+        self._open = True
+        self._start_next()
+
+    def close(self) -> None:
+        """Nothing starts and nothing is written any more; what runs in the driver is left to the fences."""
+        self._open = False
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def arrive(self, job: JobRecord) -> None:
+        """A job was accepted for this context; known ones are ignored."""
+        if job.id not in self._jobs and not job.state.final:
+            self._jobs[job.id] = job
+            self._admission.arrive(job.id, priority=job.spec.priority, deaths=job.deaths)
+            self._start_next()
+        if job.id in self._accepted or job.id not in self._admission.running:
+            # one that waits for a slot is accepted as it is: its code is looked at when its turn comes
+            self._waiters.accepted(self._jobs.get(job.id, job))
+
+    async def sweep(self) -> None:
+        """Finds accepted jobs of which no message came."""
+        for job in await self._store.unfinished_jobs(self.context.id):
+            if job.state in (JobState.QUEUED, JobState.RESTARTING):
+                await self.arrive(job)
+
+    async def kill(self, job_id: str) -> JobRecord | None:
+        """The job after KILLED was committed, or None when it is not among the unfinished. Raises Superseded."""
+        starting = self._starting.get(job_id)
+        if starting is not None:
+            await asyncio.wait([starting])
+        job = self._jobs.get(job_id)
+        if job is None or job.state.final:
+            return job
+        error = ErrorInfo(f"Job {job_id} killed", "spark.jobserver.JobManagerActor$JobKilledException")
+        if job.state is JobState.RUNNING:
+            killed = await self._commit_end(
+                job, AttemptOutcome(job.id, job.attempt, OutcomeKind.KILLED, error=error), JobState.KILLED
+            )
+            self._link.tell(Request.KILL, job_id=job.id, attempt=job.attempt)
+            return killed
+        ended = await self._guarded(
+            lambda: self._store.end_waiting_job(self.fence, job_id, JobState.KILLED, error, _now()),
+            lambda: self._is(job_id, JobState.KILLED, job.attempt),
+        )
+        return self._gone(job, JobState.KILLED, error) if ended else None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Running and waiting jobs."""
+        return len(self._admission.running), self._admission.waiting
+
+    # Recovery
+
+    async def _carry_out(self, decision: Plan) -> None:
+        job = decision.job
+        self._jobs[job.id] = job
+        match decision:
+            case Queue():
+                self._admission.arrive(job.id, priority=job.spec.priority, deaths=job.deaths)
+            case Attached():
+                self._admission.attach(job.id)
+                self._accepted.add(job.id)
+                self._waiters.accepted(job)
+            case Accept(outcome=outcome):
+                self._admission.attach(job.id)
+                await self._finish(outcome)
+            case Rerun(died=died, error=error):
+                await self._rerun(job, died, error)
+            case Fail(error=error):
+                failed = AttemptOutcome(job.id, job.attempt, OutcomeKind.FAILED, error=error)
+                await self._commit_end(job, failed, JobState.ERROR)
+                self._release(job.id)
+
+    async def _rerun(self, job: JobRecord, died: bool, error: ErrorInfo) -> None:
+        moved = await self._guarded(
+            lambda: self._store.restart_job(
+                self.fence, job.id, job.attempt, died=died, error=error, at=_now()
+            ),
+            lambda: self._is(job.id, JobState.RESTARTING, job.attempt),
+        )
+        if moved:
+            waiting = replace(job, state=JobState.RESTARTING, deaths=job.deaths + int(died), error=error)
+            self._jobs[job.id] = waiting
+            self._admission.arrive(job.id, priority=job.spec.priority, deaths=waiting.deaths)
+
+    def _forget_strangers(self, held: Held, known: set[str]) -> None:
+        """Outcomes of jobs that SQL has as final: acknowledged, so that the driver forgets them; still running ones end."""
+        for attempt, outcome in held.items():
+            if attempt.job_id not in known:
+                kind = Request.KILL if outcome is None else Request.ACK
+                self._link.tell(kind, job_id=attempt.job_id, attempt=attempt.attempt)
+
+    # Starting
+
+    def _start_next(self) -> None:
+        while self._open and (job_id := self._admission.next()) is not None:
+            task = self._spawn(self._start(self._jobs[job_id]))
+            self._starting[job_id] = task
+            task.add_done_callback(partial(self._started, job_id))
+
+    def _started(self, job_id: str, _task: asyncio.Task[None]) -> None:
+        self._starting.pop(job_id, None)
+
+    async def _start(self, job: JobRecord) -> None:
+        attempt = job.attempt + 1
+        at = _now()
+        started = await self._guarded(
+            lambda: self._store.start_attempt(self.fence, job.id, attempt, at),
+            lambda: self._is(job.id, JobState.RUNNING, attempt),
+        )
+        if not started:
+            await self._not_ours(job)
+            return
+        running = replace(
+            job, state=JobState.RUNNING, attempt=attempt, started_at=job.started_at or at, error=None
+        )
+        self._jobs[job.id] = running
+        try:
+            await self._link.request(Request.RUN, timeout=RUN_TIMEOUT, **self._run_message(running))
+        except RefusedByDriver as refusal:
+            if refusal.code != Refused.DUPLICATE:
+                await self._finish(
+                    AttemptOutcome(job.id, attempt, OutcomeKind.FAILED, error=ErrorInfo(refusal.message))
+                )
+        except LinkBroken as broken:
+            log.warning("job %s attempt %d: %s; the recovery plan decides", job.id, attempt, broken)
+
+    def _run_message(self, job: JobRecord) -> Message:
+        binaries = [
+            {"name": ref.name, "type": ref.type.value, "digest": ref.digest, "path": self._binary_path(ref)}
+            for ref in job.spec.binaries
+        ]
+        return {
+            "job_id": job.id,
+            "attempt": job.attempt,
+            "main_class": job.spec.main_class,
+            "binaries": binaries,
+            "config": job.spec.config,
+            "interactive": True,
+        }
+
+    # Events of the driver
+
+    def _on_event(self, event: Event, message: Message) -> None:
+        if self._closed:
+            return
+        if event is Event.FINISHED:
+            self._spawn(self._finish(outcome_of(message)))
+        elif event is Event.ACCEPTED:
+            job = self._jobs.get(message["job_id"])
+            if job is not None and job.attempt == message["attempt"]:
+                self._accepted.add(job.id)
+                self._waiters.accepted(job)
+        elif event is Event.SUPERSEDED:
+            self._superseded(f"the driver saw the marker of epoch {message.get('epoch')}")
+
+    async def _finish(self, outcome: AttemptOutcome) -> None:
+        job = self._jobs.get(outcome.job_id)
+        if job is not None and job.attempt == outcome.attempt and not job.state.final:
+            await self._commit_end(job, outcome, _STATES[outcome.kind])
+        self._link.tell(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
+        self._release(outcome.job_id)
+
+    async def _commit_end(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
+        """Commits the end of the running attempt, then tells who waits. None when it had ended otherwise before."""
+        at = _now()
+        committed = await self._guarded(
+            lambda: self._store.finish_job(self.fence, outcome, state, at),
+            lambda: self._is(job.id, state, outcome.attempt),
+        )
+        if not committed:
+            await self._not_ours(job)
+            return None
+        return self._gone(
+            job, state, outcome.error, result=outcome.result, outcome=outcome.kind, ended_at=at, release=False
+        )
+
+    async def _is(self, job_id: str, state: JobState, attempt: int) -> bool:
+        """Whether a write of which no reply came has happened."""
+        row = await self._store.job(job_id)
+        return row is not None and row.state is state and row.attempt == attempt
+
+    def _gone(
+        self,
+        job: JobRecord,
+        state: JobState,
+        error: ErrorInfo | None,
+        *,
+        release: bool = True,
+        ended_at: datetime | None = None,
+        result: str | None = None,
+        outcome: OutcomeKind | None = None,
+    ) -> JobRecord:
+        """The committed end of a job: news for who waits; the slot goes when nothing of it runs any more."""
+        final = replace(
+            job, state=state, error=error, ended_at=ended_at or _now(), result=result, outcome=outcome
+        )
+        self._jobs[job.id] = final
+        self._waiters.ended(final)
+        self._job_ended(final)
+        if release:
+            self._release(job.id)
+        return final
+
+    async def _not_ours(self, job: JobRecord) -> None:
+        """SQL has the job in another state than we thought, under our own fence: take over what it says."""
+        row = await self._store.job(job.id)
+        if row is not None and row.state.final:
+            self._waiters.ended(row)
+        self._release(job.id)
+
+    def _release(self, job_id: str) -> None:
+        self._admission.release(job_id)
+        self._jobs.pop(job_id, None)
+        self._accepted.discard(job_id)
+        self._start_next()
+
+    # Writes
+
+    async def _guarded(
+        self, write: Callable[[], Awaitable[bool]], happened: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        """The write's result once the store answers. False: the row is not as expected; a raised fence raises Superseded."""
+        while True:
+            try:
+                done = await write()
+            except StoreUnavailable as error:
+                log.warning("the store does not answer (%s): trying again", error)
+                await asyncio.sleep(STORE_RETRY)
+                continue
+            except OutcomeUnknown:
+                # repeating is safe: the state and attempt it expects are gone if it happened
+                done = await self._once_answered(write)
+                if not done and await self._once_answered(happened):
+                    return True
+            if not done:
+                await self._check_fence()
+            return done
+
+    async def _once_answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await call()
+            except (StoreUnavailable, OutcomeUnknown):
+                await asyncio.sleep(STORE_RETRY)
+
+    async def _check_fence(self) -> None:
+        row = await self._once_answered(lambda: self._store.fence(self.context.id))
+        if row is None or (row.epoch, row.token) != (self.fence.epoch, self.fence.token):
+            why = f"epoch {row.epoch if row else '?'} of {row.owner if row else '?'} is above ours, {self.fence.epoch}"
+            self._superseded(why)
+            raise Superseded(why)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, Superseded):
+            log.error("work on a job of context %s failed", self.context.name, exc_info=error)
+            self._superseded(f"an unforeseen error: {error!r}")
+
+
+_STATES = {
+    OutcomeKind.FINISHED: JobState.FINISHED,
+    OutcomeKind.KILLED: JobState.KILLED,
+    OutcomeKind.FAILED: JobState.ERROR,
+    OutcomeKind.INVALID: JobState.ERROR,
+    OutcomeKind.NOT_FOUND: JobState.ERROR,
+    OutcomeKind.LOADING_FAILED: JobState.ERROR,
+    OutcomeKind.WRONG_TYPE: JobState.ERROR,
+}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

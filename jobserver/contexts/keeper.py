@@ -1,0 +1,456 @@
+"""One context on this server: the thin shell around the ownership machine (`ha/ownership.py`).
+
+A keeper takes events one by one, lets the machine decide, logs the decision, and carries out its actions. Lasting work (an
+election, a grant, adopting, making the base, starting a driver, planning) runs as one task at a time whose end is the next
+event. The keeper is the only one on this server that writes the fence of its context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ha.coordination import Coordination, Elected, OwnerNode, ServerInfo
+from ha.errors import CoordinationLost
+from ha.ownership import (
+    Action,
+    AskIncumbent,
+    CloseGate,
+    ContextEnded,
+    CoordinationSilent,
+    DriverLost,
+    Elect,
+    ElectionLost,
+    ElectionWon,
+    EndContext,
+    Event,
+    Grant,
+    IncumbentAnswered,
+    IncumbentSilent,
+    OpenGate,
+    OwnerSeen,
+    Ownership,
+    Phase,
+    Release,
+    StepDown,
+    Superseded,
+    Wait,
+    WaitOver,
+    WorkFailed,
+    step,
+)
+from jobserver.contexts.jobs import ContextJobs
+from jobserver.contexts.peers import Peers
+from jobserver.contexts.takeover import Takeover, TakeoverParts
+from jobserver.contexts.waiters import JobWaiters
+from jobserver.errors import (
+    ContextInitFailed,
+    JobServerError,
+    OutcomeUnknown,
+    OwnerUnavailable,
+    StoreUnavailable,
+)
+from jobserver.model import ContextRecord, ContextState, ErrorInfo, Failover, JobRecord, OutcomeKind
+from jobserver.protocol import Request
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL = 1.0
+"""Seconds between pings to the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTimes:
+    """Seconds; the settings of section `ha` and `driver`."""
+
+    incumbent_grace: float
+    takeover_timeout: float
+    driver_timeout: float
+    stop_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperParts:
+    """What every keeper of a server shares."""
+
+    me: ServerInfo
+    coordination: Coordination
+    takeover: TakeoverParts
+    peers: Peers
+    times: KeeperTimes
+    url_of: Callable[[str], str | None]
+    ended: Callable[[str], None]
+
+
+class ContextKeeper:
+    """Belongs to the event loop; `post` may be called at any time, `run` is its life."""
+
+    def __init__(self, context_id: str, parts: KeeperParts) -> None:
+        self.context_id = context_id
+        self.waiters = JobWaiters()
+        self._parts = parts
+        self._state = Ownership()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._work: asyncio.Task[None] | None = None
+        self._takeover: Takeover | None = None
+        self._jobs: ContextJobs | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._began = 0.0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    # What others ask
+
+    @property
+    def phase(self) -> Phase:
+        return self._state.phase
+
+    @property
+    def epoch(self) -> int:
+        return self._state.epoch
+
+    @property
+    def context(self) -> ContextRecord | None:
+        """The context as this owner knows it, or None where it does not own it."""
+        return self._takeover.context if self._takeover and self._jobs else None
+
+    @property
+    def jobs(self) -> ContextJobs | None:
+        """The jobs while the gate is open."""
+        return self._jobs if self._state.phase in (Phase.OWNING, Phase.RECLAIMING) else None
+
+    @property
+    def holding(self) -> bool:
+        """Whether this server owns the context or is taking it over."""
+        return self._state.phase in _HOLDING
+
+    def post(self, event: Event) -> None:
+        """Something happened."""
+        self._events.put_nowait(event)
+
+    async def ready(self) -> None:
+        """Returns when the gate is open. Raises ContextInitFailed or OwnerUnavailable when it will not be."""
+        if self.jobs is not None:
+            return
+        if self._ready is None or self._ready.done():
+            self._ready = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._ready)
+
+    async def objects(self) -> list[dict[str, Any]]:
+        """Named objects as the driver tells them. Raises OwnerUnavailable, DriverFailed."""
+        if self.jobs is None or self._takeover is None:
+            raise OwnerUnavailable("this server does not own the context")
+        reply = await self._takeover.link.request(Request.OBJECTS, timeout=self._parts.times.driver_timeout)
+        return list(reply["objects"])
+
+    def kill_driver(self) -> None:
+        """Ends the driver's process at once, without ceremony, if it is on this machine."""
+        if self._takeover is not None:
+            self._takeover.kill_driver()
+
+    async def stop_context(self, state: ContextState = ContextState.FINISHED) -> None:
+        """Ends the context: its state first, its jobs second. Raises OwnerUnavailable."""
+        jobs, takeover = self.jobs, self._takeover
+        if jobs is None or takeover is None:
+            raise OwnerUnavailable("this server does not own the context")
+        if self._stopping:
+            await asyncio.wait([task for task in self._background if task.get_name() == "stop-context"])
+            return
+        self._stopping = True
+        task = self._spawn(self._stop(jobs, takeover, state), "stop-context")
+        await asyncio.shield(task)
+
+    # Life
+
+    async def run(self) -> None:
+        """Takes events until cancelled; then steps down without ending the driver."""
+        try:
+            while True:
+                await self._take(await self._events.get())
+        finally:
+            self._cancel_work()
+            for task in list(self._background):
+                task.cancel()
+            await self._step_down()
+
+    async def _take(self, event: Event) -> None:
+        decision = step(self._state, event)
+        if decision.state == self._state and not decision.actions:
+            log.debug("context %s: %s", self.context_id, decision.because)
+            return
+        log.info(
+            "context %s: %s → %s: %s",
+            self.context_id,
+            self._state.phase,
+            decision.state.phase,
+            decision.because,
+        )
+        if decision.state.phase is not self._state.phase:
+            self._cancel_work()
+        self._state = decision.state
+        for action in decision.actions:
+            await self._carry_out(action)
+        if self._state.phase is Phase.WATCHING:
+            self._not_ready("another server has the context")
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case OpenGate():
+                self._open_gate()
+            case CloseGate():
+                await self._close_gate()
+            case StepDown():
+                await self._step_down()
+            case Release():
+                await self._release()
+            case EndContext(why=why):
+                await self._end_context(why)
+            case _:
+                self._start_work(action)
+
+    def _start_work(self, action: Action) -> None:
+        self._work = asyncio.create_task(
+            self._run_work(action), name=f"{type(action).__name__}-{self.context_id}"
+        )
+
+    def _cancel_work(self) -> None:
+        """An election is left to finish: a node that is won late must be known of."""
+        if self._work is not None and not self._work.get_name().startswith("Elect-"):
+            self._work.cancel()
+        self._work = None
+
+    async def _run_work(self, action: Action) -> None:
+        try:
+            self.post(await self._work_of(action))
+        except asyncio.CancelledError:
+            raise
+        except JobServerError as error:
+            self.post(WorkFailed(error.message))
+        except Exception as error:
+            log.exception("context %s: %s failed", self.context_id, type(action).__name__)
+            self.post(WorkFailed(repr(error)))
+
+    def _work_of(self, action: Action) -> Awaitable[Event]:
+        match action:
+            case Wait(seconds=seconds):
+                return self._wait(seconds)
+            case AskIncumbent():
+                return self._ask_incumbent()
+            case Elect(replace=node):
+                return self._elect(node)
+            case Grant():
+                return self._grant()
+            case _:
+                if self._takeover is None:
+                    raise RuntimeError("a takeover begins with a grant")
+                return self._takeover.work_of(action)
+
+    # Work
+
+    async def _wait(self, seconds: float) -> Event:
+        await asyncio.sleep(seconds)
+        return WaitOver()
+
+    async def _ask_incumbent(self) -> Event:
+        """The recorded owner keeps its context when it answers within the grace, in the same incarnation."""
+        ends = time.monotonic() + self._parts.times.incumbent_grace
+        row = await self._parts.takeover.store.fence(self.context_id)
+        if row is not None and row.owner == self._parts.me.id:
+            return IncumbentSilent()  # our own earlier life
+        while (left := ends - time.monotonic()) > 0:
+            url = self._parts.url_of(row.owner) if row and row.owner else None
+            if row and url:
+                with contextlib.suppress(OwnerUnavailable):
+                    lives = await self._parts.peers.incarnation(url, timeout=left) == row.incarnation
+                    return IncumbentAnswered() if lives else IncumbentSilent()
+            await asyncio.sleep(min(0.1, left))
+        return IncumbentSilent()
+
+    async def _elect(self, replaced: OwnerNode | None) -> Event:
+        try:
+            result = await self._parts.coordination.elect(self.context_id, replaced)
+        except CoordinationLost as error:
+            log.warning("context %s: %s", self.context_id, error)
+            return CoordinationSilent()
+        if isinstance(result, Elected):
+            return ElectionWon()
+        mine = result.owner and result.owner.incarnation == self._parts.me.incarnation
+        return ElectionWon() if mine else ElectionLost()
+
+    async def _grant(self) -> Event:
+        if self._began == 0.0:
+            self._begin_takeover()
+        previous = self._takeover
+        self._takeover = Takeover(
+            self.context_id,
+            self._parts.takeover,
+            self.waiters,
+            self._parts.me,
+            superseded=lambda why: self.post(Superseded(why)),
+            driver_lost=lambda why: self.post(DriverLost(why)),
+            job_ended=self._job_ended,
+            previous=previous,
+        )
+        return await self._takeover.grant()
+
+    def _begin_takeover(self) -> None:
+        self._began = time.monotonic()
+        seconds = self._parts.times.takeover_timeout
+        self._deadline = asyncio.get_running_loop().call_later(
+            seconds, lambda: self.post(WorkFailed(f"the takeover took longer than {seconds:g} s"))
+        )
+
+    # Actions that are quick
+
+    def _open_gate(self) -> None:
+        takeover = self._takeover
+        if takeover is None or takeover.jobs is None:
+            raise RuntimeError("the gate opens after the jobs were planned")
+        seconds = time.monotonic() - self._began
+        self._end_deadline()
+        self._jobs = takeover.jobs
+        self._jobs.open_gate()
+        self._spawn(self._watch_driver(takeover), "watch-driver")
+        self._spawn(self._publish(takeover, seconds), "publish")
+        self._parts.takeover.pool.refill()
+        node = self._parts.coordination.owners.get(self.context_id)
+        if node is not None and node.incarnation != self._parts.me.incarnation:
+            self.post(OwnerSeen(node.server))
+
+    async def _publish(self, takeover: Takeover, seconds: float) -> None:
+        """State RUNNING and the failover on record; a context that was being stopped is stopped now."""
+        failover = (
+            Failover(datetime.now(UTC), takeover.how, round(seconds, 3)) if takeover.is_failover else None
+        )
+        await takeover.publish(failover)
+        if takeover.context.state is ContextState.STOPPING:
+            await self.stop_context()
+        elif self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+        await self._fetch_early()
+
+    async def _fetch_early(self) -> None:
+        """Jobs somebody told us of before the gate was open, and whose row came after the plan's reading."""
+        if self._jobs is not None:
+            await self._jobs.sweep()
+
+    async def _close_gate(self) -> None:
+        self._began = 0.0
+        if self._jobs is not None:
+            self._jobs.close()
+            self._jobs = None
+
+    async def _step_down(self) -> None:
+        await self._close_gate()
+        self._end_deadline()
+        takeover, self._takeover = self._takeover, None
+        if takeover is not None:
+            await takeover.drop()
+        self.waiters.fail_all("the context has moved to another server")
+        self._not_ready("this server gave the context back")
+
+    def _not_ready(self, why: str) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(OwnerUnavailable(why))
+            self._ready.exception()
+
+    async def _release(self) -> None:
+        with contextlib.suppress(CoordinationLost):  # the session's end releases it, too
+            await self._parts.coordination.release(self.context_id)
+            if self._state.phase is Phase.ENDED:
+                await self._parts.coordination.forget(self.context_id)
+        if self._state.phase is Phase.ENDED:
+            self._parts.ended(self.context_id)
+
+    async def _end_context(self, why: str) -> None:
+        """No driver can start with these settings: state first, jobs second, and whoever created it is told."""
+        takeover = self._takeover
+        if takeover is not None:
+            await takeover.end_context(ContextState.ERROR, ErrorInfo(why, "jobserver.ContextInitFailed"))
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(ContextInitFailed(why))
+            self._ready.exception()
+        self.post(ContextEnded())
+
+    def _end_deadline(self) -> None:
+        self._began = 0.0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # In the background
+
+    async def _watch_driver(self, takeover: Takeover) -> None:
+        """Pings; a driver that is silent for too long is dead: ended if it is ours to end, then replaced."""
+        limit = self._parts.times.driver_timeout
+        while not takeover.link.closed:
+            with contextlib.suppress(JobServerError):
+                await takeover.link.request(Request.PING, timeout=limit)
+            if time.monotonic() - takeover.link.heard_at >= limit and not takeover.link.closed:
+                takeover.kill_driver()
+                self.post(DriverLost(f"the driver was silent for {limit:g} s"))
+                return
+            await asyncio.sleep(PING_INTERVAL)
+
+    async def _stop(self, jobs: ContextJobs, takeover: Takeover, state: ContextState) -> None:
+        await takeover.request_stop()
+        jobs.close()
+        takeover.link.on_closed = lambda why: None
+        await takeover.shut_down(self._parts.times.stop_timeout)
+        name = takeover.context.name
+        await takeover.end_context(state, None, ErrorInfo(f"Context ({name}) for this job was terminated"))
+        await self._tell_ended(takeover)
+        self.post(ContextEnded())
+
+    async def _tell_ended(self, takeover: Takeover) -> None:
+        for job_id in self.waiters.waited_for():
+            job = await takeover.job(job_id)
+            if job is not None and job.state.final:
+                self.waiters.ended(job)
+
+    def _job_ended(self, job: JobRecord) -> None:
+        takeover = self._takeover
+        if takeover is None or self._stopping:
+            return
+        failed = job.outcome not in (OutcomeKind.FINISHED, None)
+        if takeover.context.adhoc:
+            self._spawn(self._stop_quietly(ContextState.FINISHED), "stop-adhoc")
+        elif failed and takeover.stop_on_error:
+            self._spawn(self._stop_quietly(ContextState.KILLED), "stop-on-error")
+
+    async def _stop_quietly(self, state: ContextState) -> None:
+        with contextlib.suppress(OwnerUnavailable):  # it moved: the next owner finds its state in SQL
+            await self.stop_context(state)
+
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+        return task
+
+    def _background_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, StoreUnavailable | OutcomeUnknown | OwnerUnavailable):
+            log.warning("context %s: %s: %s", self.context_id, task.get_name(), error)
+        else:
+            log.error("context %s: %s failed", self.context_id, task.get_name(), exc_info=error)
+
+
+_HOLDING = (
+    Phase.GRANTING,
+    Phase.ADOPTING,
+    Phase.BASING,
+    Phase.STARTING,
+    Phase.PLANNING,
+    Phase.OWNING,
+    Phase.RECLAIMING,
+)

@@ -1,0 +1,109 @@
+"""Started drivers that wait without a context, so that a new or restored context need not wait for a JVM.
+
+The pool holds a connection to each of its drivers: when the server goes, they see EOF and end themselves. It is filled again
+only when told to, after a takeover, so that starting JVMs do not slow the failover that emptied it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobserver.contexts.launch_spec import LaunchSpec
+from jobserver.contexts.launcher import Launcher
+from jobserver.contexts.link import DriverLink, LinkBroken
+from jobserver.errors import ContextInitFailed
+from jobserver.model import DriverRecord
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for the connection to a driver that has just said it is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedDriver:
+    """A driver bound to nothing, and this server's connection to it. `how` is "warm" or "cold"."""
+
+    record: DriverRecord
+    link: DriverLink
+    how: str
+
+
+class DriverPool:
+    """Warm drivers of one launch spec; others are started when asked for. Belongs to the event loop."""
+
+    def __init__(self, launcher: Launcher, spec: LaunchSpec, size: int) -> None:
+        self._launcher = launcher
+        self._spec = spec
+        self._size = size
+        self._warm: list[StartedDriver] = []
+        self._filling: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def take(self, spec: LaunchSpec) -> StartedDriver:
+        """A warm driver when one fits and is alive, else a new one. Raises ContextInitFailed."""
+        while spec == self._spec and self._warm:
+            driver = self._warm.pop(0)
+            driver.link.on_closed = _nothing
+            if not driver.link.closed:
+                return driver
+        return await self._start(spec, warm_up=False, how="cold")
+
+    def discard(self, driver: StartedDriver) -> None:
+        """Ends a driver that was taken and is not needed or not good."""
+        self._launcher.kill(driver.record)
+
+    def refill(self) -> None:
+        """Brings the pool to its size, one driver after the other, in the background."""
+        if not self._closed and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill(), name="fill-driver-pool")
+
+    @property
+    def ready(self) -> int:
+        """Warm drivers at this moment."""
+        return len(self._warm)
+
+    async def close(self) -> None:
+        """Ends every waiting driver."""
+        self._closed = True
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.wait([self._filling])
+        for driver in self._warm:
+            await driver.link.close()
+            self._launcher.kill(driver.record)
+        self._warm.clear()
+
+    async def _fill(self) -> None:
+        while len(self._warm) < self._size:
+            try:
+                driver = await self._start(self._spec, warm_up=True, how="warm")
+            except ContextInitFailed as error:
+                log.error("no warm driver could be started: %s", error.message)
+                return
+            driver.link.on_closed = self._leaver(driver)
+            self._warm.append(driver)
+
+    async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
+        record = await self._launcher.start(spec, warm_up=warm_up)
+        try:
+            link = await DriverLink.connect(record, timeout=CONNECT_TIMEOUT)
+        except LinkBroken as error:
+            self._launcher.kill(record)
+            raise ContextInitFailed(f"the driver is ready and does not answer: {error.message}") from error
+        return StartedDriver(record, link, how)
+
+    def _leaver(self, driver: StartedDriver) -> Callable[[str], None]:
+        def left(why: str) -> None:
+            if driver in self._warm:
+                log.warning("the warm driver %s ended: %s", driver.record.driver_id, why)
+                self._warm.remove(driver)
+
+        return left
+
+
+def _nothing(_why: str) -> None:
+    return None

@@ -1,0 +1,265 @@
+"""All contexts of this server: turns what coordination and dead processes tell into events for the keepers.
+
+Owns no rule of ownership; `ha/ownership.py` does. Keeps one keeper per context that anybody has heard of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any
+
+from ha.coordination import (
+    Coordination,
+    CoordinationEvent,
+    LeaderChanged,
+    OwnerChanged,
+    OwnerNode,
+    ServerInfo,
+    ServersChanged,
+)
+from ha.deaths import LocalDeaths
+from ha.errors import CoordinationLost
+from ha.ownership import OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
+from ha.placement import standby_rank
+from jobserver.contexts.keeper import ContextKeeper, KeeperParts
+from jobserver.contexts.waiters import JobNews, Until
+from jobserver.errors import OwnerUnavailable, TimedOut
+from jobserver.model import ContextState
+from jobserver.store.metadata import Metadata
+
+log = logging.getLogger(__name__)
+
+
+class ContextRegistry:
+    """Belongs to the event loop. `claim_stagger` in seconds."""
+
+    def __init__(
+        self, me: ServerInfo, coordination: Coordination, store: Metadata, *, claim_stagger: float
+    ) -> None:
+        self._me = me
+        self._coordination = coordination
+        self._store = store
+        self._claim_stagger = claim_stagger
+        self._parts: KeeperParts | None = None
+        self._keepers: dict[str, ContextKeeper] = {}
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._urls: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._leaving = False
+        self._deaths = LocalDeaths(me, self._server_died)
+        self._leader_change = asyncio.Event()
+
+    def use(self, parts: KeeperParts) -> None:
+        """The parts of keepers need this registry's `url_of`, so they come second."""
+        self._parts = parts
+
+    # Coordination
+
+    def hear(self, event: CoordinationEvent) -> None:
+        """The listener of the coordination port."""
+        match event:
+            case OwnerChanged():
+                self._owner_changed(event)
+            case ServersChanged(servers=servers):
+                self._urls.update({info.id: info.url for info in servers.values()})
+                self._deaths.watch(servers)
+                self._check_incarnations()
+            case LeaderChanged():
+                self._leader_change.set()
+                self._leader_change = asyncio.Event()
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def url_of(self, server: str) -> str | None:
+        """The URL of a server that was ever seen."""
+        return self._urls.get(server)
+
+    async def change(self, timeout: float) -> None:
+        """Returns after the next change of owners or servers, or when the time is over."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout)
+
+    async def leader_changed(self) -> None:
+        """Returns when another server leads."""
+        await self._leader_change.wait()
+
+    def _owner_changed(self, event: OwnerChanged) -> None:
+        owner = event.owner
+        if self._leaving:
+            return
+        keeper = self.keeper(event.context_id)
+        if owner is None:
+            keeper.post(OwnerVanished(event.witnessed, self._delay(event.context_id)))
+        elif owner.incarnation != self._me.incarnation:
+            keeper.post(OwnerSeen(owner.server))
+            self._check_incarnations()
+
+    def _check_incarnations(self) -> None:
+        """A server that lives again under another incarnation is proof that its earlier life is over."""
+        for node in list(self._coordination.owners.values()):
+            info = self._coordination.servers.get(node.server)
+            if info is not None and info.incarnation != node.incarnation:
+                self._owner_dead(node)
+
+    def _server_died(self, info: ServerInfo) -> None:
+        log.info("server %s (pid %d) is gone: its process ended", info.id, info.pid)
+        for node in list(self._coordination.owners.values()):
+            if (node.server, node.incarnation) == (info.id, info.incarnation):
+                self._owner_dead(node)
+        self._tell_changed()
+
+    def _owner_dead(self, node: OwnerNode) -> None:
+        if not self._leaving:
+            self.keeper(node.context_id).post(OwnerDead(node, self._delay(node.context_id, but=node.server)))
+
+    def _delay(self, context_id: str, *, but: str | None = None) -> float:
+        if but == self._me.id:
+            but = None
+        return self._claim_stagger * standby_rank(
+            context_id, self._coordination.servers, self._me.id, but=but
+        )
+
+    # Keepers
+
+    def keeper(self, context_id: str) -> ContextKeeper:
+        """The keeper of a context; made when it is first heard of."""
+        keeper = self._keepers.get(context_id)
+        if keeper is None:
+            if self._parts is None:
+                raise RuntimeError("use() comes first")
+            keeper = self._keepers[context_id] = ContextKeeper(context_id, self._parts)
+            self._lives[context_id] = asyncio.create_task(keeper.run(), name=f"keeper-{context_id}")
+        return keeper
+
+    def owned(self) -> list[ContextKeeper]:
+        """Keepers of contexts that this server owns with an open gate."""
+        return [keeper for keeper in self._keepers.values() if keeper.jobs is not None]
+
+    def ended(self, context_id: str) -> None:
+        """The context is in a final state: forget it."""
+        life = self._lives.pop(context_id, None)
+        self._keepers.pop(context_id, None)
+        if life is not None:
+            life.cancel()
+        self._tell_changed()
+
+    def owner(self, context_id: str) -> OwnerNode | None:
+        """Who owns the context, as last seen."""
+        return self._coordination.owners.get(context_id)
+
+    def owner_url(self, context_id: str) -> str:
+        """Where the owner is reached. Raises OwnerUnavailable."""
+        node = self.owner(context_id)
+        url = self.url_of(node.server) if node else None
+        if url is None or (node and node.incarnation == self._me.incarnation):
+            raise OwnerUnavailable("the context has no owner at this moment")
+        return url
+
+    def is_mine(self, context_id: str) -> bool:
+        """Whether this server owns the context or is taking it over."""
+        keeper = self._keepers.get(context_id)
+        return keeper is not None and keeper.holding
+
+    # What this server does as an owner, for itself and for others
+
+    async def claim(self, context_id: str, seconds: float) -> None:
+        """Owns the context and waits for its gate.
+
+        Raises ContextInitFailed, OwnerUnavailable (another server has it), TimedOut.
+        """
+        keeper = self.keeper(context_id)
+        ready = asyncio.ensure_future(keeper.ready())
+        keeper.post(Wanted())
+        try:
+            await asyncio.wait_for(ready, seconds)
+        except TimeoutError as error:
+            raise TimedOut(f"the context was not ready within {seconds:g} s; it may still come up") from error
+
+    async def follow(self, context_id: str, job_id: str, until: Until, seconds: float) -> JobNews | None:
+        """Makes sure that the job is known here and waits for its news. Raises OwnerUnavailable."""
+        keeper = self._mine(context_id)
+        news = keeper.waiters.add(job_id, until)
+        try:
+            job = await self._store.job(job_id)
+            if job is None or job.state.final:
+                return JobNews(job) if job else None
+            if keeper.jobs is not None:
+                await keeper.jobs.arrive(job)
+            return await asyncio.wait_for(news, max(0.0, seconds))
+        except TimeoutError:
+            return None
+        finally:
+            news.cancel()
+
+    async def kill(self, context_id: str, job_id: str) -> bool:
+        """Whether the job was killed; False when it is not living here. Raises OwnerUnavailable."""
+        keeper = self._mine(context_id)
+        if keeper.jobs is None:
+            raise OwnerUnavailable("the context is being taken over")
+        job = await self._store.job(job_id)
+        if job is not None and not job.state.final:
+            await keeper.jobs.arrive(job)
+        killed = await keeper.jobs.kill(job_id)
+        return killed is not None
+
+    async def stop(self, context_id: str, seconds: float, *, force: bool) -> bool:
+        """Stops the context; whether it ended within the time. Raises OwnerUnavailable."""
+        keeper = self._mine(context_id)
+        if force:
+            keeper.kill_driver()
+        stopping = asyncio.ensure_future(keeper.stop_context(ContextState.FINISHED))
+        done, _ = await asyncio.wait([stopping], timeout=seconds)
+        if not done:
+            stopping.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return False
+        stopping.result()
+        return True
+
+    async def objects(self, context_id: str) -> list[dict[str, Any]]:
+        """Named objects of an owned context."""
+        return await self._mine(context_id).objects()
+
+    def _mine(self, context_id: str) -> ContextKeeper:
+        keeper = self._keepers.get(context_id)
+        if keeper is None or not keeper.holding:
+            raise OwnerUnavailable("this server does not own the context")
+        return keeper
+
+    async def sweep(self) -> None:
+        """Jobs of which no message came, and an owner node that went unnoticed."""
+        for keeper in self.owned():
+            if keeper.jobs is not None:
+                await keeper.jobs.sweep()
+            node = self.owner(keeper.context_id)
+            if node is None and keeper.phase is Phase.OWNING:
+                keeper.post(OwnerVanished(witnessed=True, delay=0.0))
+
+    async def leave(self) -> None:
+        """Gives every context to the next owner, drivers running, and claims none any more.
+
+        Clients that wait here are followed to the next owner as long as this server's session stands.
+        """
+        self._leaving = True
+        self._deaths.close()
+        owned = [keeper.context_id for keeper in self._keepers.values() if keeper.holding]
+        lives = list(self._lives.values())
+        for life in lives:
+            life.cancel()
+        if lives:
+            await asyncio.wait(lives)
+        self._lives.clear()
+        self._keepers.clear()
+        for context_id in owned:
+            with contextlib.suppress(CoordinationLost):  # then the session's end releases it
+                await self._coordination.release(context_id)
+
+
+def seconds_left(deadline: float) -> float:
+    """Seconds until a time of the monotonic clock, at least 0."""
+    return max(0.0, deadline - time.monotonic())

@@ -1,0 +1,174 @@
+"""Accepting jobs, waiting for them, killing them: on the server that the client talks to, owner or not.
+
+Acceptance needs SQL only. What comes after follows the owner, whoever that is by then: a call that breaks is followed by a
+look at SQL and by the next owner, until the client's time is over.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobserver.binaries import Binaries
+from jobserver.contexts.peers import Peers
+from jobserver.contexts.registry import ContextRegistry, seconds_left
+from jobserver.contexts.waiters import JobNews, Until
+from jobserver.errors import ContextStopping, NotFound, OwnerUnavailable, TimedOut
+from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState, OnFailover
+from jobserver.service import Submission, Submitted
+from jobserver.store.metadata import Metadata
+
+LOOK_AGAIN = 0.25
+"""Longest wait for news of a new owner before SQL and the caches are looked at again, seconds."""
+KILL_WAIT = 10.0
+"""How long a kill waits for an owner, seconds."""
+
+NewContext = Callable[[str, dict[str, Any]], Awaitable[ContextRecord]]
+Start = Callable[[ContextRecord], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """How a call reaches the owner of a context: here, or at a peer."""
+
+    registry: ContextRegistry
+    peers: Peers
+
+    async def follow(self, context_id: str, job_id: str, until: Until, seconds: float) -> JobNews | None:
+        """News of the job from the owner; None when the time is over. Raises OwnerUnavailable."""
+        if self.registry.is_mine(context_id):
+            return await self.registry.follow(context_id, job_id, until, seconds)
+        return await self.peers.follow(
+            self.registry.owner_url(context_id), context_id, job_id, until, seconds
+        )
+
+    async def kill(self, context_id: str, job_id: str) -> bool:
+        """Whether the owner killed the job. Raises OwnerUnavailable."""
+        if self.registry.is_mine(context_id):
+            return await self.registry.kill(context_id, job_id)
+        return await self.peers.kill(self.registry.owner_url(context_id), context_id, job_id)
+
+
+class JobDesk:
+    """One per server; stateless but for what a waiting client needs."""
+
+    def __init__(
+        self,
+        store: Metadata,
+        binaries: Binaries,
+        owners: Owners,
+        *,
+        queue_limit: int,
+        new_adhoc_context: NewContext,
+        start_context: Start,
+    ) -> None:
+        self._store = store
+        self._binaries = binaries
+        self._owners = owners
+        self._queue_limit = queue_limit
+        self._new_adhoc_context = new_adhoc_context
+        self._start_context = start_context
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Accepts, then waits as asked. Raises NotFound, ContextStopping, QueueFull, KeyReused, TimedOut, Unavailable."""
+        deadline = time.monotonic() + submission.wait_seconds
+        spec = await self._spec(submission)
+        context = await self._context(submission)
+        job = await self._store.insert_job(_record(submission, spec, context), queue_limit=self._queue_limit)
+        if submission.context is None:
+            self._start_context(context)
+        until = Until.ENDED if submission.sync else Until.ACCEPTED
+        news = await self.follow(job, until, deadline)
+        if submission.sync and not news.state.final:
+            raise TimedOut(
+                f"Job {job.id} did not end within {submission.wait_seconds:g} s; it goes on: GET /jobs/{job.id}",
+                job.id,
+            )
+        return Submitted(news, news.outcome)
+
+    async def follow(self, job: JobRecord, until: Until, deadline: float) -> JobRecord:
+        """The job when it ended (or was accepted), or as it is when the time is over."""
+        while not job.state.final and (left := seconds_left(deadline)) > 0:
+            try:
+                news = await self._owners.follow(job.context_id, job.id, until, left)
+                if news is not None:
+                    return news.job
+            except OwnerUnavailable:
+                await self._owners.registry.change(min(LOOK_AGAIN, seconds_left(deadline)))
+            job = await self._store.job(job.id) or job
+        return job
+
+    async def kill(self, job_id: str) -> JobRecord:
+        """The job after the kill; one in ERROR is returned as it is. Raises NotFound, OwnerUnavailable."""
+        deadline = time.monotonic() + KILL_WAIT
+        first = True
+        while True:
+            job = await self._store.job(job_id)
+            if job is None:
+                raise NotFound(f"No such job ID {job_id}")
+            if job.state.final:
+                return _killed_or_refused(job, first)
+            if seconds_left(deadline) <= 0:
+                raise OwnerUnavailable(
+                    f"No owner of context {job.context_name} answered within {KILL_WAIT:g} s"
+                )
+            try:
+                await self._owners.kill(job.context_id, job_id)
+            except OwnerUnavailable:
+                await self._owners.registry.change(LOOK_AGAIN)
+            first = False
+
+    async def _spec(self, submission: Submission) -> JobSpec:
+        return JobSpec(
+            main_class=submission.main_class,
+            binaries=await self._binaries.refs(submission.binaries),
+            config=json.dumps(submission.config),
+            max_attempts=submission.max_attempts,
+            on_failover=OnFailover(submission.on_failover),
+            priority=submission.priority,
+        )
+
+    async def _context(self, submission: Submission) -> ContextRecord:
+        if submission.context is None:
+            return await self._new_adhoc_context(
+                f"{uuid.uuid4()}-{submission.main_class}", _context_settings(submission.config)
+            )
+        context = await self._store.latest_context(submission.context)
+        if context is None or context.state.final:
+            raise NotFound(f"context {submission.context} not found")
+        if context.state is ContextState.STOPPING:
+            raise ContextStopping("Context stop in progress")
+        return context
+
+
+def _record(submission: Submission, spec: JobSpec, context: ContextRecord) -> JobRecord:
+    return JobRecord(
+        id=str(uuid.uuid4()),
+        context_id=context.id,
+        context_name=context.name,
+        spec=spec,
+        state=JobState.QUEUED,
+        submitted_at=datetime.now(UTC),
+        principal=submission.principal,
+        idempotency_key=submission.idempotency_key,
+        request_digest=submission.request_digest,
+    )
+
+
+def _context_settings(config: Any) -> dict[str, Any]:
+    """`spark.context-settings` of a posted configuration."""
+    spark = config.get("spark") if isinstance(config, dict) else None
+    settings = spark.get("context-settings") if isinstance(spark, dict) else None
+    return dict(settings) if isinstance(settings, dict) else {}
+
+
+def _killed_or_refused(job: JobRecord, first: bool) -> JobRecord:
+    """A job that had ended before the kill is refused (contract 5.6), but one in ERROR is shown."""
+    if first and job.state in (JobState.FINISHED, JobState.KILLED):
+        raise NotFound(f"No running job with ID {job.id}")
+    return job
