@@ -1,0 +1,46 @@
+# One command for each habit. `make setup` is a part of all others; it does nothing when nothing has changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PYTEST := $(BIN)/python -m pytest -rs
+
+.PHONY: setup demo test check format bench lock settings clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+	@scripts/setup.sh $(VENV)
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/python -m jobserver.cli.main demo
+
+test: setup
+	$(PYTEST) tests/unit tests/contract tests/sim tests/integration
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+# The newest versions that pyproject.toml allows, for every Python from 3.11 on.
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade \
+	  --no-header --no-emit-index-url --quiet --output-file requirements.lock
+
+# config/ is made from jobserver/settings/model.py.
+settings: setup
+	$(BIN)/python -m jobserver.settings.document config
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
