@@ -74,21 +74,21 @@ class IllegalMove(ValueError):
     """A move that is in no table was asked for: a fault of the asking code, never of a client."""
 
 
-def check_job_moves(allowed_from: Collection[JobState], to: JobState) -> None:
-    """Raises IllegalMove unless a job may move to `to` from each of `allowed_from`."""
-    _check(JOB_MOVES, "job", allowed_from, to)
+def job_sources(to: JobState, among: Collection[JobState]) -> frozenset[JobState]:
+    """Those of `among` from which a job may move to `to`. Raises IllegalMove when there is none."""
+    return _sources(JOB_MOVES, "job", to, among)
 
 
-def check_context_moves(allowed_from: Collection[ContextState], to: ContextState) -> None:
-    """Raises IllegalMove unless a context may move to `to` from each of `allowed_from`."""
-    _check(CONTEXT_MOVES, "context", allowed_from, to)
+def context_sources(to: ContextState, among: Collection[ContextState]) -> frozenset[ContextState]:
+    """Those of `among` from which a context may move to `to`. Raises IllegalMove when there is none."""
+    return _sources(CONTEXT_MOVES, "context", to, among)
 
 
-def _check(
-    moves: Mapping[_State, frozenset[_State]], what: str, allowed_from: Collection[_State], to: _State
-) -> None:
-    if not allowed_from:
-        raise IllegalMove(f"no state is named from which a {what} may move to {to}")
-    wrong = sorted(state for state in allowed_from if to not in moves[state])
-    if wrong:
-        raise IllegalMove(f"a {what} cannot move from {' or '.join(wrong)} to {to}")
+def _sources(
+    moves: Mapping[_State, frozenset[_State]], what: str, to: _State, among: Collection[_State]
+) -> frozenset[_State]:
+    sources = frozenset(state for state in among if to in moves[state])
+    if not sources:
+        named = " or ".join(sorted(among)) or "no state at all"
+        raise IllegalMove(f"a {what} cannot move from {named} to {to}")
+    return sources

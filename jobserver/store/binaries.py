@@ -9,6 +9,7 @@ from jobserver.model import BinaryRecord, JobSpec
 from jobserver.store.guards import among
 from jobserver.store.rows import binary_of, binary_values, spec_of
 from jobserver.store.tables import binaries, jobs
+from jobserver.store.transaction import Work
 
 # Arrival decides which version is the latest, not the uploader's clock: two servers' clocks differ.
 _LATEST = (
@@ -23,38 +24,52 @@ _UNFINISHED_SPECS = select(jobs.c.id, jobs.c.spec, jobs.c.priority).where(
 )
 
 
-def put(connection: Connection, record: BinaryRecord) -> None:
-    connection.execute(insert(binaries), binary_values(record))
+def put(record: BinaryRecord) -> Work[None]:
+    values = binary_values(record)
+
+    def run(connection: Connection) -> None:
+        connection.execute(insert(binaries), values)
+
+    return run
 
 
 def latest_of_each(connection: Connection) -> list[BinaryRecord]:
     return [binary_of(row) for row in connection.execute(_LATEST)]
 
 
-def latest(connection: Connection, name: str) -> BinaryRecord | None:
-    newest = select(binaries).where(binaries.c.name == name).order_by(binaries.c.id.desc()).limit(1)
-    row = connection.execute(newest).one_or_none()
-    return None if row is None else binary_of(row)
+def latest(name: str) -> Work[BinaryRecord | None]:
+    query = select(binaries).where(binaries.c.name == name).order_by(binaries.c.id.desc()).limit(1)
+
+    def run(connection: Connection) -> BinaryRecord | None:
+        row = connection.execute(query).one_or_none()
+        return None if row is None else binary_of(row)
+
+    return run
 
 
-def delete_all(connection: Connection, name: str) -> bool:
+def delete_all(name: str) -> Work[bool]:
     """All versions of the name; False when there was none."""
-    return connection.execute(delete(binaries).where(binaries.c.name == name)).rowcount > 0
+    statement = delete(binaries).where(binaries.c.name == name)
+    return lambda connection: connection.execute(statement).rowcount > 0
 
 
-def jobs_using(connection: Connection, name: str) -> list[str]:
-    """Ids of unfinished jobs that were accepted with some version of the name, oldest id first."""
-    return sorted(
+def jobs_using(name: str) -> Work[list[str]]:
+    """Ids of unfinished jobs that were accepted with some version of the name."""
+    return lambda connection: sorted(
         job for job, spec in _unfinished_specs(connection) if any(ref.name == name for ref in spec.binaries)
     )
 
 
-def digest_in_use(connection: Connection, digest: str) -> bool:
+def digest_in_use(digest: str) -> Work[bool]:
     """Whether an uploaded version or an unfinished job still needs these bytes."""
-    kept = select(binaries.c.id).where(binaries.c.digest == digest).limit(1)
-    if connection.execute(kept).first() is not None:
-        return True
-    return any(ref.digest == digest for _, spec in _unfinished_specs(connection) for ref in spec.binaries)
+    uploaded = select(binaries.c.id).where(binaries.c.digest == digest).limit(1)
+
+    def run(connection: Connection) -> bool:
+        if connection.execute(uploaded).first() is not None:
+            return True
+        return any(ref.digest == digest for _, spec in _unfinished_specs(connection) for ref in spec.binaries)
+
+    return run
 
 
 def _unfinished_specs(connection: Connection) -> list[tuple[str, JobSpec]]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, Update, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from jobserver.lifecycle import ACCEPTING_CONTEXT_STATES, LISTED_CONTEXT_STATES
-from jobserver.model import ContextRecord, ContextState, ErrorInfo, Fence
+from jobserver.lifecycle import ACCEPTING_CONTEXT_STATES, LISTED_CONTEXT_STATES, context_sources
+from jobserver.model import ContextRecord, ContextState, DriverRecord, ErrorInfo, Failover, Fence
 from jobserver.store.guards import among, fence_values, fenced
-from jobserver.store.rows import context_of, context_values, error_text, micros
+from jobserver.store.rows import context_of, context_values, driver_text, error_text, failover_text, micros
 from jobserver.store.tables import contexts, fences
+from jobserver.store.transaction import Work
 
-_LIVING = select(contexts).where(contexts.c.active_name.is_not(None))
+LIVING = select(contexts).where(contexts.c.active_name.is_not(None))
 
 _STOP = (
     update(contexts)
@@ -24,38 +25,45 @@ _STOP = (
     .values(state=ContextState.STOPPING.value)
 )
 
+_OWN = (contexts.c.id == bindparam("context"), fenced(contexts.c.id))
+_DRIVER = update(contexts).where(*_OWN).values(driver=bindparam("text"))
+_FAILOVER = update(contexts).where(*_OWN).values(last_failover=bindparam("text"))
 
-def create(connection: Connection, record: ContextRecord) -> bool:
+
+def create(record: ContextRecord) -> Work[bool]:
     """The context with its fence at epoch 0; False when its id or its living name is taken."""
-    try:
-        connection.execute(insert(contexts), context_values(record))
-    except IntegrityError:
-        return False
+    values = context_values(record)
     fence = {"context_id": record.id, "epoch": 0, "owner": "", "incarnation": "", "token": ""}
-    connection.execute(insert(fences), fence)
-    return True
+
+    def run(connection: Connection) -> bool:
+        try:
+            connection.execute(insert(contexts), values)
+        except IntegrityError:
+            return False
+        connection.execute(insert(fences), fence)
+        return True
+
+    return run
 
 
-def by_id(connection: Connection, context_id: str) -> ContextRecord | None:
-    row = connection.execute(select(contexts).where(contexts.c.id == context_id)).one_or_none()
-    return None if row is None else context_of(row)
+def by_id(context_id: str) -> Work[ContextRecord | None]:
+    return _one(select(contexts).where(contexts.c.id == context_id))
 
 
-def latest(connection: Connection, name: str) -> ContextRecord | None:
-    """The living context of that name, else the one that was started last."""
-    newest = (
-        select(contexts)
-        .where(contexts.c.name == name)
-        .order_by(contexts.c.active_name.is_(None), contexts.c.started_at.desc())
-        .limit(1)
-    )
-    row = connection.execute(newest).one_or_none()
-    return None if row is None else context_of(row)
+def latest(name: str) -> Work[ContextRecord | None]:
+    """The living one, else the one that was started last. Not by time alone: two servers' clocks differ."""
+    alive = _one(select(contexts).where(contexts.c.active_name == name))
+    newest = _one(newest_of(name))
+    return lambda connection: alive(connection) or newest(connection)
+
+
+def newest_of(name: str) -> Select[Any]:
+    return select(contexts).where(contexts.c.name == name).order_by(contexts.c.started_at.desc()).limit(1)
 
 
 def living(connection: Connection) -> list[ContextRecord]:
     """Every context that is not in a final state, oldest first."""
-    records = [context_of(row) for row in connection.execute(_LIVING)]
+    records = [context_of(row) for row in connection.execute(LIVING)]
     return sorted(records, key=lambda record: (record.started_at, record.id))
 
 
@@ -65,55 +73,49 @@ def listed(connection: Connection) -> list[ContextRecord]:
 
 
 def move(
-    connection: Connection,
     fence: Fence,
-    allowed_from: frozenset[ContextState],
+    allowed_from: Collection[ContextState],
     to: ContextState,
     at: datetime,
     error: ErrorInfo | None,
-) -> bool:
-    """The owner's move. In a final state the name becomes free again, in the same statement."""
+) -> Work[bool]:
+    """The owner's move. In a final state the name becomes free again, in the same statement. Raises IllegalMove."""
+    statement = _move_statement(context_sources(to, allowed_from), to)
     values: dict[str, Any] = {"new_error": error_text(error)}
     if to.final:
         values["new_ended_at"] = micros(at)
-    return _changed(connection, _move_statement(allowed_from, to), fence, values)
+    return _change(statement, fence, values)
 
 
-def set_document(connection: Connection, fence: Fence, column: str, text: str | None) -> bool:
-    """The owner's note in one of the JSON columns (`driver`, `last_failover`)."""
-    return _changed(connection, _document_statement(column), fence, {"text": text})
+def record_driver(fence: Fence, driver: DriverRecord | None) -> Work[bool]:
+    return _change(_DRIVER, fence, {"text": driver_text(driver)})
 
 
-def request_stop(connection: Connection, context_id: str) -> bool:
+def record_failover(fence: Fence, failover: Failover) -> Work[bool]:
+    return _change(_FAILOVER, fence, {"text": failover_text(failover)})
+
+
+def request_stop(context_id: str) -> Work[bool]:
     """The wish that a context ends: any server may note it, its owner carries it out."""
-    return connection.execute(_STOP, {"context": context_id}).rowcount == 1
+    return lambda connection: connection.execute(_STOP, {"context": context_id}).rowcount == 1
 
 
-def _changed(connection: Connection, statement: Update, fence: Fence, values: Mapping[str, Any]) -> bool:
-    result = connection.execute(statement, {"context": fence.context_id, **fence_values(fence), **values})
-    return result.rowcount == 1
+def _change(statement: Update, fence: Fence, values: Mapping[str, Any]) -> Work[bool]:
+    parameters = {"context": fence.context_id, **fence_values(fence), **values}
+    return lambda connection: connection.execute(statement, parameters).rowcount == 1
+
+
+def _one(query: Select[Any]) -> Work[ContextRecord | None]:
+    def run(connection: Connection) -> ContextRecord | None:
+        row = connection.execute(query).one_or_none()
+        return None if row is None else context_of(row)
+
+    return run
 
 
 @cache
-def _move_statement(allowed_from: frozenset[ContextState], to: ContextState) -> Update:
+def _move_statement(sources: frozenset[ContextState], to: ContextState) -> Update:
     values: dict[str, Any] = {"state": to.value, "error": bindparam("new_error")}
     if to.final:
         values |= {"active_name": None, "ended_at": bindparam("new_ended_at")}
-    return (
-        update(contexts)
-        .where(
-            contexts.c.id == bindparam("context"),
-            among(contexts.c.state, allowed_from),
-            fenced(contexts.c.id),
-        )
-        .values(**values)
-    )
-
-
-@cache
-def _document_statement(column: str) -> Update:
-    return (
-        update(contexts)
-        .where(contexts.c.id == bindparam("context"), fenced(contexts.c.id))
-        .values({column: bindparam("text")})
-    )
+    return update(contexts).where(*_OWN, among(contexts.c.state, sources)).values(**values)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 
 from jobserver.model import FenceRow
 from jobserver.store.rows import fence_of
 from jobserver.store.tables import fences
+from jobserver.store.transaction import Work
 
 _GRANT = (
     update(fences)
@@ -22,23 +23,20 @@ _GRANT = (
 )
 
 
-def read_fences(connection: Connection, ids: Collection[str]) -> dict[str, FenceRow]:
+def of_contexts(ids: Collection[str]) -> Work[dict[str, FenceRow]]:
     """The fences of those contexts that exist."""
-    rows = connection.execute(select(fences).where(fences.c.context_id.in_(ids)))
-    return {row.context_id: fence_of(row) for row in rows}
+    query = select(fences).where(fences.c.context_id.in_(ids))
+    return lambda connection: {row.context_id: fence_of(row) for row in connection.execute(query)}
 
 
-def grant(connection: Connection, expected_epoch: int, granted: FenceRow) -> bool:
+def grant(expected_epoch: int, granted: FenceRow) -> Work[bool]:
     """Raises the fence to `granted`; of several servers that saw the same epoch exactly one succeeds."""
-    result = connection.execute(
-        _GRANT,
-        {
-            "context": granted.context_id,
-            "expected": expected_epoch,
-            "granted": granted.epoch,
-            "new_owner": granted.owner,
-            "new_incarnation": granted.incarnation,
-            "new_token": granted.token,
-        },
-    )
-    return result.rowcount == 1
+    values = {
+        "context": granted.context_id,
+        "expected": expected_epoch,
+        "granted": granted.epoch,
+        "new_owner": granted.owner,
+        "new_incarnation": granted.incarnation,
+        "new_token": granted.token,
+    }
+    return lambda connection: connection.execute(_GRANT, values).rowcount == 1

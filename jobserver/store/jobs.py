@@ -28,15 +28,17 @@ from jobserver.lifecycle import (
     FINAL_CONTEXT_STATES,
     UNFINISHED_JOB_STATES,
     WAITING_JOB_STATES,
+    job_sources,
 )
 from jobserver.model import AttemptOutcome, ErrorInfo, Fence, JobRecord, JobState
 from jobserver.store.guards import among, context_in, fence_values, fenced
 from jobserver.store.rows import error_text, job_of, job_values, micros, storable_json
 from jobserver.store.tables import contexts, jobs
+from jobserver.store.transaction import Work
 
 _LISTED: Final = [column for column in jobs.c if column.name != "result"]
 _NEWEST_FIRST: Final = (jobs.c.submitted_at.desc(), jobs.c.id.desc())
-_UNSET_AT_FIRST: Final = ("started_at", "ended_at", "error", "result")
+_UNSET_AT_FIRST: Final = ("started_at", "ended_at", "outcome", "error", "result")
 _INSERTED: Final = [column.name for column in jobs.c if column.name not in _UNSET_AT_FIRST]
 
 
@@ -108,29 +110,30 @@ _END_OF_CONTEXT = (
 )
 
 
-def accept(connection: Connection, record: JobRecord, queue_limit: int) -> bool:
+def accept(record: JobRecord, queue_limit: int) -> Work[bool]:
     """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
-    try:
-        result = connection.execute(_INSERT, {**job_values(record), "queue_limit": queue_limit})
-    except IntegrityError:
-        return False
-    return result.rowcount == 1
+    values = {**job_values(record), "queue_limit": queue_limit}
+
+    def run(connection: Connection) -> bool:
+        try:
+            return connection.execute(_INSERT, values).rowcount == 1
+        except IntegrityError:
+            return False
+
+    return run
 
 
-def by_id(connection: Connection, job_id: str) -> JobRecord | None:
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
-    return None if row is None else job_of(row)
+def by_id(job_id: str) -> Work[JobRecord | None]:
+    return _one(select(jobs).where(jobs.c.id == job_id))
 
 
-def by_key(connection: Connection, principal: str, key: str) -> JobRecord | None:
-    wanted = select(jobs).where(jobs.c.principal == principal, jobs.c.idempotency_key == key)
-    row = connection.execute(wanted).one_or_none()
-    return None if row is None else job_of(row)
+def by_key(principal: str, key: str) -> Work[JobRecord | None]:
+    return _one(select(jobs).where(jobs.c.principal == principal, jobs.c.idempotency_key == key))
 
 
-def newest(connection: Connection, limit: int, status: JobState | None) -> list[JobRecord]:
+def newest(limit: int, status: JobState | None) -> Work[list[JobRecord]]:
     """The last `limit` jobs by time of submission, without results."""
-    return [job_of(row) for row in connection.execute(listing(limit, status))]
+    return _many(listing(limit, status))
 
 
 def listing(limit: int, status: JobState | None) -> Select[Any]:
@@ -138,91 +141,93 @@ def listing(limit: int, status: JobState | None) -> Select[Any]:
     return listed if status is None else listed.where(jobs.c.state == status.value)
 
 
-def unfinished(connection: Connection, context_id: str) -> list[JobRecord]:
+def unfinished(context_id: str) -> Work[list[JobRecord]]:
     """In the order in which they should start: priority, then submission."""
-    records = [job_of(row) for row in connection.execute(unfinished_of(context_id))]
-    return sorted(records, key=lambda job: (-job.spec.priority, job.submitted_at, job.id))
+    read = _many(unfinished_of(context_id))
+    return lambda connection: sorted(read(connection), key=_starting_order)
 
 
 def unfinished_of(context_id: str) -> Select[Any]:
     return select(*_LISTED).where(jobs.c.context_id == context_id, among(jobs.c.state, UNFINISHED_JOB_STATES))
 
 
-def start(connection: Connection, fence: Fence, job_id: str, attempt: int, at: datetime) -> bool:
+def start(fence: Fence, job_id: str, attempt: int, at: datetime) -> Work[bool]:
     values = {"attempt_before": attempt - 1, "new_attempt": attempt, "at": micros(at)}
-    return _changed(connection, _START, fence, job_id, values)
+    return _change(_START, fence, job_id, values)
 
 
-def finish(
-    connection: Connection, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime
-) -> bool:
-    """The end of the attempt that is the job's latest; the result is in the same statement."""
+def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> Work[bool]:
+    """The end of the attempt that is the job's latest; the result is in the same statement. Raises IllegalMove."""
     values = {
         "this_attempt": outcome.attempt,
         "at": micros(at),
+        "new_outcome": outcome.kind.value,
         "new_error": error_text(outcome.error),
         "new_result": storable_json(outcome.result) if state is JobState.FINISHED else None,
     }
-    return _changed(connection, _finish_statement(state), fence, outcome.job_id, values)
+    return _change(_finish_statement(state), fence, outcome.job_id, values)
 
 
 def restart(
-    connection: Connection,
-    fence: Fence,
-    job_id: str,
-    attempt: int,
-    died: bool,
-    error: ErrorInfo | None,
-    at: datetime,
-) -> bool:
+    fence: Fence, job_id: str, attempt: int, died: bool, error: ErrorInfo | None, at: datetime
+) -> Work[bool]:
     values = {
         "this_attempt": attempt,
         "new_deaths": int(died),
         "at": micros(at),
         "new_error": error_text(error),
     }
-    return _changed(connection, _RESTART, fence, job_id, values)
+    return _change(_RESTART, fence, job_id, values)
 
 
 def end_waiting(
-    connection: Connection,
-    fence: Fence,
-    job_id: str,
-    state: JobState,
-    error: ErrorInfo | None,
-    at: datetime,
-) -> bool:
+    fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
+) -> Work[bool]:
+    """The end of a job of which no attempt runs. Raises IllegalMove."""
     values = {"at": micros(at), "new_error": error_text(error)}
-    return _changed(connection, _end_waiting_statement(state), fence, job_id, values)
+    return _change(_end_waiting_statement(state), fence, job_id, values)
 
 
-def end_all_of_ended_context(connection: Connection, context_id: str, error: ErrorInfo, at: datetime) -> int:
+def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime) -> Work[int]:
     values = {"context": context_id, "at": micros(at), "new_error": error_text(error)}
-    return connection.execute(_END_OF_CONTEXT, values).rowcount
+    return lambda connection: connection.execute(_END_OF_CONTEXT, values).rowcount
 
 
-def _changed(
-    connection: Connection, statement: Update, fence: Fence, job_id: str, values: dict[str, Any]
-) -> bool:
-    return connection.execute(statement, {"job": job_id, **fence_values(fence), **values}).rowcount == 1
+def _change(statement: Update, fence: Fence, job_id: str, values: dict[str, Any]) -> Work[bool]:
+    parameters = {"job": job_id, **fence_values(fence), **values}
+    return lambda connection: connection.execute(statement, parameters).rowcount == 1
+
+
+def _one(query: Select[Any]) -> Work[JobRecord | None]:
+    def run(connection: Connection) -> JobRecord | None:
+        row = connection.execute(query).one_or_none()
+        return None if row is None else job_of(row)
+
+    return run
+
+
+def _many(query: Select[Any]) -> Work[list[JobRecord]]:
+    return lambda connection: [job_of(row) for row in connection.execute(query)]
+
+
+def _starting_order(job: JobRecord) -> tuple[int, datetime, str]:
+    return (-job.spec.priority, job.submitted_at, job.id)
 
 
 @cache
 def _finish_statement(state: JobState) -> Update:
+    sources = job_sources(state, ENDABLE_JOB_STATES)
     return (
         update(jobs)
-        .where(
-            *_OWN_JOB,
-            among(jobs.c.state, ENDABLE_JOB_STATES),
-            jobs.c.attempt == bindparam("this_attempt"),
-        )
-        .values(**_ended(state), result=bindparam("new_result"))
+        .where(*_OWN_JOB, among(jobs.c.state, sources), jobs.c.attempt == bindparam("this_attempt"))
+        .values(**_ended(state), outcome=bindparam("new_outcome"), result=bindparam("new_result"))
     )
 
 
 @cache
 def _end_waiting_statement(state: JobState) -> Update:
-    return update(jobs).where(*_OWN_JOB, among(jobs.c.state, WAITING_JOB_STATES)).values(**_ended(state))
+    sources = job_sources(state, WAITING_JOB_STATES)
+    return update(jobs).where(*_OWN_JOB, among(jobs.c.state, sources)).values(**_ended(state))
 
 
 def _ended(state: JobState) -> dict[str, Any]:

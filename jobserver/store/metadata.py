@@ -16,11 +16,7 @@ from jobserver.errors import (
     ContextExists,
 )
 from jobserver.lifecycle import (
-    ENDABLE_JOB_STATES,
-    WAITING_JOB_STATES,
     IllegalMove,
-    check_context_moves,
-    check_job_moves,
 )
 from jobserver.model import (
     AttemptOutcome,
@@ -38,7 +34,7 @@ from jobserver.model import (
 from jobserver.store import binaries, contexts, fences, jobs, schema
 from jobserver.store.acceptance import check_same_request, refusal
 from jobserver.store.database import Database
-from jobserver.store.rows import driver_text, failover_text, storable
+from jobserver.store.rows import storable
 
 
 class Metadata:
@@ -78,7 +74,7 @@ class Metadata:
     async def put_binary(self, record: BinaryRecord) -> None:
         """Adds a version; it becomes the latest of its name. Raises BadRequest."""
         _refuse_unstorable("the name of a binary", record.name)
-        await self._database.write(lambda connection: binaries.put(connection, record))
+        await self._database.write(binaries.put(record))
 
     async def list_binaries(self) -> list[BinaryRecord]:
         """The latest version of each name, by name."""
@@ -88,21 +84,21 @@ class Metadata:
         """The latest version of the name."""
         if not storable(name):
             return None
-        return await self._database.read(lambda connection: binaries.latest(connection, name))
+        return await self._database.read(binaries.latest(name))
 
     async def delete_binary(self, name: str) -> bool:
         """Deletes all versions of the name; False when there was none."""
         if not storable(name):
             return False
-        return await self._database.write(lambda connection: binaries.delete_all(connection, name))
+        return await self._database.write(binaries.delete_all(name))
 
     async def jobs_using_binary(self, name: str) -> list[str]:
         """Ids of the unfinished jobs that were accepted with some version of the name."""
-        return await self._database.read(lambda connection: binaries.jobs_using(connection, name))
+        return await self._database.read(binaries.jobs_using(name))
 
     async def digest_in_use(self, digest: str) -> bool:
         """Whether an uploaded version or an unfinished job needs the bytes of that digest."""
-        return await self._database.read(lambda connection: binaries.digest_in_use(connection, digest))
+        return await self._database.read(binaries.digest_in_use(digest))
 
     async def create_context(self, record: ContextRecord) -> None:
         """The context and its fence at epoch 0, in one transaction. Repeating it with the same id changes nothing.
@@ -110,7 +106,7 @@ class Metadata:
         Raises ContextExists when a living context has the name, BadRequest.
         """
         _refuse_unstorable("the name of a context", record.name)
-        if await self._database.write(lambda connection: contexts.create(connection, record)):
+        if await self._database.write(contexts.create(record)):
             return
         existing = await self.context(record.id)
         if existing is None or existing.name != record.name:
@@ -120,13 +116,13 @@ class Metadata:
         """The context with that id."""
         if not storable(context_id):
             return None
-        return await self._database.read(lambda connection: contexts.by_id(connection, context_id))
+        return await self._database.read(contexts.by_id(context_id))
 
     async def latest_context(self, name: str) -> ContextRecord | None:
         """The living context of that name, else the one that was started last."""
         if not storable(name):
             return None
-        return await self._database.read(lambda connection: contexts.latest(connection, name))
+        return await self._database.read(contexts.latest(name))
 
     async def active_contexts(self) -> list[ContextRecord]:
         """Every context that is not in a final state, oldest first."""
@@ -145,30 +141,23 @@ class Metadata:
         at: datetime,
         error: ErrorInfo | None = None,
     ) -> bool:
-        """Guarded: the context of the fence moves to `to`; its error becomes `error`. Raises IllegalMove."""
-        check_context_moves(allowed_from, to)
-        sources = frozenset(allowed_from)
-        return await self._database.write(
-            lambda connection: contexts.move(connection, fence, sources, to, at, error)
-        )
+        """Guarded: the context of the fence moves to `to`; its error becomes `error`.
+
+        Of `allowed_from` only the states count from which the table of moves leads to `to`; none: IllegalMove.
+        """
+        return await self._database.write(contexts.move(fence, allowed_from, to, at, error))
 
     async def record_driver(self, fence: Fence, driver: DriverRecord | None) -> bool:
         """Guarded: where the driver of the fence's context is now."""
-        text = driver_text(driver)
-        return await self._database.write(
-            lambda connection: contexts.set_document(connection, fence, "driver", text)
-        )
+        return await self._database.write(contexts.record_driver(fence, driver))
 
     async def record_failover(self, fence: Fence, failover: Failover) -> bool:
         """Guarded: the last change of owner or driver of the fence's context."""
-        text = failover_text(failover)
-        return await self._database.write(
-            lambda connection: contexts.set_document(connection, fence, "last_failover", text)
-        )
+        return await self._database.write(contexts.record_failover(fence, failover))
 
     async def request_stop(self, context_id: str) -> bool:
         """Notes the wish that a context ends (to STOPPING); False when it is stopping, has ended or is unknown."""
-        return await self._database.write(lambda connection: contexts.request_stop(connection, context_id))
+        return await self._database.write(contexts.request_stop(context_id))
 
     async def fence(self, context_id: str) -> FenceRow | None:
         """The fence of a context."""
@@ -177,7 +166,7 @@ class Metadata:
     async def fences(self, ids: Collection[str]) -> dict[str, FenceRow]:
         """The fences of those of the contexts that exist."""
         wanted = [one for one in ids if storable(one)]
-        return await self._database.read(lambda connection: fences.read_fences(connection, wanted))
+        return await self._database.read(fences.of_contexts(wanted))
 
     async def grant(
         self, context_id: str, expected_epoch: int, owner: str, incarnation: str, token: str
@@ -187,9 +176,7 @@ class Metadata:
         False when it stands elsewhere. After OutcomeUnknown it is the caller's only if the token read back is.
         """
         granted = FenceRow(context_id, expected_epoch + 1, owner, incarnation, token)
-        return await self._database.write(
-            lambda connection: fences.grant(connection, expected_epoch, granted)
-        )
+        return await self._database.write(fences.grant(expected_epoch, granted))
 
     async def insert_job(self, record: JobRecord, *, queue_limit: int) -> JobRecord:
         """Accepts a queued job: the record, or the job that this very request made before (by key or by id).
@@ -201,7 +188,7 @@ class Metadata:
             raise IllegalMove(f"a job begins as QUEUED, not as {record.state}")
         _refuse_unstorable("the Idempotency-Key", record.idempotency_key)
         _refuse_unstorable("the user's name", record.principal)
-        if await self._database.write(lambda connection: jobs.accept(connection, record, queue_limit)):
+        if await self._database.write(jobs.accept(record, queue_limit)):
             return record
         # Read in a new transaction: after a duplicate key the same one may not see the row (facts.md).
         if (existing := await self._submitted_before(record)) is not None:
@@ -212,9 +199,7 @@ class Metadata:
 
     async def _submitted_before(self, record: JobRecord) -> JobRecord | None:
         if (key := record.idempotency_key) is not None:
-            found = await self._database.read(
-                lambda connection: jobs.by_key(connection, record.principal, key)
-            )
+            found = await self._database.read(jobs.by_key(record.principal, key))
             if found is not None:
                 return found
         return await self.job(record.id)
@@ -223,31 +208,26 @@ class Metadata:
         """The job with its result."""
         if not storable(job_id):
             return None
-        return await self._database.read(lambda connection: jobs.by_id(connection, job_id))
+        return await self._database.read(jobs.by_id(job_id))
 
     async def list_jobs(self, limit: int, status: JobState | None) -> list[JobRecord]:
         """The last `limit` submitted jobs (in that state), newest first, without results."""
-        return await self._database.read(lambda connection: jobs.newest(connection, limit, status))
+        return await self._database.read(jobs.newest(limit, status))
 
     async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:
         """Jobs of the context that have not ended, in the order in which they should start."""
-        return await self._database.read(lambda connection: jobs.unfinished(connection, context_id))
+        return await self._database.read(jobs.unfinished(context_id))
 
     async def start_attempt(self, fence: Fence, job_id: str, attempt: int, at: datetime) -> bool:
         """Guarded: a waiting job whose last attempt is `attempt` - 1 becomes RUNNING with `attempt`."""
-        return await self._database.write(
-            lambda connection: jobs.start(connection, fence, job_id, attempt, at)
-        )
+        return await self._database.write(jobs.start(fence, job_id, attempt, at))
 
     async def finish_job(self, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
         """Guarded: the job ends in `state` with this outcome, if that attempt is its latest and it has not ended.
 
         The result is kept for FINISHED only. Raises IllegalMove.
         """
-        check_job_moves(ENDABLE_JOB_STATES, state)
-        return await self._database.write(
-            lambda connection: jobs.finish(connection, fence, outcome, state, at)
-        )
+        return await self._database.write(jobs.finish(fence, outcome, state, at))
 
     async def restart_job(
         self,
@@ -260,24 +240,17 @@ class Metadata:
         at: datetime,
     ) -> bool:
         """Guarded: the running attempt is over without an outcome; `died` counts it as a death of the driver."""
-        return await self._database.write(
-            lambda connection: jobs.restart(connection, fence, job_id, attempt, died, error, at)
-        )
+        return await self._database.write(jobs.restart(fence, job_id, attempt, died, error, at))
 
     async def end_waiting_job(
         self, fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
     ) -> bool:
         """Guarded: a job of which no attempt runs ends (killed, or its attempts are used up). Raises IllegalMove."""
-        check_job_moves(WAITING_JOB_STATES, state)
-        return await self._database.write(
-            lambda connection: jobs.end_waiting(connection, fence, job_id, state, error, at)
-        )
+        return await self._database.write(jobs.end_waiting(fence, job_id, state, error, at))
 
     async def end_jobs_of_ended_context(self, context_id: str, error: ErrorInfo, at: datetime) -> int:
         """Every unfinished job of a context in a final state ends in ERROR; their number. 0 while it lives."""
-        return await self._database.write(
-            lambda connection: jobs.end_all_of_ended_context(connection, context_id, error, at)
-        )
+        return await self._database.write(jobs.end_all_of_ended_context(context_id, error, at))
 
 
 def _refuse_unstorable(what: str, text: str | None) -> None:

@@ -28,6 +28,7 @@ from jobserver.model import (
     JobSpec,
     JobState,
     OnFailover,
+    OutcomeKind,
 )
 
 Values = dict[str, Any]
@@ -168,6 +169,7 @@ def job_of(row: Row[Any]) -> JobRecord:
         principal=row.principal,
         idempotency_key=row.idempotency_key,
         request_digest=row.request_digest,
+        outcome=None if row.outcome is None else OutcomeKind(row.outcome),
     )
 
 

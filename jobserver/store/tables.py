@@ -71,6 +71,7 @@ jobs = Table(
     Column("idempotency_key", exact(255), nullable=True),
     Column("request_digest", exact(64), nullable=True),
     Column("spec", document(), nullable=False),
+    Column("outcome", exact(16), nullable=True),
     Column("error", document(), nullable=True),
     # Last, so that reading the other columns does not walk through a long result.
     Column("result", document(), nullable=True),

@@ -91,6 +91,7 @@ def _create_jobs() -> None:
         sa.Column("idempotency_key", _exact(255), nullable=True),
         sa.Column("request_digest", _exact(64), nullable=True),
         sa.Column("spec", _document(), nullable=False),
+        sa.Column("outcome", _exact(16), nullable=True),
         sa.Column("error", _document(), nullable=True),
         sa.Column("result", _document(), nullable=True),
         sa.UniqueConstraint("principal", "idempotency_key", name="uq_jobs_key"),

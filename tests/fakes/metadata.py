@@ -1,0 +1,371 @@
+"""The metadata store in memory: the same port and promises as `jobserver.store.metadata.Metadata`, no threads, no clock.
+
+One `FakeStore` is the database; each server has its own `FakeMetadata` on it, with its own `Link`. A link decides what
+happens to a call: a subclass raises in `before` (the call never arrived) or in `after` (done, and the reply was lost).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from jobserver.errors import BadRequest, ContextExists
+from jobserver.lifecycle import (
+    ACCEPTING_CONTEXT_STATES,
+    ENDABLE_JOB_STATES,
+    LISTED_CONTEXT_STATES,
+    UNFINISHED_JOB_STATES,
+    WAITING_JOB_STATES,
+    IllegalMove,
+    context_sources,
+    job_sources,
+)
+from jobserver.model import (
+    AttemptOutcome,
+    BinaryRecord,
+    BinaryRef,
+    ContextRecord,
+    ContextState,
+    DriverRecord,
+    ErrorInfo,
+    Failover,
+    Fence,
+    FenceRow,
+    JobRecord,
+    JobState,
+)
+from jobserver.store.acceptance import check_same_request, refusal
+
+T = TypeVar("T")
+
+
+class Link:
+    """The way between one server and the store; this one is perfect."""
+
+    async def before(self, operation: str) -> None:
+        """Called before the store is touched; raise StoreUnavailable here and nothing happened."""
+
+    async def after(self, operation: str) -> None:
+        """Called once it happened; raise OutcomeUnknown here and the caller does not learn it."""
+
+
+@dataclass
+class FakeStore:
+    """The tables. Tests and checkers may read them; only a FakeMetadata writes."""
+
+    binaries: list[BinaryRecord] = field(default_factory=list)
+    contexts: dict[str, ContextRecord] = field(default_factory=dict)
+    fences: dict[str, FenceRow] = field(default_factory=dict)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+
+    def holds(self, fence: Fence) -> bool:
+        row = self.fences.get(fence.context_id)
+        return row is not None and (row.epoch, row.token) == (fence.epoch, fence.token)
+
+    def living(self) -> list[ContextRecord]:
+        alive = [record for record in self.contexts.values() if not record.state.final]
+        return sorted(alive, key=lambda record: (record.started_at, record.id))
+
+    def unfinished(self, context_id: str) -> list[JobRecord]:
+        jobs = [job for job in self.jobs.values() if job.context_id == context_id and not job.state.final]
+        return sorted(jobs, key=lambda job: (-job.spec.priority, job.submitted_at, job.id))
+
+    def needed_binaries(self) -> list[tuple[str, BinaryRef]]:
+        return [
+            (job.id, ref) for job in self.jobs.values() if not job.state.final for ref in job.spec.binaries
+        ]
+
+    def change_context(self, fence: Fence, **changes: Any) -> bool:
+        if not self.holds(fence) or fence.context_id not in self.contexts:
+            return False
+        self.contexts[fence.context_id] = replace(self.contexts[fence.context_id], **changes)
+        return True
+
+    def change_job(
+        self,
+        fence: Fence,
+        job_id: str,
+        states: Collection[JobState],
+        attempt: int | None,
+        change: Callable[[JobRecord], JobRecord],
+    ) -> bool:
+        """The guarded move of a job: fence, context, state and (unless None) attempt must be the expected ones."""
+        job = self.jobs.get(job_id)
+        if job is None or job.context_id != fence.context_id or not self.holds(fence):
+            return False
+        if job.state not in states or attempt not in (None, job.attempt):
+            return False
+        self.jobs[job_id] = change(job)
+        return True
+
+    def submitted_before(self, record: JobRecord) -> JobRecord | None:
+        key = (record.principal, record.idempotency_key)
+        for job in self.jobs.values():
+            if record.idempotency_key is not None and (job.principal, job.idempotency_key) == key:
+                return job
+        return self.jobs.get(record.id)
+
+
+class FakeMetadata:
+    """One server's access to a FakeStore; every method does what the one of the same name in `Metadata` does."""
+
+    def __init__(self, store: FakeStore, link: Link | None = None) -> None:
+        self._store = store
+        self._link = link or Link()
+
+    async def _call(self, operation: str, action: Callable[[], T]) -> T:
+        """`action` has no await, so calls are atomic and happen in the order in which they arrive."""
+        await self._link.before(operation)
+        result = action()
+        await self._link.after(operation)
+        return result
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def upgrade(self) -> None:
+        """Always current."""
+
+    async def check(self) -> None:
+        """Always current."""
+
+    async def schema_current(self) -> str | None:
+        return "fake"
+
+    async def put_binary(self, record: BinaryRecord) -> None:
+        _refuse_unstorable(record.name)
+        await self._call("put_binary", lambda: self._store.binaries.append(record))
+
+    async def list_binaries(self) -> list[BinaryRecord]:
+        def latest() -> list[BinaryRecord]:
+            return sorted({one.name: one for one in self._store.binaries}.values(), key=lambda one: one.name)
+
+        return await self._call("list_binaries", latest)
+
+    async def find_binary(self, name: str) -> BinaryRecord | None:
+        def latest() -> BinaryRecord | None:
+            return next((one for one in reversed(self._store.binaries) if one.name == name), None)
+
+        return await self._call("find_binary", latest)
+
+    async def delete_binary(self, name: str) -> bool:
+        def delete() -> bool:
+            kept = [one for one in self._store.binaries if one.name != name]
+            found = len(kept) < len(self._store.binaries)
+            self._store.binaries[:] = kept
+            return found
+
+        return await self._call("delete_binary", delete)
+
+    async def jobs_using_binary(self, name: str) -> list[str]:
+        def using() -> list[str]:
+            return sorted({job for job, ref in self._store.needed_binaries() if ref.name == name})
+
+        return await self._call("jobs_using_binary", using)
+
+    async def digest_in_use(self, digest: str) -> bool:
+        def used() -> bool:
+            kept = [*self._store.binaries, *(ref for _, ref in self._store.needed_binaries())]
+            return any(one.digest == digest for one in kept)
+
+        return await self._call("digest_in_use", used)
+
+    async def create_context(self, record: ContextRecord) -> None:
+        _refuse_unstorable(record.name)
+
+        def create() -> None:
+            existing = self._store.contexts.get(record.id)
+            if existing is not None and existing.name == record.name:
+                return
+            if existing is not None or any(one.name == record.name for one in self._store.living()):
+                raise ContextExists(f"context {record.name} exists")
+            self._store.contexts[record.id] = record
+            self._store.fences[record.id] = FenceRow(record.id, 0, "", "", "")
+
+        await self._call("create_context", create)
+
+    async def context(self, context_id: str) -> ContextRecord | None:
+        return await self._call("context", lambda: self._store.contexts.get(context_id))
+
+    async def latest_context(self, name: str) -> ContextRecord | None:
+        def latest() -> ContextRecord | None:
+            named = [one for one in self._store.contexts.values() if one.name == name]
+            return max(named, key=lambda one: (not one.state.final, one.started_at), default=None)
+
+        return await self._call("latest_context", latest)
+
+    async def active_contexts(self) -> list[ContextRecord]:
+        return await self._call("active_contexts", self._store.living)
+
+    async def listed_contexts(self) -> list[ContextRecord]:
+        def listed() -> list[ContextRecord]:
+            return [one for one in reversed(self._store.living()) if one.state in LISTED_CONTEXT_STATES]
+
+        return await self._call("listed_contexts", listed)
+
+    async def move_context(
+        self,
+        fence: Fence,
+        allowed_from: Collection[ContextState],
+        to: ContextState,
+        *,
+        at: datetime,
+        error: ErrorInfo | None = None,
+    ) -> bool:
+        sources = context_sources(to, allowed_from)
+
+        def move() -> bool:
+            record = self._store.contexts.get(fence.context_id)
+            if record is None or record.state not in sources:
+                return False
+            ended_at = at if to.final else record.ended_at
+            return self._store.change_context(fence, state=to, error=error, ended_at=ended_at)
+
+        return await self._call("move_context", move)
+
+    async def record_driver(self, fence: Fence, driver: DriverRecord | None) -> bool:
+        return await self._call("record_driver", lambda: self._store.change_context(fence, driver=driver))
+
+    async def record_failover(self, fence: Fence, failover: Failover) -> bool:
+        return await self._call(
+            "record_failover", lambda: self._store.change_context(fence, last_failover=failover)
+        )
+
+    async def request_stop(self, context_id: str) -> bool:
+        def stop() -> bool:
+            record = self._store.contexts.get(context_id)
+            if record is None or record.state not in ACCEPTING_CONTEXT_STATES:
+                return False
+            self._store.contexts[context_id] = replace(record, state=ContextState.STOPPING)
+            return True
+
+        return await self._call("request_stop", stop)
+
+    async def fence(self, context_id: str) -> FenceRow | None:
+        return await self._call("fence", lambda: self._store.fences.get(context_id))
+
+    async def fences(self, ids: Collection[str]) -> dict[str, FenceRow]:
+        def some() -> dict[str, FenceRow]:
+            return {one: self._store.fences[one] for one in ids if one in self._store.fences}
+
+        return await self._call("fences", some)
+
+    async def grant(
+        self, context_id: str, expected_epoch: int, owner: str, incarnation: str, token: str
+    ) -> bool:
+        def raise_fence() -> bool:
+            row = self._store.fences.get(context_id)
+            if row is None or row.epoch != expected_epoch:
+                return False
+            self._store.fences[context_id] = FenceRow(
+                context_id, expected_epoch + 1, owner, incarnation, token
+            )
+            return True
+
+        return await self._call("grant", raise_fence)
+
+    async def insert_job(self, record: JobRecord, *, queue_limit: int) -> JobRecord:
+        if record.state is not JobState.QUEUED:
+            raise IllegalMove(f"a job begins as QUEUED, not as {record.state}")
+        _refuse_unstorable(record.idempotency_key, record.principal)
+
+        def insert() -> JobRecord:
+            if (existing := self._store.submitted_before(record)) is not None:
+                check_same_request(existing, record)
+                return existing
+            context = self._store.contexts.get(record.context_id)
+            accepting = context is not None and context.state in ACCEPTING_CONTEXT_STATES
+            if not accepting or len(self._store.unfinished(record.context_id)) >= queue_limit:
+                raise refusal(record.context_name, context, queue_limit)
+            self._store.jobs[record.id] = record
+            return record
+
+        return await self._call("insert_job", insert)
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        return await self._call("job", lambda: self._store.jobs.get(job_id))
+
+    async def list_jobs(self, limit: int, status: JobState | None) -> list[JobRecord]:
+        def newest() -> list[JobRecord]:
+            jobs = [job for job in self._store.jobs.values() if status in (None, job.state)]
+            jobs.sort(key=lambda job: (job.submitted_at, job.id), reverse=True)
+            return [replace(job, result=None) for job in jobs[: max(limit, 0)]]
+
+        return await self._call("list_jobs", newest)
+
+    async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:
+        return await self._call("unfinished_jobs", lambda: self._store.unfinished(context_id))
+
+    async def start_attempt(self, fence: Fence, job_id: str, attempt: int, at: datetime) -> bool:
+        def started(job: JobRecord) -> JobRecord:
+            first = at if job.started_at is None else job.started_at
+            return replace(job, state=JobState.RUNNING, attempt=attempt, started_at=first, error=None)
+
+        return await self._call(
+            "start_attempt",
+            lambda: self._store.change_job(fence, job_id, WAITING_JOB_STATES, attempt - 1, started),
+        )
+
+    async def finish_job(self, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
+        sources = job_sources(state, ENDABLE_JOB_STATES)
+
+        def finished(job: JobRecord) -> JobRecord:
+            result = outcome.result if state is JobState.FINISHED else None
+            return replace(
+                job, state=state, outcome=outcome.kind, result=result, error=outcome.error, ended_at=at
+            )
+
+        return await self._call(
+            "finish_job",
+            lambda: self._store.change_job(fence, outcome.job_id, sources, outcome.attempt, finished),
+        )
+
+    async def restart_job(
+        self,
+        fence: Fence,
+        job_id: str,
+        attempt: int,
+        *,
+        died: bool,
+        error: ErrorInfo | None,
+        at: datetime,
+    ) -> bool:
+        def restarting(job: JobRecord) -> JobRecord:
+            return replace(job, state=JobState.RESTARTING, deaths=job.deaths + int(died), error=error)
+
+        return await self._call(
+            "restart_job",
+            lambda: self._store.change_job(fence, job_id, {JobState.RUNNING}, attempt, restarting),
+        )
+
+    async def end_waiting_job(
+        self, fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
+    ) -> bool:
+        sources = job_sources(state, WAITING_JOB_STATES)
+
+        def ended(job: JobRecord) -> JobRecord:
+            return replace(job, state=state, error=error, ended_at=at)
+
+        return await self._call(
+            "end_waiting_job", lambda: self._store.change_job(fence, job_id, sources, None, ended)
+        )
+
+    async def end_jobs_of_ended_context(self, context_id: str, error: ErrorInfo, at: datetime) -> int:
+        def end() -> int:
+            record = self._store.contexts.get(context_id)
+            if record is None or not record.state.final:
+                return 0
+            jobs = [one for one in self._store.unfinished(context_id) if one.state in UNFINISHED_JOB_STATES]
+            for job in jobs:
+                self._store.jobs[job.id] = replace(job, state=JobState.ERROR, error=error, ended_at=at)
+            return len(jobs)
+
+        return await self._call("end_jobs_of_ended_context", end)
+
+
+def _refuse_unstorable(*texts: str | None) -> None:
+    for text in texts:
+        if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+            raise BadRequest("the text holds characters that are no valid Unicode")
