@@ -138,9 +138,21 @@ def _expected(fault: ErrorDetails) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    near = nearest_key(key)
+    hint = f"; did you mean {near}?" if near else "."
     return f"{key} is not a setting{hint}"
+
+
+def nearest_key(key: str) -> str | None:
+    """The known key that was probably meant: a like name in the same section, else a like name in another one."""
+    section, _, name = key.rpartition(".")
+    names = {known: known.rpartition(".") for known in known_keys()}
+    same = {last: known for known, (of, _, last) in names.items() if of == section}
+    others = {last: known for known, (_, _, last) in names.items()}
+    for choice, cutoff in ((same, 0.6), (others, 0.8)):
+        if near := difflib.get_close_matches(name, choice, n=1, cutoff=cutoff):
+            return choice[near[0]]
+    return None
 
 
 def known_keys() -> list[str]:
