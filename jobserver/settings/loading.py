@@ -144,12 +144,12 @@ def _unknown_key(key: str) -> str:
 
 
 def nearest_key(key: str) -> str | None:
-    """The known key that was probably meant: a like name in the same section, else a like name in another one."""
+    """The known key that was probably meant: the same name elsewhere, a like one in its section, a like one elsewhere."""
     section, _, name = key.rpartition(".")
     names = {known: known.rpartition(".") for known in known_keys()}
     same = {last: known for known, (of, _, last) in names.items() if of == section}
     others = {last: known for known, (_, _, last) in names.items()}
-    for choice, cutoff in ((same, 0.6), (others, 0.8)):
+    for choice, cutoff in ((others, 1.0), (same, 0.6), (others, 0.8)):
         if near := difflib.get_close_matches(name, choice, n=1, cutoff=cutoff):
             return choice[near[0]]
     return None
