@@ -13,6 +13,7 @@ from checkpoint.contents import Contents, applied
 from checkpoint.errors import Damaged, Foreign, Missing
 from checkpoint.files import FileStore
 from checkpoint.manifest import BaseRef, Manifest, NamedObject, Progress, decode, digest_of
+from checkpoint.sealing import persist
 
 LONGEST_CHAIN = 64
 """Deltas followed before a chain counts as broken; writers seal a full manifest at least every 16."""
@@ -76,7 +77,7 @@ class Sealed:
 def read_manifest(files: FileStore, context_id: str, name: str, secret: bytes) -> Sealed:
     """One manifest, checked. Raises Damaged (also when it is absent), UnknownFormat, StoreUnavailable."""
     try:
-        data = files.read(layout.manifest_path(context_id, name))
+        data = persist(lambda: files.read(layout.manifest_path(context_id, name)))
     except Missing as error:
         raise Damaged("manifest", name, "it is absent, although listed or named by its successor") from error
     manifest = decode(data, secret, name)
