@@ -1,0 +1,153 @@
+"""The HTTP shell: aiohttp requests in, answers out. Decides nothing but the order of the steps.
+
+One catch-all handler routes by our own table, as the dialect's trailing slashes, method override and refusals are not
+those of aiohttp; the table is a lookup, so this is also the quicker way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from jobserver.api import binaries, cluster, contexts, cors, health, jobs
+from jobserver.api.calls import Call, Handler
+from jobserver.api.envelopes import Answer, error_answer, internal_error
+from jobserver.api.limits import ApiLimits
+from jobserver.api.principals import principal
+from jobserver.api.rejections import broken_body, too_large, too_slow
+from jobserver.api.routes import Route, Target, effective_method, target
+from jobserver.errors import JobServerError
+from jobserver.service import Service
+
+log = logging.getLogger(__name__)
+
+HANDLERS: dict[Route, Handler] = {
+    Route.LIST_BINARIES: binaries.list_binaries,
+    Route.GET_BINARY: binaries.get_binary,
+    Route.POST_BINARY: binaries.post_binary,
+    Route.POST_JAR: binaries.post_jar,
+    Route.DELETE_BINARY: binaries.delete_binary,
+    Route.LIST_CONTEXTS: contexts.list_contexts,
+    Route.GET_CONTEXT: contexts.get_context,
+    Route.LIST_OBJECTS: contexts.list_objects,
+    Route.POST_CONTEXT: contexts.post_context,
+    Route.DELETE_CONTEXT: contexts.delete_context,
+    Route.RESET_CONTEXTS: contexts.reset_contexts,
+    Route.LIST_JOBS: jobs.list_jobs,
+    Route.GET_JOB: jobs.get_job,
+    Route.GET_JOB_CONFIG: jobs.get_job_config,
+    Route.POST_JOB: jobs.post_job,
+    Route.DELETE_JOB: jobs.delete_job,
+    Route.HEALTH: health.health,
+    Route.CLUSTER: cluster.cluster,
+}
+
+
+@dataclass(slots=True)
+class ApiCounters:
+    """What the API counts. `internal_errors` is a count of our own bugs: it should stay zero."""
+
+    requests: int = 0
+    internal_errors: int = 0
+
+
+COUNTERS = web.AppKey("api_counters", ApiCounters)
+
+
+def make_app(
+    service: Service,
+    limits: ApiLimits | None = None,
+    *,
+    extra_routes: Callable[[web.Application], None] | None = None,
+) -> web.Application:
+    """The REST API on a service. `extra_routes` may add routes of its own (between servers); they come first."""
+    bounds = limits or ApiLimits()
+    app = web.Application(client_max_size=bounds.max_body)
+    app[COUNTERS] = ApiCounters()
+    if extra_routes is not None:
+        extra_routes(app)
+    app.router.add_route("*", "/{path:.*}", _Api(service, bounds, app[COUNTERS]).serve)
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """How a server runs it: no access log in the request path, idle connections closed after 75 s."""
+    return web.AppRunner(app, access_log=None, keepalive_timeout=75, lingering_time=5)
+
+
+class _Api:
+    """Serves every request on one service."""
+
+    def __init__(self, service: Service, limits: ApiLimits, counters: ApiCounters) -> None:
+        self._service = service
+        self._limits = limits
+        self._counters = counters
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """Never raises but for cancellation: whatever happens becomes an answer."""
+        self._counters.requests += 1
+        answer = cors.preflight(request.method, request.headers) if request.method == "OPTIONS" else None
+        if answer is None:
+            answer = await self._answer(request)
+        return _response(answer, request.headers.get("Origin"))
+
+    async def _answer(self, request: web.Request) -> Answer:
+        found: Target | None = None
+        try:
+            method = effective_method(request.method, request.query.get("_method"))
+            found = target(method, request.rel_url.raw_path)
+            return await HANDLERS[found.route](self._call(request, method, found.name))
+        except JobServerError as error:
+            return error_answer(error, None if found is None else found.route)
+        except Exception:  # the boundary of a request: nothing of ours may reach the client
+            self._counters.internal_errors += 1
+            log.exception(
+                "a request ended in an error nobody foresaw: %s %s", request.method, request.raw_path
+            )
+            return internal_error()
+
+    def _call(self, request: web.Request, method: str, name: str) -> Call:
+        url = request.rel_url
+        return Call(
+            service=self._service,
+            limits=self._limits,
+            name=name,
+            method=method,
+            path=url.raw_path,
+            uri=url.raw_path_qs,
+            query=request.query,
+            query_text=url.raw_query_string,
+            content_type=request.headers.get("Content-Type"),
+            charset=request.charset,
+            idempotency_key=request.headers.get("Idempotency-Key"),
+            principal=principal(request.headers),
+            body=lambda: self._read(request),
+        )
+
+    async def _read(self, request: web.Request) -> bytes:
+        """The whole body. Raises Rejected when it is too large, too slow, or not what its headers say."""
+        limit = self._limits.max_body
+        if request.content_length is not None and request.content_length > limit:
+            raise too_large(request.content_length, limit)
+        if not request.can_read_body:
+            return b""
+        try:
+            async with asyncio.timeout(self._limits.read_timeout):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large(limit + 1, limit) from error
+        except TimeoutError as error:
+            raise too_slow(self._limits.read_timeout) from error
+        except web.RequestPayloadError as error:
+            raise broken_body() from error
+
+
+def _response(answer: Answer, origin: str | None) -> web.Response:
+    headers = {"Content-Type": answer.content_type, **answer.headers}
+    if origin is not None and cors.speakable(origin):
+        headers.update(cors.shared_with(origin))
+    return web.Response(body=answer.body, status=answer.status, headers=headers)

@@ -1,0 +1,120 @@
+"""Routes under /contexts (rest_contract section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobserver.api.bodies import configuration, refuse
+from jobserver.api.calls import Call
+from jobserver.api.code_names import check_uploaded, name_list
+from jobserver.api.dates import instant
+from jobserver.api.envelopes import Answer, json_answer, ok
+from jobserver.api.names import check_context_name
+from jobserver.api.parameters import flag, required
+from jobserver.errors import BadRequest
+from jobserver.service import ContextView
+
+_CODE_KEYS = ("cp", "dependent-jar-uris")
+
+
+async def list_contexts(call: Call) -> Answer:
+    """GET /contexts"""
+    return json_answer(await call.service.list_contexts())
+
+
+async def get_context(call: Call) -> Answer:
+    """GET /contexts/<name>"""
+    return json_answer(shown(await call.service.context(call.name)))
+
+
+async def list_objects(call: Call) -> Answer:
+    """GET /contexts/<name>/objects (ours): the named objects of a running context."""
+    found = await call.service.named_objects(call.name)
+    return json_answer(
+        [{"name": item.name, "kind": item.kind, "version": item.version, **item.details} for item in found]
+    )
+
+
+async def post_context(call: Call) -> Answer:
+    """POST /contexts/<name>: returns when the context runs."""
+    check_context_name(call.name)
+    config = await configuration(await call.body(), call.charset, call.limits)
+    settings = merged_settings(call.query, config)
+    for key in _CODE_KEYS:
+        check_uploaded(name_list(key, settings.get(key)), call.limits.max_binaries)
+    await call.service.create_context(call.name, settings)
+    return ok("Context initialized")
+
+
+async def delete_context(call: Call) -> Answer:
+    """DELETE /contexts/<name>: 202 with the address to poll when it is still stopping at the end of the wait."""
+    force = flag(call.query, "force", default=False)
+    if await call.service.delete_context(call.name, force=force):
+        return ok("Context stopped")
+    return Answer(202, b"", headers={"Location": call.uri})
+
+
+async def reset_contexts(call: Call) -> Answer:
+    """PUT /contexts?reset=reboot"""
+    reset = required(call.query, "reset")
+    wait = flag(call.query, "sync", default=True)
+    if reset != "reboot":
+        raise BadRequest(f"reset must be reboot, not '{reset[:100]}'")
+    await call.service.reset_contexts(wait=wait)
+    return ok("Context reset" if wait else "Context reset requested")
+
+
+def merged_settings(query: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Context settings under dotted keys: those of the query, overlaid by the body's `spark.context-settings`."""
+    settings: dict[str, Any] = {key: value for key, value in query.items() if key != "_method"}
+    block = config.get("spark.context-settings")  # a JSON body may hold the dotted key as it is
+    spark = config.get("spark")
+    if block is None and isinstance(spark, dict):
+        block = spark.get("context-settings")
+    if block is None:
+        return settings
+    if not isinstance(block, dict):
+        refuse("spark.context-settings must be an object")
+    settings.update(_flat(block, ""))
+    return settings
+
+
+def _flat(block: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in block.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def shown(view: ContextView) -> dict[str, Any]:
+    """A context as clients see it: the contract's keys in their order, then ours."""
+    record = view.record
+    value: dict[str, Any] = {
+        "id": record.id,
+        "name": record.name,
+        "startTime": instant(record.started_at),
+        "endTime": "Empty" if record.ended_at is None else instant(record.ended_at),
+        "state": record.state.value,
+    }
+    driver = None if record.state.final else record.driver
+    if driver is not None and driver.application_id is not None:
+        value["applicationId"] = driver.application_id
+        if driver.ui_url is not None:
+            value["url"] = driver.ui_url
+    return value | _ours(view)
+
+
+def _ours(view: ContextView) -> dict[str, Any]:
+    last = view.record.last_failover
+    return {
+        "epoch": view.epoch,
+        "owner": view.owner,
+        "standbys": [dict(standby) for standby in view.standbys],
+        "lastFailover": None
+        if last is None
+        else {"at": instant(last.at), "kind": last.kind, "seconds": last.seconds},
+    }

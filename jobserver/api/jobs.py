@@ -1,0 +1,55 @@
+"""Routes under /jobs (rest_contract section 5)."""
+
+from __future__ import annotations
+
+import json
+
+from jobserver.api import job_answers
+from jobserver.api.bodies import configuration
+from jobserver.api.calls import Call
+from jobserver.api.envelopes import JSON, Answer, encoded, json_answer
+from jobserver.api.names import check_key
+from jobserver.api.parameters import integer
+from jobserver.api.submissions import Asker, request_digest, submission, waiting
+from jobserver.errors import BadRequest
+
+
+async def list_jobs(call: Call) -> Answer:
+    """GET /jobs: newest first, without results."""
+    limit = integer(call.query, "limit")
+    if limit is None:
+        limit = call.limits.default_list
+    if limit < 0:
+        raise BadRequest(f"limit must be 0 or more, not {limit}")
+    status = call.query.get("status")
+    state = status.upper() if status else None
+    found = await call.service.list_jobs(min(limit, call.limits.max_list), state)
+    return json_answer([job_answers.report(job) for job in found])
+
+
+async def get_job(call: Call) -> Answer:
+    """GET /jobs/<id>"""
+    return job_answers.single(await call.service.job(call.name))
+
+
+async def get_job_config(call: Call) -> Answer:
+    """GET /jobs/<id>/config: the posted configuration, printed for people."""
+    job = await call.service.job(call.name)
+    text = json.dumps(json.loads(job.spec.config), ensure_ascii=False, indent=2)
+    return Answer(200, encoded(text), JSON)
+
+
+async def post_job(call: Call) -> Answer:
+    """POST /jobs: a repetition under the same Idempotency-Key gets the same job."""
+    wait = waiting(call.query, call.limits)
+    key = check_key(call.idempotency_key)
+    body = await call.body()
+    config = await configuration(body, call.charset, call.limits)
+    digest = None if key is None else request_digest("POST", call.path, call.query_text, body)
+    asked = submission(call.query, config, wait, Asker(call.principal, key, digest), call.limits)
+    return job_answers.submitted(await call.service.submit(asked), sync=asked.sync)
+
+
+async def delete_job(call: Call) -> Answer:
+    """DELETE /jobs/<id>"""
+    return job_answers.killed(await call.service.kill_job(call.name))

@@ -1,0 +1,131 @@
+"""Method and path to the name of what is asked for (rest_contract section 2). Pure.
+
+Known first part with a method of its list but another shape: no route (404). Another method: 405 with the list in the
+order in which existing servers name it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import unquote
+
+from jobserver.api.rejections import no_route, unknown_method, wrong_method
+from jobserver.errors import BadRequest
+
+
+class Route(StrEnum):
+    """Everything that the API answers."""
+
+    LIST_BINARIES = "list_binaries"
+    GET_BINARY = "get_binary"
+    POST_BINARY = "post_binary"
+    POST_JAR = "post_jar"
+    DELETE_BINARY = "delete_binary"
+    LIST_CONTEXTS = "list_contexts"
+    GET_CONTEXT = "get_context"
+    LIST_OBJECTS = "list_objects"
+    POST_CONTEXT = "post_context"
+    DELETE_CONTEXT = "delete_context"
+    RESET_CONTEXTS = "reset_contexts"
+    LIST_JOBS = "list_jobs"
+    GET_JOB = "get_job"
+    GET_JOB_CONFIG = "get_job_config"
+    POST_JOB = "post_job"
+    DELETE_JOB = "delete_job"
+    HEALTH = "health"
+    CLUSTER = "cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request asks for; `name` is the decoded path element after the first, or empty."""
+
+    route: Route
+    name: str = ""
+
+
+_Shape = tuple[str, ...]
+_ONE: _Shape = ("*",)
+_VERBS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+
+_TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
+    "binaries": (
+        "GET, POST, DELETE",
+        {
+            ("GET", ()): Route.LIST_BINARIES,
+            ("GET", _ONE): Route.GET_BINARY,
+            ("POST", _ONE): Route.POST_BINARY,
+            ("DELETE", _ONE): Route.DELETE_BINARY,
+        },
+    ),
+    "jars": (  # the oldest clients' name of /binaries
+        "GET, POST, DELETE",
+        {
+            ("GET", ()): Route.LIST_BINARIES,
+            ("GET", _ONE): Route.GET_BINARY,
+            ("POST", _ONE): Route.POST_JAR,
+            ("DELETE", _ONE): Route.DELETE_BINARY,
+        },
+    ),
+    "contexts": (
+        "GET, POST, DELETE, PUT",
+        {
+            ("GET", ()): Route.LIST_CONTEXTS,
+            ("GET", _ONE): Route.GET_CONTEXT,
+            ("GET", ("*", "objects")): Route.LIST_OBJECTS,
+            ("POST", _ONE): Route.POST_CONTEXT,
+            ("DELETE", _ONE): Route.DELETE_CONTEXT,
+            ("PUT", ()): Route.RESET_CONTEXTS,
+        },
+    ),
+    "jobs": (
+        "GET, POST, DELETE",
+        {
+            ("GET", ()): Route.LIST_JOBS,
+            ("GET", _ONE): Route.GET_JOB,
+            ("GET", ("*", "config")): Route.GET_JOB_CONFIG,
+            ("POST", ()): Route.POST_JOB,
+            ("DELETE", _ONE): Route.DELETE_JOB,
+        },
+    ),
+    "healthz": ("GET", {("GET", ()): Route.HEALTH}),
+    "cluster": ("GET", {("GET", ()): Route.CLUSTER}),
+}
+
+
+def effective_method(method: str, override: str | None) -> str:
+    """The method to route by: `_method` replaces it, and HEAD is answered like GET. Raises Rejected (501)."""
+    if override is not None:
+        method = override.upper()
+        if method not in _VERBS:
+            raise unknown_method()
+    return "GET" if method == "HEAD" else method
+
+
+def target(method: str, raw_path: str) -> Target:
+    """What `method` on a path (as sent, still percent-encoded) asks for. Raises Rejected and BadRequest."""
+    first, *rest = raw_path.removeprefix("/").split("/")
+    if rest and rest[-1] == "":
+        rest.pop()  # one trailing slash is accepted everywhere
+    entry = _TABLE.get(first)
+    if entry is None:
+        raise no_route()
+    methods, shapes = entry
+    if method not in methods.split(", "):
+        raise wrong_method(methods)
+    route = shapes.get((method, _shape(rest)))
+    if route is None or "" in rest:
+        raise no_route()
+    return Target(route, _decoded(rest[0]) if rest else "")
+
+
+def _shape(rest: list[str]) -> _Shape:
+    return ("*", *rest[1:]) if rest else ()
+
+
+def _decoded(element: str) -> str:
+    try:
+        return unquote(element, errors="strict") if "%" in element else element
+    except UnicodeDecodeError as error:
+        raise BadRequest("the path is not percent-encoded UTF-8") from error
