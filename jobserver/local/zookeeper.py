@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobserver.errors import LocalPartFailed
 from jobserver.local.java import spark_jars
-from jobserver.local.ports import LOOPBACK, free_ports
+from jobserver.local.ports import LOOPBACK, busy_ports, free_ports
 from jobserver.local.processes import Child, end_children, start, wait_until
 
 TICK_MS = 500
@@ -48,6 +48,9 @@ class ZooKeeperNode:
 
     def launch(self, java: Path) -> None:
         """Starts the process; it serves later (`wait_serving`). Raises LocalPartFailed."""
+        if busy_ports([self.port]):
+            # Asked before the start: later, the one that has the port would answer in the name of this node.
+            raise LocalPartFailed(f"ZooKeeper cannot serve on {self.address}: the port is in use.")
         data = self.directory / "data"
         data.mkdir(parents=True, exist_ok=True)
         (data / "myid").write_text(f"{self.number}\n")
@@ -61,7 +64,6 @@ class ZooKeeperNode:
         child = self.child
         assert child is not None
         wait_until(lambda: mode(self.port) is not None or not child.running, timeout)
-        # The port may be answered by somebody else's ZooKeeper while ours has already failed to open it.
         if not child.running or mode(self.port) is None:
             raise LocalPartFailed(
                 f"ZooKeeper did not serve on {self.address} within {timeout:g} s: {child.last_words()}"
