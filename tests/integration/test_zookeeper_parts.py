@@ -65,6 +65,8 @@ def test_an_ensemble_has_one_leader_and_goes_on_without_it(zookeeper_ensemble, c
 
 def test_a_node_whose_port_is_taken_says_so_in_one_error(own_zookeeper, java, tmp_path):
     second = zk.single(tmp_path / "second", own_zookeeper.port)
-    with pytest.raises(LocalPartFailed, match=rf"cannot serve on {own_zookeeper.address}: the port is in use"):
+    with pytest.raises(
+        LocalPartFailed, match=rf"cannot serve on {own_zookeeper.address}: the port is in use"
+    ):
         zk.start_all([second], java)
     assert second.child is None
