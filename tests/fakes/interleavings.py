@@ -109,8 +109,10 @@ class Exploration:
             yield tuple(event for events, _ in runs for event in events)
             following = list(self._following(state, [call for _, call in runs]))
             self.endings += not following
-            todo += (new := set(following) - seen)
-            seen |= new
+            for after in following:
+                if after not in seen:
+                    seen.add(after)
+                    todo.append(after)
 
     def _run(self, index: int, history: tuple[Answer, ...]) -> tuple[tuple[Event, ...], Call | None]:
         """What an actor told on its history, and the call it makes next; None when it has ended."""
