@@ -74,8 +74,10 @@ class IllegalMove(ValueError):
     """A move that is in no table was asked for: a fault of the asking code, never of a client."""
 
 
-def job_sources(to: JobState, among: Collection[JobState]) -> frozenset[JobState]:
-    """Those of `among` from which a job may move to `to`. Raises IllegalMove when there is none."""
+def job_end_sources(to: JobState, among: Collection[JobState]) -> frozenset[JobState]:
+    """Those of `among` from which a job may end in `to`. Raises IllegalMove when there is none or it is no end."""
+    if not to.final:
+        raise IllegalMove(f"a job does not end in {to}")
     return _sources(JOB_MOVES, "job", to, among)
 
 

@@ -28,7 +28,7 @@ from jobserver.lifecycle import (
     FINAL_CONTEXT_STATES,
     UNFINISHED_JOB_STATES,
     WAITING_JOB_STATES,
-    job_sources,
+    job_end_sources,
 )
 from jobserver.model import AttemptOutcome, ErrorInfo, Fence, JobRecord, JobState
 from jobserver.store.guards import among, context_in, fence_values, fenced
@@ -216,7 +216,7 @@ def _starting_order(job: JobRecord) -> tuple[int, datetime, str]:
 
 @cache
 def _finish_statement(state: JobState) -> Update:
-    sources = job_sources(state, ENDABLE_JOB_STATES)
+    sources = job_end_sources(state, ENDABLE_JOB_STATES)
     return (
         update(jobs)
         .where(*_OWN_JOB, among(jobs.c.state, sources), jobs.c.attempt == bindparam("this_attempt"))
@@ -226,7 +226,7 @@ def _finish_statement(state: JobState) -> Update:
 
 @cache
 def _end_waiting_statement(state: JobState) -> Update:
-    sources = job_sources(state, WAITING_JOB_STATES)
+    sources = job_end_sources(state, WAITING_JOB_STATES)
     return update(jobs).where(*_OWN_JOB, among(jobs.c.state, sources)).values(**_ended(state))
 
 

@@ -20,7 +20,7 @@ from jobserver.lifecycle import (
     WAITING_JOB_STATES,
     IllegalMove,
     context_sources,
-    job_sources,
+    job_end_sources,
 )
 from jobserver.model import (
     AttemptOutcome,
@@ -309,7 +309,7 @@ class FakeMetadata:
         )
 
     async def finish_job(self, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
-        sources = job_sources(state, ENDABLE_JOB_STATES)
+        sources = job_end_sources(state, ENDABLE_JOB_STATES)
 
         def finished(job: JobRecord) -> JobRecord:
             result = outcome.result if state is JobState.FINISHED else None
@@ -343,7 +343,7 @@ class FakeMetadata:
     async def end_waiting_job(
         self, fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
     ) -> bool:
-        sources = job_sources(state, WAITING_JOB_STATES)
+        sources = job_end_sources(state, WAITING_JOB_STATES)
 
         def ended(job: JobRecord) -> JobRecord:
             return replace(job, state=state, error=error, ended_at=at)
