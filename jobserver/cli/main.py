@@ -6,9 +6,8 @@ Errors of the product end a command with their sentence on stderr and exit code 
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,20 +25,13 @@ app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 
 
-class Standby(StrEnum):
-    """The values of --standby."""
-
-    COLD = "cold"
-    WARM = "warm"
-    HOT = "hot"
-
-
 ServersOption = Annotated[int, typer.Option(min=1, max=9, help="How many servers.")]
 PortOption = Annotated[
     int, typer.Option(min=1, max=65000, help="Port of the first server; the others follow.")
 ]
 StandbyOption = Annotated[
-    Standby | None, typer.Option(help="What standbys keep ready; overrides the settings.")
+    Literal["cold", "warm", "hot"] | None,
+    typer.Option(help="What standbys keep ready; overrides the settings."),
 ]
 UrlOption = Annotated[str, typer.Option(help="Any server of the cluster.")]
 ConfigOption = Annotated[Path, typer.Option(help="Settings file.", dir_okay=False)]
