@@ -154,13 +154,20 @@ class Takeover:
     # Steps
 
     async def grant(self) -> Event:
-        """Raises the fence by one. A lost reply is settled by reading the token back."""
+        """Raises the fence by one. A lost reply is settled by reading the token back.
+
+        An owner that replaces its driver raises its own epoch only: one that was superseded (and lost its driver by being
+        adopted away) is refused here, and cannot take the context back from its successor.
+        """
+        held = self._previous._fence if self._previous is not None else None
         if self._previous is not None:
             await self._previous.drop()
             self._previous = None
         row = await self._answered(lambda: self._parts.store.fence(self._context_id))
         if row is None:
             return ContextEnded()
+        if held is not None and row.token != held.token:
+            return GrantRefused()
         fence = Fence(self._context_id, row.epoch + 1, secrets.token_hex(16))
         if not await self._answered(lambda: self._try_grant(row, fence)):
             return GrantRefused()

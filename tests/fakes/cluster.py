@@ -1,0 +1,209 @@
+"""Several servers in this process: real keepers, desks and links; coordination, metadata and drivers are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from checkpoint.local import LocalFiles
+from ha.coordination import ServerInfo
+from jobserver.binaries import Binaries
+from jobserver.contexts.desk import ContextDesk
+from jobserver.contexts.jobs import JobsSettings
+from jobserver.contexts.keeper import KeeperParts, KeeperTimes
+from jobserver.contexts.launch_spec import LaunchSpec
+from jobserver.contexts.pool import DriverPool
+from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.takeover import TakeoverParts
+from jobserver.contexts.waiters import JobNews, Until
+from jobserver.errors import OwnerUnavailable
+from jobserver.model import BinaryType
+from jobserver.service import Submission
+from jobserver.submission import JobDesk, Owners
+from tests.fakes.coordination import FakeCoordination, FakeEnsemble
+from tests.fakes.driver import FakeDriver, FakeLauncher
+from tests.fakes.metadata import FakeMetadata, FakeStore
+
+SPEC = LaunchSpec((), "1g", "")
+
+
+class FakePeers:
+    """Calls to other servers of the same process; a dead or cut-off one does not answer."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+
+    def _server(self, url: str) -> FakeServer:
+        server = self._cluster.by_url.get(url)
+        if server is None or not server.alive:
+            raise OwnerUnavailable(f"{url} does not answer")
+        return server
+
+    async def _guard(self, url: str, call: Any) -> Any:
+        """An answer does not come when its server dies meanwhile."""
+        server = self._server(url)
+        answer = asyncio.ensure_future(call(server.registry))
+        died = asyncio.ensure_future(server.died.wait())
+        try:
+            await asyncio.wait({answer, died}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise OwnerUnavailable(f"{url} went away")
+            return answer.result()
+        finally:
+            answer.cancel()
+            died.cancel()
+
+    async def incarnation(self, url: str, *, timeout: float) -> str:
+        return self._server(url).me.incarnation
+
+    async def claim(self, url: str, context_id: str, *, seconds: float) -> None:
+        await self._guard(url, lambda registry: registry.claim(context_id, seconds))
+
+    async def follow(
+        self, url: str, context_id: str, job_id: str, until: Until, seconds: float
+    ) -> JobNews | None:
+        news: JobNews | None = await self._guard(
+            url, lambda registry: registry.follow(context_id, job_id, until, seconds)
+        )
+        return news
+
+    async def kill(self, url: str, context_id: str, job_id: str) -> bool:
+        return bool(await self._guard(url, lambda registry: registry.kill(context_id, job_id)))
+
+    async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
+        return bool(await self._guard(url, lambda registry: registry.stop(context_id, seconds, force=force)))
+
+    async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
+        return list(await self._guard(url, lambda registry: registry.objects(context_id)))
+
+
+class FakeServer:
+    """One server's real parts on fakes."""
+
+    def __init__(self, cluster: FakeCluster, name: str, life: int) -> None:
+        self.me = ServerInfo(name, f"{name}-life{life}", f"http://{name}", f"host-{name}", 1, 1, "0")
+        self.coordination = FakeCoordination(cluster.ensemble)
+        self.store = FakeMetadata(cluster.store)
+        self.peers = FakePeers(cluster)
+        self.alive = True
+        self.died = asyncio.Event()
+        self.files = LocalFiles(cluster.folder / "test")
+        self.pool = DriverPool(cluster.launcher, SPEC, 0)
+        self.registry = ContextRegistry(self.me, self.coordination, self.store, claim_stagger=0.02)
+        takeover = TakeoverParts(
+            store=self.store,
+            files=self.files,
+            pool=self.pool,
+            launcher=cluster.launcher,
+            spec_of=lambda context: SPEC,
+            jobs_of=lambda context: JobsSettings(cluster.max_jobs),
+            binary_path=lambda ref: ref.digest,
+            checkpoint_root=str(cluster.folder),
+            cluster="test",
+            checkpoint_secret=b"secret",
+            adopt_timeout=0.5,
+            activate_timeout=0.5,
+        )
+        times = KeeperTimes(incumbent_grace=0.1, takeover_timeout=10, driver_timeout=1.0, stop_timeout=1.0)
+        self.registry.use(
+            KeeperParts(
+                me=self.me,
+                coordination=self.coordination,
+                takeover=takeover,
+                peers=self.peers,
+                times=times,
+                url_of=self.registry.url_of,
+                ended=self.registry.ended,
+            )
+        )
+        self.contexts = ContextDesk(
+            name,
+            self.store,
+            self.registry,
+            self.coordination,
+            self.peers,
+            defaults={},
+            predefined={},
+            creation_timeout=5,
+            deletion_timeout=5,
+            standby="cold",
+            check=lambda settings: None,
+        )
+        self.jobs = JobDesk(
+            self.store,
+            Binaries(self.store, self.files),
+            Owners(self.registry, self.peers),
+            queue_limit=100,
+            new_adhoc_context=lambda name, settings: self.contexts.insert(name, settings, adhoc=True),
+            start_context=self.contexts.start_in_background,
+        )
+
+
+class FakeCluster:
+    """Servers s1…sn. `kill` ends a server as SIGKILL would: nothing is released, nothing said."""
+
+    def __init__(self, folder: Path, *, max_jobs: int = 8) -> None:
+        self.folder = folder
+        self.max_jobs = max_jobs
+        self.ensemble = FakeEnsemble()
+        self.store = FakeStore()
+        self.launcher = FakeLauncher()
+        self.by_url: dict[str, FakeServer] = {}
+        self._lives = 0
+
+    async def start(self, name: str) -> FakeServer:
+        self._lives += 1
+        server = FakeServer(self, name, self._lives)
+        self.by_url[server.me.url] = server
+        await server.coordination.start(server.me, server.registry.hear)
+        if not self.store.binaries:
+            await Binaries(server.store, server.files).upload("bin", BinaryType.PYTHON, b"code")
+        return server
+
+    async def kill(self, server: FakeServer, *, notice: bool = True) -> None:
+        """`notice`: its session ends at once; otherwise a test calls `ensemble.expire` when it likes."""
+        server.alive = False
+        server.died.set()
+        server.coordination.cut()
+        self.ensemble.members.remove(server.coordination)
+        server.registry._leaving = True
+        lives = list(server.registry._lives.values())
+        for life in lives:
+            life.cancel()
+        if lives:
+            await asyncio.wait(lives)
+        if notice:
+            self.ensemble.expire(server.me.id)
+
+    async def close(self) -> None:
+        for server in self.by_url.values():
+            if server.alive:
+                await server.registry.leave()
+                await server.coordination.stop()
+        for driver in self.launcher.drivers:
+            driver.kill()
+
+    def owner(self, context_id: str) -> FakeServer:
+        node = self.ensemble.owners[context_id]
+        return next(server for server in self.by_url.values() if server.me.incarnation == node.incarnation)
+
+    def driver(self) -> FakeDriver:
+        """The one living driver."""
+        (driver,) = self.launcher.living()
+        return driver
+
+
+def submission(
+    main_class: str, *, context: str | None = "ctx", sync: bool = True, wait: float = 5.0, **more: Any
+) -> Submission:
+    """A job for the fake driver."""
+    return Submission(main_class, ("bin",), {}, context, sync, wait, **more)
+
+
+async def until(condition: Any, what: str, seconds: float = 5.0) -> None:
+    """Waits for a condition with a deadline; fails with what was waited for."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+    assert condition(), what

@@ -1,0 +1,234 @@
+"""The ownership machine: what follows from each event, as pictures of whole takeovers and as properties."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ha.coordination import OwnerNode
+from ha.ownership import (
+    START_TRIES,
+    TABLE,
+    Adopt,
+    Adopted,
+    AdoptFailed,
+    AskIncumbent,
+    BaseReady,
+    CloseGate,
+    ContextEnded,
+    CoordinationSilent,
+    DriverLost,
+    DriverReady,
+    Elect,
+    ElectionLost,
+    ElectionWon,
+    EndContext,
+    Grant,
+    Granted,
+    GrantRefused,
+    IncumbentAnswered,
+    IncumbentSilent,
+    JobsPlanned,
+    MakeBase,
+    OpenGate,
+    OwnerDead,
+    OwnerSeen,
+    Ownership,
+    OwnerVanished,
+    Phase,
+    PlanJobs,
+    Release,
+    StartDriver,
+    StartFailed,
+    StepDown,
+    Superseded,
+    Wait,
+    WaitOver,
+    Wanted,
+    WorkFailed,
+    step,
+)
+
+DEAD = OwnerNode("c", "s1", "i1", 3)
+EVENTS = [
+    OwnerVanished(True, 0.0),
+    OwnerVanished(False, 0.3),
+    OwnerSeen("s2"),
+    OwnerDead(DEAD, 0.3),
+    Wanted(),
+    WaitOver(),
+    IncumbentAnswered(),
+    IncumbentSilent(),
+    ElectionWon(),
+    ElectionLost(),
+    CoordinationSilent(),
+    Granted(7, True),
+    Granted(7, False),
+    GrantRefused(),
+    Adopted(),
+    AdoptFailed(False, "why"),
+    AdoptFailed(True, "why"),
+    BaseReady(),
+    DriverReady(),
+    StartFailed(False, False, "why"),
+    StartFailed(True, False, "why"),
+    StartFailed(False, True, "why"),
+    JobsPlanned(),
+    WorkFailed("why"),
+    DriverLost("why"),
+    Superseded("why"),
+    ContextEnded(),
+]
+
+
+def told(events, state=None):
+    """The state after the events, and every action on the way by its type."""
+    state = state or Ownership()
+    actions = []
+    for event in events:
+        decision = step(state, event)
+        state = decision.state
+        actions += decision.actions
+    return state, actions
+
+
+def test_a_dead_servers_driver_is_adopted_in_the_order_elect_grant_adopt_plan_open():
+    state, actions = told(
+        [OwnerVanished(True, 0.0), WaitOver(), ElectionWon(), Granted(2, True), Adopted(), JobsPlanned()]
+    )
+    assert actions == [Wait(0.0), Elect(None), Grant(), Adopt(), PlanJobs(), OpenGate()]
+    assert state == Ownership(Phase.OWNING, epoch=2)
+
+
+def test_a_dead_driver_is_replaced_under_the_next_epoch_without_asking_zookeeper():
+    state, actions = told(
+        [DriverLost("EOF"), Granted(3, True), BaseReady(), DriverReady(), JobsPlanned()],
+        Ownership(Phase.OWNING, epoch=2),
+    )
+    assert actions == [CloseGate(), Grant(), MakeBase(), StartDriver(), PlanJobs(), OpenGate()]
+    assert state == Ownership(Phase.OWNING, epoch=3)
+
+
+def test_hello_that_fails_leaves_the_epoch_free_for_the_base():
+    _, actions = told([AdoptFailed(spent=False, why="refused")], Ownership(Phase.ADOPTING, epoch=2))
+    assert actions == [MakeBase()]
+
+
+def test_adopt_that_was_sent_and_not_confirmed_spends_the_epoch():
+    state, actions = told(
+        [AdoptFailed(spent=True, why="EOF")], Ownership(Phase.ADOPTING, epoch=2, adopt_tries=1)
+    )
+    assert actions == [Grant()]
+    state, actions = told([Granted(3, True)], state)
+    assert actions == [Adopt()], "the driver is asked once more, under the next epoch"
+    state, actions = told([AdoptFailed(spent=True, why="EOF"), Granted(4, True)], state)
+    assert actions == [Grant(), MakeBase()], "then it is replaced"
+
+
+def test_activate_that_was_not_confirmed_spends_the_epoch():
+    _, actions = told([StartFailed(True, False, "EOF")], Ownership(Phase.STARTING, epoch=2))
+    assert actions == [Grant()]
+
+
+def test_drivers_that_keep_failing_make_the_server_give_the_context_back():
+    state = Ownership(Phase.STARTING, epoch=2)
+    for _ in range(START_TRIES - 1):
+        state, _ = told([StartFailed(False, False, "no memory")], state)
+        assert state.phase is Phase.STARTING
+    state, actions = told([StartFailed(False, False, "no memory")], state)
+    assert (state.phase, actions[:2]) == (Phase.WAITING, [StepDown(), Release()])
+
+
+def test_settings_no_driver_can_start_with_end_the_context():
+    state, actions = told([StartFailed(False, True, "bad")], Ownership(Phase.STARTING, epoch=1))
+    assert actions == [EndContext("bad"), StepDown(), Release()]
+    assert state.phase is Phase.WATCHING
+
+
+def test_a_vanishing_that_was_not_witnessed_asks_the_recorded_owner_first():
+    state, actions = told([OwnerVanished(False, 0.0)])
+    assert actions == [AskIncumbent()]
+    assert told([IncumbentAnswered()], state) == (Ownership(), [])
+    assert told([IncumbentSilent()], state)[1] == [Elect(None)]
+
+
+def test_proof_of_death_names_the_node_that_the_election_replaces():
+    _, actions = told([OwnerDead(DEAD, 0.3), WaitOver()])
+    assert actions == [Wait(0.3), Elect(DEAD)]
+
+
+def test_a_better_ranked_standby_that_is_quicker_ends_the_wait():
+    state, actions = told([OwnerVanished(True, 0.3), OwnerSeen("s2"), WaitOver()])
+    assert (state, actions) == (Ownership(), [Wait(0.3)])
+
+
+def test_a_lost_session_makes_the_owner_elect_itself_again_and_restore_nothing():
+    state, actions = told([OwnerVanished(True, 0.0), ElectionWon()], Ownership(Phase.OWNING, epoch=5))
+    assert actions == [Elect(None)]
+    assert state == Ownership(Phase.OWNING, epoch=5)
+
+
+def test_an_owner_goes_on_while_zookeeper_is_silent():
+    state, actions = told(
+        [OwnerVanished(True, 0.0), CoordinationSilent(), WaitOver()], Ownership(Phase.OWNING, epoch=5)
+    )
+    assert state == Ownership(Phase.RECLAIMING, epoch=5)
+    assert not any(isinstance(action, StepDown | CloseGate) for action in actions)
+
+
+@pytest.mark.parametrize("phase", [Phase.OWNING, Phase.RECLAIMING, Phase.PLANNING, Phase.STARTING])
+def test_whoever_meets_a_higher_epoch_steps_down(phase):
+    state, actions = told([Superseded("epoch 9")], Ownership(phase, epoch=5))
+    assert state.phase is Phase.WATCHING
+    assert actions[0] == StepDown()
+
+
+def test_a_refused_grant_gives_the_node_back():
+    _, actions = told([GrantRefused()], Ownership(Phase.GRANTING))
+    assert actions == [StepDown(), Release()]
+
+
+def test_an_election_won_late_is_not_forgotten():
+    for phase in (Phase.WATCHING, Phase.WAITING, Phase.ASKING):
+        assert told([ElectionWon()], Ownership(phase))[1] == [Grant()]
+
+
+def test_events_that_are_not_in_the_table_change_nothing():
+    for phase in Phase:
+        for event in EVENTS:
+            if (phase, type(event)) not in TABLE:
+                state = Ownership(phase, epoch=3)
+                decision = step(state, event)
+                assert decision.state is state
+                assert decision.actions == ()
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=40))
+def test_no_order_of_events_opens_the_gate_without_a_grant_and_a_confirmed_driver(events):
+    state = Ownership()
+    granted = confirmed = False
+    for event in events:
+        decision = step(state, event)
+        actions = decision.actions
+        if any(isinstance(action, Grant | StepDown | CloseGate) for action in actions):
+            granted = confirmed = False
+        if state.phase is Phase.GRANTING and isinstance(event, Granted):
+            granted = True
+        if state.phase in (Phase.ADOPTING, Phase.STARTING) and isinstance(event, Adopted | DriverReady):
+            confirmed = decision.state.phase is Phase.PLANNING
+        if any(isinstance(action, OpenGate) for action in actions):
+            assert granted
+            assert confirmed
+        state = decision.state
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=40))
+def test_every_decision_says_why_and_asks_for_at_most_one_lasting_work(events):
+    lasting = (Wait, AskIncumbent, Elect, Grant, Adopt, MakeBase, StartDriver, PlanJobs)
+    state = Ownership()
+    for event in events:
+        decision = step(state, event)
+        assert decision.because
+        assert sum(isinstance(action, lasting) for action in decision.actions) <= 1
+        state = decision.state
