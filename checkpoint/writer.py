@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from checkpoint import layout, sweep
-from checkpoint.base import Base
+from checkpoint.base import Base, read_manifest
 from checkpoint.contents import Changes, Contents, changed, delta_manifest, full_manifest
 from checkpoint.epoch import begin_marker_only, list_manifests
-from checkpoint.errors import AlreadyExists, CheckpointError, StaleAttempt, StoreUnavailable, Superseded
+from checkpoint.errors import (
+    AlreadyExists,
+    CheckpointError,
+    Damaged,
+    StaleAttempt,
+    StoreUnavailable,
+    Superseded,
+)
 from checkpoint.fence import Marker, foreign_epoch
 from checkpoint.files import FileStore
 from checkpoint.manifest import BaseRef, Manifest, NamedObject, digest_of, encode
@@ -252,7 +259,7 @@ class CheckpointWriter:
         try:
             seal(self._files, layout.manifest_path(self._context_id, manifest.name), data)
         except AlreadyExists as error:
-            raise Superseded(mine.epoch) from error  # somebody else writes under our epoch
+            raise self._why_taken(mine, manifest.name) from error
         self._pass_fence(mine)
         return BaseRef(manifest.name, digest_of(data)), manifest.full
 
@@ -281,6 +288,15 @@ class CheckpointWriter:
             return full_manifest(self._context_id, mine.epoch, self._seq, self._tail, after)
         before = self.contents()
         return delta_manifest(self._context_id, mine.epoch, self._seq, self._tail, before, after)
+
+    def _why_taken(self, mine: Marker, name: str) -> CheckpointError:
+        """Why other bytes than ours have our name: a torn write of our own, or somebody who writes under our epoch."""
+        try:
+            read_manifest(self._files, self._context_id, name, self._secret)
+        except Damaged as damage:
+            return StoreUnavailable(f"a seal was torn: {damage}")
+        self._hold(mine.epoch, mine)
+        return Superseded(mine.epoch)
 
     def _pass_fence(self, mine: Marker) -> None:
         higher = standing(self._files, self._context_id, mine)

@@ -1,0 +1,310 @@
+"""What a sweep removes, and what it never does: it keeps what any epoch may still start from."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpoint import layout
+from checkpoint.contents import Contents
+from checkpoint.epoch import begin_epoch, begin_marker_only, load
+from checkpoint.errors import StoreUnavailable, Superseded
+from checkpoint.fence import Marker
+from checkpoint.manifest import Kind, Manifest, NamedObject, Progress, encode
+from checkpoint.retention import keep_manifests, named_paths, removable_markers
+from checkpoint.sealing import TRIES
+from checkpoint.writer import Changes, CheckpointWriter
+from tests.fakes.files import Fault, FaultyFiles
+
+SECRET = b"secret"
+CONTEXT = "c"
+
+
+def begin(files: FaultyFiles, epoch: int = 1) -> CheckpointWriter:
+    base = begin_epoch(files, CONTEXT, epoch, f"t{epoch}", SECRET)
+    return CheckpointWriter(files, CONTEXT, epoch, f"t{epoch}", base, SECRET)
+
+
+def write_data(files: FaultyFiles, name: str, version: str) -> str:
+    """What Spark would write for that version of an object; answers its path in the store."""
+    path = layout.in_context(CONTEXT, layout.object_path(name, version))
+    files.write_new(f"{path}/part-0", b"data")
+    return path
+
+
+def put(files: FaultyFiles, writer: CheckpointWriter, name: str) -> str:
+    """Write and commit a new version; answers its path in the store."""
+    version = writer.next_version()
+    path = write_data(files, name, version)
+    relative = layout.object_path(name, version)
+    writer.commit(
+        Changes(put=[NamedObject(name, Kind.DATAFRAME, version, "materialize", "sync", path=relative)])
+    )
+    return path
+
+
+def seal_many(writer: CheckpointWriter, count: int = 40) -> None:
+    """Enough seals that older full manifests age out."""
+    for _ in range(count):
+        writer.commit(Changes())
+
+
+def there(files: FaultyFiles, path: str) -> bool:
+    return bool(files.names(path))
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    return FaultyFiles()
+
+
+def test_old_versions_go_and_current_ones_stay(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old, new = put(files, writer, "a"), put(files, writer, "a")
+    seal_many(writer)
+    removed = writer.sweep(set())
+    assert old in removed
+    assert not there(files, old)
+    assert there(files, new)
+
+
+def test_a_version_that_a_kept_manifest_names_stays_until_it_has_aged_out(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    put(files, writer, "a")
+    seal_many(writer, 16)  # full manifests at 0 and 16: the one at 0 and its deltas are kept
+    writer.sweep(set())
+    assert there(files, old)
+
+
+def test_two_full_manifests_and_all_after_the_older_stay(files: FaultyFiles) -> None:
+    writer = begin(files)
+    seal_many(writer, 40)  # full at 0, 16, 32
+    writer.sweep(set())
+    names = files.names(layout.manifest_folder(CONTEXT))
+    assert names == [layout.manifest_name(1, seq) + ".json" for seq in range(16, 41)]
+    put(files, writer, "a")
+    files.damage(f"c/manifest/{layout.manifest_name(1, 32)}.json", b"damaged")
+    assert begin_epoch(files, CONTEXT, 2, "t", SECRET).pinned == layout.manifest_name(1, 31)
+
+
+def test_nothing_goes_before_there_are_two_full_manifests(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    put(files, writer, "a")
+    assert writer.sweep(set()) == ()
+    assert there(files, old)
+
+
+def test_what_a_living_dataframe_reads_stays_by_version_or_by_path(files: FaultyFiles) -> None:
+    writer = begin(files)
+    by_version, by_path = put(files, writer, "a"), put(files, writer, "b")
+    put(files, writer, "a")
+    put(files, writer, "b")
+    seal_many(writer)
+    in_use = {by_version.split("/")[-1], by_path.removeprefix("c/")}
+    writer.sweep(in_use)
+    assert there(files, by_version)
+    assert there(files, by_path)
+    writer.sweep(set())
+    assert not there(files, by_version)
+    assert not there(files, by_path)
+
+
+def test_data_that_is_being_written_stays_until_it_is_released(files: FaultyFiles) -> None:
+    writer = begin(files)
+    version = writer.next_version()
+    path = write_data(files, "a", version)
+    seal_many(writer)
+    writer.sweep(set())
+    assert there(files, path)
+    writer.release(version)
+    writer.sweep(set())
+    assert not there(files, path)
+
+
+def test_data_that_was_begun_while_a_sweep_runs_stays_also_when_it_is_released_at_once(
+    files: FaultyFiles,
+) -> None:
+    writer = begin(files)
+    put(files, writer, "a")
+    seal_many(writer)
+    held = files.hold("names", "c/objects")
+    with ThreadPoolExecutor(1) as pool:
+        sweeping = pool.submit(writer.sweep, set[str]())
+        assert held.reached.wait(10)
+        path = put(files, writer, "a")
+        put(files, writer, "a")
+        held.release()
+        sweeping.result(10)
+    assert there(files, path)
+
+
+def test_what_superseded_epochs_left_behind_goes(files: FaultyFiles) -> None:
+    first = begin(files)
+    orphan = write_data(files, "a", first.next_version())
+    writer = begin(files, 2)
+    seal_many(writer)
+    writer.sweep(set())
+    assert not there(files, orphan)
+    assert files.names(layout.marker_folder(CONTEXT)) == ["000000000002-t2"]
+
+
+def test_progress_that_is_saved_or_being_written_stays_and_the_rest_goes(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old, current, unfinished = (writer.next_progress_path("j", 1) for _ in range(3))
+    for path in (old, current, unfinished):
+        files.write_new(f"c/{path}/value", b"x")
+    for path in (old, current):
+        writer.commit(Changes(progress={"j": Progress(1, path=path)}))
+    seal_many(writer)
+    writer.sweep(set())
+    assert [there(files, f"c/{path}") for path in (old, current, unfinished)] == [False, True, True]
+
+
+def test_a_superseded_writer_sweeps_nothing(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    put(files, writer, "a")
+    seal_many(writer)
+    begin_marker_only(files, CONTEXT, 2, "t2")
+    with pytest.raises(Superseded):
+        writer.sweep(set())
+    assert there(files, old)
+
+
+def test_a_sweep_that_froze_harms_no_epoch_that_began_meanwhile(files: FaultyFiles) -> None:
+    writer = begin(files)
+    put(files, writer, "a")
+    kept = put(files, writer, "a")
+    seal_many(writer)
+    held = files.hold("remove")
+    with ThreadPoolExecutor(1) as pool:
+        sweeping = pool.submit(writer.sweep, set[str]())
+        assert held.reached.wait(10)
+        successor = begin(files, 2)
+        new = put(files, successor, "b")
+        held.release()
+        sweeping.result(10)
+    assert there(files, kept)
+    assert there(files, new)
+    base = begin_epoch(files, CONTEXT, 3, "t3", SECRET)
+    assert (sorted(base.objects), base.damaged) == (["a", "b"], ())
+
+
+def test_nothing_goes_while_the_outcome_of_a_seal_is_unknown(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    put(files, writer, "a")
+    seal_many(writer)
+    files.inject(Fault.DOWN, times=TRIES)
+    with pytest.raises(StoreUnavailable):
+        writer.commit(Changes())
+    assert writer.sweep(set()) == ()
+    writer.commit(Changes())
+    assert old in writer.sweep(set())
+
+
+def test_data_stays_while_a_kept_manifest_is_damaged(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    put(files, writer, "a")
+    seal_many(writer)
+    files.damage(f"c/manifest/{layout.manifest_name(1, 40)}.json", b"damaged")
+    writer.sweep(set())
+    assert there(files, old)
+
+
+def test_a_sweep_that_meets_trouble_can_be_repeated(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    put(files, writer, "a")
+    seal_many(writer)
+    files.inject(Fault.DOWN, "remove", "/objects/")
+    with pytest.raises(StoreUnavailable):
+        writer.sweep(set())
+    writer.sweep(set())
+    assert not there(files, old)
+
+
+def test_an_adopted_writer_sweeps_what_it_made_before(files: FaultyFiles) -> None:
+    writer = begin(files)
+    old = put(files, writer, "a")
+    open_version = writer.next_version()
+    unfinished = write_data(files, "a", open_version)
+    writer.readopt(3, "t3")
+    current = put(files, writer, "a")
+    seal_many(writer)
+    writer.sweep(set())
+    assert [there(files, path) for path in (old, unfinished, current)] == [False, True, True]
+    assert files.names(layout.marker_folder(CONTEXT)) == ["000000000003-t3"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["put a", "put b", "remove", "sweep", "takeover", "adopt", "lost", "down"]),
+        max_size=60,
+    )
+)
+def test_whatever_happens_every_object_of_the_next_base_has_its_data(steps: list[str]) -> None:
+    files, epoch = FaultyFiles(), 1
+    writer = begin(files)
+    for step in steps * 3:
+        try:
+            if step.startswith("put"):
+                put(files, writer, step[4:])
+            elif step == "remove":
+                writer.commit(Changes(remove=["a"]))
+            elif step == "sweep":
+                writer.sweep(set())
+            elif step == "takeover":
+                epoch += 1
+                writer = begin(files, epoch)
+            elif step == "adopt":
+                epoch += 1
+                writer.readopt(epoch, f"t{epoch}")
+            else:
+                files.inject(
+                    Fault.LOST_REPLY if step == "lost" else Fault.DOWN, match="/manifest/", times=TRIES
+                )
+                put(files, writer, "a")
+        except StoreUnavailable:
+            pass
+        files.heal()
+    held = dict(writer.objects())
+    sealed = max(name for name in files.names(layout.manifest_folder(CONTEXT)))
+    newest = load(files, CONTEXT, sealed.removesuffix(".json"), SECRET)
+    for item in [*newest.objects.values(), *held.values()]:
+        assert item.path is not None
+        assert there(files, layout.in_context(CONTEXT, item.path))
+
+
+def test_keeping_asks_no_manifest_below_the_second_full_one() -> None:
+    names = [layout.manifest_name(1, seq) for seq in range(10)]
+    asked: list[str] = []
+
+    def is_full(name: str) -> bool:
+        asked.append(name)
+        return name in (names[2], names[5], names[8])
+
+    kept = keep_manifests(names, names[7], is_full)
+    assert kept is not None
+    assert (kept.manifests, kept.removable) == (tuple(names[2:]), tuple(names[:2]))
+    assert asked == names[7:1:-1]
+
+
+def test_named_paths_are_those_of_objects_and_progress_in_manifests_and_now() -> None:
+    item = NamedObject("a", Kind.RDD, "v", "materialize", "sync", path="objects/a/v")
+    manifest = Manifest("c", 1, 0, None, True, {"a": item}, progress={"j": Progress(1, path="progress/j/1")})
+    now = Contents(progress={"k": Progress(1, path="progress/k/1"), "l": Progress(1)})
+    assert named_paths([manifest], now) == {"objects/a/v", "progress/j/1", "progress/k/1"}
+    assert encode(manifest, SECRET)
+
+
+def test_only_markers_of_older_epochs_may_go() -> None:
+    markers = [Marker(1, "a"), Marker(3, "me"), Marker(3, "other"), Marker(4, "b")]
+    assert removable_markers(markers, Marker(3, "me")) == (Marker(1, "a"),)
