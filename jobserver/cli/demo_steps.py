@@ -52,13 +52,19 @@ class Cluster:
         """The demo's context in GET /cluster, once it runs under an owner that lives."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            contexts = cluster_picture(self.client())["contexts"]
-            found: dict[str, Any] = next((c for c in contexts if c["name"] == CONTEXT), {})
+            found = self._seen_context()
             if found.get("state") == "RUNNING" and found["driver"] and found["owner"] not in self.dead:
                 return found
             if time.monotonic() > deadline:
                 raise StepFailed(f"the context runs nowhere: {found}")
             time.sleep(0.02)
+
+    def _seen_context(self) -> dict[str, Any]:
+        try:
+            contexts = cluster_picture(self.client())["contexts"]
+        except Unavailable as error:
+            return {"unavailable": error.message}
+        return next((each for each in contexts if each["name"] == CONTEXT), {})
 
     def run(self, binary: str, main: str, config: object) -> Any:
         """The result of a sync job. Repeats with the same key while the service asks for it (503)."""
