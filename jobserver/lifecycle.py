@@ -67,6 +67,8 @@ LISTED_CONTEXT_STATES: Final = frozenset(
 )
 """What GET /contexts shows (rest_contract 4.1)."""
 
+LIVING_CONTEXT_STATES: Final = frozenset(state for state in ContextState if not state.final)
+
 FINAL_CONTEXT_STATES: Final = frozenset(state for state in ContextState if state.final)
 
 

@@ -19,7 +19,7 @@ _LATEST = (
 )
 
 # Few rows by nature: queues are bounded. Their specs are looked through here, so accepting a job needs no second table.
-_UNFINISHED_SPECS = select(jobs.c.id, jobs.c.spec, jobs.c.priority).where(
+UNFINISHED_SPECS = select(jobs.c.id, jobs.c.spec, jobs.c.priority).where(
     among(jobs.c.state, UNFINISHED_JOB_STATES)
 )
 
@@ -73,4 +73,4 @@ def digest_in_use(digest: str) -> Work[bool]:
 
 
 def _unfinished_specs(connection: Connection) -> list[tuple[str, JobSpec]]:
-    return [(row.id, spec_of(row.spec, row.priority)) for row in connection.execute(_UNFINISHED_SPECS)]
+    return [(row.id, spec_of(row.spec, row.priority)) for row in connection.execute(UNFINISHED_SPECS)]

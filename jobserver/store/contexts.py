@@ -10,14 +10,19 @@ from typing import Any
 from sqlalchemy import Connection, Select, Update, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from jobserver.lifecycle import ACCEPTING_CONTEXT_STATES, LISTED_CONTEXT_STATES, context_sources
+from jobserver.lifecycle import (
+    ACCEPTING_CONTEXT_STATES,
+    LISTED_CONTEXT_STATES,
+    LIVING_CONTEXT_STATES,
+    context_sources,
+)
 from jobserver.model import ContextRecord, ContextState, DriverRecord, ErrorInfo, Failover, Fence
 from jobserver.store.guards import among, fence_values, fenced
 from jobserver.store.rows import context_of, context_values, driver_text, error_text, failover_text, micros
 from jobserver.store.tables import contexts, fences
 from jobserver.store.transaction import Work
 
-LIVING = select(contexts).where(contexts.c.active_name.is_not(None))
+LIVING = select(contexts).where(among(contexts.c.state, LIVING_CONTEXT_STATES))
 
 _STOP = (
     update(contexts)
@@ -26,8 +31,8 @@ _STOP = (
 )
 
 _OWN = (contexts.c.id == bindparam("context"), fenced(contexts.c.id))
-_DRIVER = update(contexts).where(*_OWN).values(driver=bindparam("text"))
-_FAILOVER = update(contexts).where(*_OWN).values(last_failover=bindparam("text"))
+DRIVER = update(contexts).where(*_OWN).values(driver=bindparam("text"))
+FAILOVER = update(contexts).where(*_OWN).values(last_failover=bindparam("text"))
 
 
 def create(record: ContextRecord) -> Work[bool]:
@@ -80,7 +85,7 @@ def move(
     error: ErrorInfo | None,
 ) -> Work[bool]:
     """The owner's move. In a final state the name becomes free again, in the same statement. Raises IllegalMove."""
-    statement = _move_statement(context_sources(to, allowed_from), to)
+    statement = move_statement(context_sources(to, allowed_from), to)
     values: dict[str, Any] = {"new_error": error_text(error)}
     if to.final:
         values["new_ended_at"] = micros(at)
@@ -88,11 +93,11 @@ def move(
 
 
 def record_driver(fence: Fence, driver: DriverRecord | None) -> Work[bool]:
-    return _change(_DRIVER, fence, {"text": driver_text(driver)})
+    return _change(DRIVER, fence, {"text": driver_text(driver)})
 
 
 def record_failover(fence: Fence, failover: Failover) -> Work[bool]:
-    return _change(_FAILOVER, fence, {"text": failover_text(failover)})
+    return _change(FAILOVER, fence, {"text": failover_text(failover)})
 
 
 def request_stop(context_id: str) -> Work[bool]:
@@ -114,7 +119,7 @@ def _one(query: Select[Any]) -> Work[ContextRecord | None]:
 
 
 @cache
-def _move_statement(sources: frozenset[ContextState], to: ContextState) -> Update:
+def move_statement(sources: frozenset[ContextState], to: ContextState) -> Update:
     values: dict[str, Any] = {"state": to.value, "error": bindparam("new_error")}
     if to.final:
         values |= {"active_name": None, "ended_at": bindparam("new_ended_at")}

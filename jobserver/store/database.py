@@ -25,6 +25,7 @@ class Database:
         self.patience = 2 * timeout
         self.writing = writing
         self._reading = reading
+        self._closed = False
         self._writer = GroupWriter(writing, patience=self.patience)
         self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-read")
 
@@ -44,6 +45,8 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         """What `work` returned. Raises StoreUnavailable."""
+        if self._closed:
+            raise StoreUnavailable("the metadata store is closed")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.patience):
@@ -59,6 +62,7 @@ class Database:
 
     async def close(self) -> None:
         """Lets what runs end within the patience, and closes every connection."""
+        self._closed = True
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown, cancel_futures=True)
         self._reading.dispose()

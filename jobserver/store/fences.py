@@ -11,7 +11,7 @@ from jobserver.store.rows import fence_of
 from jobserver.store.tables import fences
 from jobserver.store.transaction import Work
 
-_GRANT = (
+GRANT = (
     update(fences)
     .where(fences.c.context_id == bindparam("context"), fences.c.epoch == bindparam("expected"))
     .values(
@@ -39,4 +39,4 @@ def grant(expected_epoch: int, granted: FenceRow) -> Work[bool]:
         "new_incarnation": granted.incarnation,
         "new_token": granted.token,
     }
-    return lambda connection: connection.execute(_GRANT, values).rowcount == 1
+    return lambda connection: connection.execute(GRANT, values).rowcount == 1

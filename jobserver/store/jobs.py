@@ -62,11 +62,11 @@ def _insert_values() -> Select[Any]:
     )
 
 
-_INSERT = insert(jobs).from_select(_INSERTED, _insert_values(), include_defaults=False)
+INSERT = insert(jobs).from_select(_INSERTED, _insert_values(), include_defaults=False)
 
 _OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
 
-_START = (
+START = (
     update(jobs)
     .where(*_OWN_JOB, among(jobs.c.state, WAITING_JOB_STATES), jobs.c.attempt == bindparam("attempt_before"))
     .values(
@@ -79,7 +79,7 @@ _START = (
     )
 )
 
-_RESTART = (
+RESTART = (
     update(jobs)
     .where(
         *_OWN_JOB,
@@ -116,7 +116,7 @@ def accept(record: JobRecord, queue_limit: int) -> Work[bool]:
 
     def run(connection: Connection) -> bool:
         try:
-            return connection.execute(_INSERT, values).rowcount == 1
+            return connection.execute(INSERT, values).rowcount == 1
         except IntegrityError:
             return False
 
@@ -153,7 +153,7 @@ def unfinished_of(context_id: str) -> Select[Any]:
 
 def start(fence: Fence, job_id: str, attempt: int, at: datetime) -> Work[bool]:
     values = {"attempt_before": attempt - 1, "new_attempt": attempt, "at": micros(at)}
-    return _change(_START, fence, job_id, values)
+    return _change(START, fence, job_id, values)
 
 
 def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> Work[bool]:
@@ -165,7 +165,7 @@ def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime)
         "new_error": error_text(outcome.error),
         "new_result": storable_json(outcome.result) if state is JobState.FINISHED else None,
     }
-    return _change(_finish_statement(state), fence, outcome.job_id, values)
+    return _change(finish_statement(state), fence, outcome.job_id, values)
 
 
 def restart(
@@ -177,7 +177,7 @@ def restart(
         "at": micros(at),
         "new_error": error_text(error),
     }
-    return _change(_RESTART, fence, job_id, values)
+    return _change(RESTART, fence, job_id, values)
 
 
 def end_waiting(
@@ -185,7 +185,7 @@ def end_waiting(
 ) -> Work[bool]:
     """The end of a job of which no attempt runs. Raises IllegalMove."""
     values = {"at": micros(at), "new_error": error_text(error)}
-    return _change(_end_waiting_statement(state), fence, job_id, values)
+    return _change(end_waiting_statement(state), fence, job_id, values)
 
 
 def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime) -> Work[int]:
@@ -215,7 +215,7 @@ def _starting_order(job: JobRecord) -> tuple[int, datetime, str]:
 
 
 @cache
-def _finish_statement(state: JobState) -> Update:
+def finish_statement(state: JobState) -> Update:
     sources = job_end_sources(state, ENDABLE_JOB_STATES)
     return (
         update(jobs)
@@ -225,7 +225,7 @@ def _finish_statement(state: JobState) -> Update:
 
 
 @cache
-def _end_waiting_statement(state: JobState) -> Update:
+def end_waiting_statement(state: JobState) -> Update:
     sources = job_end_sources(state, WAITING_JOB_STATES)
     return update(jobs).where(*_OWN_JOB, among(jobs.c.state, sources)).values(**_ended(state))
 

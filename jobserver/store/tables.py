@@ -41,6 +41,7 @@ contexts = Table(
     Column("last_failover", document(), nullable=True),
     UniqueConstraint("active_name", name="uq_contexts_active_name"),
     Index("ix_contexts_name", "name", "started_at"),
+    Index("ix_contexts_state", "state"),
 )
 
 fences = Table(

@@ -38,33 +38,43 @@ def unavailable(error: SQLAlchemyError) -> StoreUnavailable:
     return StoreUnavailable(f"the metadata store cannot be used now: {cause}")
 
 
+class _RolledBack(Exception):
+    """A work raised `cause`; nothing of its transaction stays."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
     """One transaction for all. When one of them fails, nothing of it stays, and each is run alone."""
     try:
-        with engine.connect() as connection, connection.begin() as transaction:
-            try:
-                values = [work(connection) for work in works]
-            except Exception as error:  # noqa: BLE001 - a failing write must not fail its neighbours, whatever it raised
-                transaction.rollback()
-                return [Outcome(error=_known(error))] if len(works) == 1 else _run_apart(engine, works)
-            return _commit(transaction.commit, values)
+        with engine.connect() as connection:
+            return _transact(connection, works)
+    except _RolledBack as failed:
+        if len(works) == 1:
+            return [Outcome(error=_known(failed.cause))]
     except SQLAlchemyError as error:
         failure = unavailable(error)
         return [Outcome(error=failure) for _ in works]
-
-
-def _run_apart(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
     return [outcome for work in works for outcome in run_together(engine, [work])]
 
 
-def _commit(commit: Callable[[], None], values: list[Any]) -> list[Outcome]:
+def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcome]:
+    transaction = connection.begin()
     try:
-        commit()
+        values = [work(connection) for work in works]
+    except Exception as error:
+        transaction.rollback()
+        raise _RolledBack(error) from error
+    try:
+        transaction.commit()
     except SQLAlchemyError as error:
+        connection.invalidate()  # it may still be inside the transaction; the next write gets a new one
         unknown = OutcomeUnknown(
             f"the metadata store failed while it committed: {unavailable(error).message}"
         )
-        return [Outcome(error=unknown) for _ in values]
+        return [Outcome(error=unknown) for _ in works]
     return [Outcome(value=value) for value in values]
 
 

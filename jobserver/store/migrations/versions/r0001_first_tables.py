@@ -60,6 +60,7 @@ def _create_contexts() -> None:
         sa.UniqueConstraint("active_name", name="uq_contexts_active_name"),
     )
     op.create_index("ix_contexts_name", "contexts", ["name", "started_at"])
+    op.create_index("ix_contexts_state", "contexts", ["state"])
 
 
 def _create_fences() -> None:

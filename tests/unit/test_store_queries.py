@@ -1,0 +1,99 @@
+"""The statements themselves: each query by its index, each guard in the statement with a lock where one is needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Select, select
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.sql import Executable
+
+from jobserver.model import ContextState, JobState
+from jobserver.store import binaries, contexts, fences, jobs, schema, tables
+from jobserver.store.database import Database
+
+QUERIES: dict[str, tuple[Select, str]] = {
+    "jobs, newest": (jobs.listing(50, None), "ix_jobs_submitted"),
+    "jobs, newest in a state": (jobs.listing(50, JobState.ERROR), "ix_jobs_state"),
+    "unfinished jobs of a context": (jobs.unfinished_of("c1"), "ix_jobs_context"),
+    "a job": (select(tables.jobs).where(tables.jobs.c.id == "j1"), "sqlite_autoindex_jobs"),
+    "a job by its key": (
+        select(tables.jobs).where(tables.jobs.c.principal == "p", tables.jobs.c.idempotency_key == "k"),
+        "sqlite_autoindex_jobs",
+    ),
+    "unfinished jobs' binaries": (binaries.UNFINISHED_SPECS, "ix_jobs_state"),
+    "living contexts": (contexts.LIVING, "ix_contexts_state"),
+    "newest context of a name": (contexts.newest_of("ctx"), "ix_contexts_name"),
+}
+
+GUARDED: dict[str, Executable] = {
+    "start": jobs.START,
+    "restart": jobs.RESTART,
+    "finish": jobs.finish_statement(JobState.FINISHED),
+    "end waiting": jobs.end_waiting_statement(JobState.KILLED),
+    "move context": contexts.move_statement(frozenset({ContextState.STARTED}), ContextState.RUNNING),
+    "end context": contexts.move_statement(frozenset({ContextState.STARTED}), ContextState.ERROR),
+    "driver": contexts.DRIVER,
+    "failover": contexts.FAILOVER,
+}
+
+
+@pytest.fixture(scope="module")
+async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
+    path: Path = tmp_path_factory.mktemp("plans") / "metadata.db"
+    database = Database.open(f"sqlite:///{path}", timeout=5)
+    await database.write(schema.upgrade)
+    yield database
+    await database.close()
+
+
+async def plan_of(database: Database, query: Executable) -> list[str]:
+    text = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+
+    def explain(connection: Connection) -> list[str]:
+        return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+
+    return await database.read(explain)
+
+
+@pytest.mark.parametrize(("query", "index"), QUERIES.values(), ids=QUERIES)
+async def test_a_query_goes_by_its_index_and_sorts_nothing(
+    database: Database, query: Select, index: str
+) -> None:
+    plan = await plan_of(database, query)
+    assert all("INDEX" in step and index in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+@pytest.mark.parametrize(
+    "statement", [*GUARDED.values(), jobs.INSERT, fences.GRANT], ids=[*GUARDED, "insert", "grant"]
+)
+async def test_no_write_of_the_hot_path_walks_through_a_table(
+    database: Database, statement: Executable
+) -> None:
+    compiled = statement.compile(dialect=sqlite.dialect())
+    parameters = tuple(0 for _ in compiled.positiontup)
+
+    def explain(connection: Connection) -> list[str]:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", parameters)
+        return [row.detail for row in rows]
+
+    plan = await database.read(explain)
+    assert plan
+    assert not any(step.startswith("SCAN") and "CONSTANT" not in step for step in plan), plan
+
+
+@pytest.mark.parametrize("statement", GUARDED.values(), ids=GUARDED)
+def test_a_guarded_write_looks_at_epoch_and_token_and_locks_the_fence_where_that_is_needed(
+    statement: Executable,
+) -> None:
+    text = " ".join(str(statement.compile(dialect=mysql.dialect())).split())
+    guard = text[text.index("EXISTS") :]
+    assert "fences.epoch = %s AND fences.token = %s LOCK IN SHARE MODE" in guard
+
+
+def test_an_acceptance_locks_the_contexts_row_where_that_is_needed() -> None:
+    text = str(jobs.INSERT.compile(dialect=mysql.dialect()))
+    assert text.endswith("LOCK IN SHARE MODE")
