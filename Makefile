@@ -17,7 +17,7 @@ demo: setup
 	@$(BIN)/python -m jobserver.cli.main demo
 
 test: setup
-	$(PYTEST) tests/unit tests/contract tests/sim tests/integration
+	$(PYTEST) $(wildcard tests/unit tests/contract tests/sim tests/integration)
 
 check: setup
 	$(BIN)/ruff format --check .
