@@ -136,9 +136,12 @@ async def read_frame(reader: asyncio.StreamReader) -> Message:
     return decode(await reader.readexactly(body_length(header)))
 
 
-def recv_frame(connection: socket.socket) -> Message:
-    """The next message from a blocking socket. Raises EOFError at its end and ProtocolError."""
-    return decode(_recv_exactly(connection, body_length(_recv_exactly(connection, _LENGTH.size))))
+def recv_frame(connection: socket.socket, limit: int = MAX_FRAME) -> Message:
+    """The next message from a blocking socket, of at most `limit` bytes. Raises EOFError at its end and ProtocolError."""
+    length = body_length(_recv_exactly(connection, _LENGTH.size))
+    if length > limit:
+        raise ProtocolError(f"a frame of {length} bytes is announced; the limit is {limit}")
+    return decode(_recv_exactly(connection, length))
 
 
 def _recv_exactly(connection: socket.socket, count: int) -> bytes:

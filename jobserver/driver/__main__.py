@@ -1,0 +1,212 @@
+"""``python -m jobserver.driver --config FILE --ready-fd N``: the life of a driver process, from start to end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobserver.driver import archive, jobthreads, waits
+from jobserver.driver.config import BrokenConfig, DriverConfig
+from jobserver.driver.java import find_java
+from jobserver.driver.jvm import Jvm, JvmFailed
+from jobserver.driver.lifetime import Lifetime
+from jobserver.driver.listener import Listener
+from jobserver.driver.startup import read_config, start_spark_jvm, write_private
+
+log = logging.getLogger("jobserver.driver")
+
+JVM_DIED = 70
+"""Exit code when the JVM ended by itself."""
+JVM_PATIENCE = 5.0
+"""Seconds for the JVM to end by itself."""
+FLUSH_LIMIT = 30.0
+"""Seconds for async objects to be sealed at a planned end."""
+TICK = 0.5
+MARKERS_EVERY = 2.0
+JVM_ASKED_EVERY = 2.0
+
+
+class Ending:
+    """The one way to a clean end: whoever asks first gives the reason; the main thread carries it out."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.reason = ""
+
+    def ask(self, reason: str) -> None:
+        """Begin the end."""
+        self.reason = self.reason or reason
+        self._asked.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was asked for."""
+        return self._asked.wait(seconds)
+
+
+def main() -> None:
+    """Start, tell the server, serve until the end is asked for."""
+    parser = argparse.ArgumentParser(prog="jobserver.driver")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int, default=1)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+    ending = Ending()
+    signal.signal(signal.SIGTERM, lambda *_: ending.ask("SIGTERM"))
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(ignored, signal.SIG_IGN)
+    try:
+        config = read_config(options.config)
+        serve(config, options, ending)
+    except (BrokenConfig, JvmFailed, OSError) as error:
+        tell_server(options.ready_fd, {"error": str(error)})
+        sys.exit(1)
+    except Exception as error:
+        # Spark's own failures have no common class; whatever it is, the server must hear of it
+        log.exception("the driver could not start")
+        tell_server(options.ready_fd, {"error": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+
+
+def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> None:
+    """Everything between a good configuration and the end of the process."""
+    listener = Listener(
+        config.bind_host, config.secret
+    )  # early: a connection may wait for us, not the other way
+    jvm = start_spark_jvm(config)
+    jvm.watch(lambda code: leave(JVM_DIED, f"the JVM ended with {code}"))
+    try:
+        from jobserver.driver.spark import connect, warm_up  # imports Spark while the JVM starts
+
+        spark = connect(jvm, config)
+        if config.warm_up:
+            warm_up(spark)
+        jobthreads.install()
+        waits.install()
+        run(config, options, ending, listener, jvm, spark)
+    finally:
+        jvm.end(0)
+
+
+def run(
+    config: DriverConfig,
+    options: argparse.Namespace,
+    ending: Ending,
+    listener: Listener,
+    jvm: Jvm,
+    spark: Any,
+) -> None:
+    """Serve requests until the end."""
+    from jobserver.driver.commands import Commands
+    from jobserver.driver.driver import Driver
+    from jobserver.driver.sessions import install_patches
+    from jobserver.driver.spark import jvm_answers, shut_down
+
+    sys.setswitchinterval(
+        0.001
+    )  # a job that computes in Python holds up the answers of others no longer than this
+    install_patches(spark)
+    now = time.monotonic()
+    driver = Driver(config, spark, Lifetime(config.orphan_timeout, config.unbound_timeout, now, now))
+    silence = watch_jvm(lambda: jvm_answers(spark))
+    listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
+    facts = process_facts(config, listener.port, jvm, spark)
+    write_private(config.dir / "driver.json", json.dumps(facts))
+    driver.lifetime.heard(time.monotonic())
+    tell_server(options.ready_fd, facts)
+    maker = make_archive_beside(config, options.config)
+    live(driver, listener, ending)
+    log.info("ending: %s", ending.reason)
+    if ending.reason == "switchover":
+        driver.flush(FLUSH_LIMIT)
+    threading.Thread(target=lambda: shut_down(spark.context), name="spark-stop", daemon=True).start()
+    jvm.end(JVM_PATIENCE)
+    if maker is not None:
+        maker.kill()
+    leave(0, ending.reason)
+
+
+def live(driver: Any, listener: Listener, ending: Ending) -> None:
+    """Watch whether anybody still needs this driver, and whether it was superseded, until it is to end."""
+    from jobserver.driver.binding import Role
+
+    looked = time.monotonic()
+    while not ending.wait(TICK):
+        now = time.monotonic()
+        active = driver.binding.role is Role.ACTIVE
+        reason = driver.lifetime.reason_to_end(now, active, listener.connected)
+        if reason is None and active and not driver.has_owner and now - looked > MARKERS_EVERY:
+            looked, reason = now, driver.check_markers()
+        if reason is not None:
+            ending.ask(reason)
+
+
+def watch_jvm(answers: Callable[[], bool]) -> Callable[[], float]:
+    """Ask the JVM every few seconds; answers how many seconds ago it answered last."""
+    last = [time.monotonic()]
+
+    def ask() -> None:
+        while True:
+            if answers():
+                last[0] = time.monotonic()
+            time.sleep(JVM_ASKED_EVERY)
+
+    threading.Thread(target=ask, name="jvm-asked", daemon=True).start()
+    return lambda: max(time.monotonic() - last[0] - JVM_ASKED_EVERY, 0.0)
+
+
+def make_archive_beside(config: DriverConfig, config_file: Path) -> Any:
+    """Start making the class-data archive if it is wanted and missing; later starts then use it."""
+    path = archive.path_for(config, find_java(config))
+    if path is None or path.exists():
+        return None
+    return archive.start_maker(config_file, config.dir)
+
+
+def process_facts(config: DriverConfig, port: int, jvm: Jvm, spark: Any) -> dict[str, Any]:
+    """What the server records, enough to find this process and to tell it from a later one with its pid."""
+    return {
+        "host": config.bind_host,
+        "port": port,
+        "pid": os.getpid(),
+        "pid_started": start_ticks(os.getpid()),
+        "jvm_pid": jvm.process.pid,
+        "application_id": spark.application_id,
+        "ui_url": spark.ui_url,
+    }
+
+
+def start_ticks(pid: int) -> int:
+    """When the kernel started the process, in clock ticks since boot."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def tell_server(descriptor: int, message: dict[str, Any]) -> None:
+    """Write the one line to the ready descriptor and close it."""
+    with (
+        contextlib.suppress(OSError),
+        os.fdopen(descriptor, "w") as ready,
+    ):  # nobody listens: nothing to be done
+        ready.write(json.dumps(message) + "\n")
+
+
+def leave(code: int, reason: str) -> None:
+    """End this process at once, whatever its threads do."""
+    log.info("leaving with %d: %s", code, reason)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

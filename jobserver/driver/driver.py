@@ -1,0 +1,248 @@
+"""The driver as one thing: its binding, its jobs, its named objects, and how each request changes them.
+
+Called from the threads of connections and jobs. `commands` turns messages into these calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from checkpoint.contents import Changes
+from checkpoint.epoch import load
+from checkpoint.errors import CheckpointError
+from checkpoint.files import FileStore
+from checkpoint.writer import CheckpointWriter
+from jobserver.driver import binding
+from jobserver.driver.attempts import Attempts
+from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
+from jobserver.driver.config import DriverConfig
+from jobserver.driver.execution import Runner, config_tree
+from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
+from jobserver.driver.jobthreads import RunningAttempt
+from jobserver.driver.journal import Journal, UnknownStore, newest_base, open_store
+from jobserver.driver.keeper import Keeper
+from jobserver.driver.killing import Killer
+from jobserver.driver.lifetime import Lifetime
+from jobserver.driver.listener import Connection
+from jobserver.driver.loading import JobLoader
+from jobserver.driver.named_objects import Registry
+from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
+from jobserver.driver.shelf import SparkShelf
+from jobserver.driver.spark import Spark, SparkKills
+from jobserver.model import AttemptOutcome, AttemptRef
+from jobserver.protocol import Event, Message, Refused, outcome_message
+from sparkjobserver.api import JobEnvironment
+
+log = logging.getLogger(__name__)
+
+SEALERS = 8
+"""Commits that may wait for one shared seal."""
+
+
+class Driver:
+    """Everything of one driver process but its sockets and its end."""
+
+    def __init__(self, config: DriverConfig, spark: Spark, lifetime: Lifetime, pool_size: int = 4) -> None:
+        self.config = config
+        self.spark = spark
+        self.lifetime = lifetime
+        self.binding = Binding()
+        self.attempts = Attempts()
+        self.killer = Killer(SparkKills(spark), config.kill_grace)
+        self.journal: Journal | None = None
+        self._changing = threading.RLock()
+        self._owner: Connection | None = None
+        self._sealers = Keeper("sealer", SEALERS)
+        self._background = Keeper("background", 2)
+        self._pool = SessionPool(spark, pool_size)
+        self._names = NamesInSql()
+        self._context_config: Any = config_tree({})
+        self._registry: Registry | None = None
+        loader = JobLoader(config.dir / "bundles", lambda path: spark.context.addPyFile(str(path)))
+        self.runner = Runner(loader, self.attempts, self.killer, self, config.driver_id)
+
+    # who commands
+
+    def is_owner(self, connection: Connection) -> bool:
+        """Whether the connection is the owner's."""
+        return connection is self._owner
+
+    @property
+    def has_owner(self) -> bool:
+        """Whether an owner is connected and was heard a moment ago."""
+        owner = self._owner
+        return owner is not None and owner.open and self.lifetime.owner_present(time.monotonic())
+
+    def heard(self, connection: Connection) -> None:
+        """A message came: it counts if it is the owner's, or anyone's before there is an owner."""
+        if self.binding.role is not Role.ACTIVE or connection is self._owner:
+            self.lifetime.heard(time.monotonic())
+
+    def adopt(
+        self,
+        connection: Connection,
+        epoch: int,
+        token: str,
+        nonce: str,
+        last_nonce: str,
+        reply: Callable[[], None],
+    ) -> None:
+        """Go on under the epoch of a new owner. `reply` is sent before any event. Raises BindingRefused."""
+        with self._changing:
+            new = binding.adopt(self.binding, epoch, token, nonce, last_nonce)
+            if self.journal:
+                self.journal.readopt(epoch, token)
+            self.binding = new
+            self._change_owner(connection, reply)
+        log.info("adopted: epoch %d", epoch)
+
+    def bind(self, context: ContextRef) -> None:
+        """Become a hot standby: read the newest manifest and touch what a restore will need. Raises BindingRefused."""
+        with self._changing:
+            self.binding = binding.bind(self.binding, context)
+        files = self._files()
+        if files is not None:
+            try:
+                base = newest_base(files, context.id, self._secret)
+            except CheckpointError as error:  # a standby without a warm start is still a standby
+                log.warning("the newest manifest of context %s cannot be followed: %s", context.id, error)
+            else:
+                log.info("standby of context %s at manifest %s", context.id, base.name)
+
+    def activate(
+        self, connection: Connection, context: ContextRef, epoch: int, token: str, base: str | None,
+        reply: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Become the driver of a context, with what the manifest `base` holds. Raises BindingRefused."""
+        with self._changing:
+            new = binding.activate(self.binding, context, epoch, token)
+            journal = self._open_journal(context, epoch, token, base)
+            self._registry = Registry(
+                SparkShelf(self.spark, journal), journal, self._sealers, self._background
+            )
+            self._names.find = _frame_finder(self._registry)
+            self._context_config = config_tree(dict(context.settings))
+            self.journal, self.binding = journal, new
+            self._change_owner(connection, reply)
+        log.info("active for context %s with epoch %d from manifest %s", context.id, epoch, base)
+
+    def _open_journal(self, context: ContextRef, epoch: int, token: str, base: str | None) -> Journal | None:
+        files = self._files()
+        if files is None or base is None:
+            return None
+        try:
+            loaded = load(files, context.id, base, self._secret)
+        except CheckpointError as error:
+            raise BindingRefused(Refused.FAILED, f"manifest {base} cannot be loaded: {error}") from error
+        writer = CheckpointWriter(files, context.id, epoch, token, loaded, self._secret)
+        return Journal(files, context.id, writer, self._superseded)
+
+    def _files(self) -> FileStore | None:
+        if not self.config.checkpoint_root:
+            return None
+        try:
+            return open_store(self.config.checkpoint_root, self.config.cluster)
+        except (UnknownStore, CheckpointError) as error:
+            raise BindingRefused(Refused.FAILED, f"the checkpoint store cannot be opened: {error}") from error
+
+    @property
+    def _secret(self) -> bytes:
+        return self.config.cluster_secret.encode()
+
+    def _change_owner(self, connection: Connection, reply: Callable[[], None]) -> None:
+        older, now = self._owner, time.monotonic()
+        with (
+            connection.lock
+        ):  # an event of a job that ends right now comes after the reply, or is listed in it
+            self._owner = connection
+            self.lifetime.heard(now)
+            reply()
+        if older is not None and older is not connection:
+            older.close()
+
+    # what jobs need (execution.Workplace)
+
+    def session(self, attempt: RunningAttempt) -> JobSession:
+        """The job's own session; costs nothing until it is used."""
+        return JobSession(self.spark, attempt, self._pool, self._names)
+
+    def environment(self, attempt: RunningAttempt) -> JobEnvironment:
+        """What the job may know and share."""
+        ref, registry = attempt.ref, self._registry
+        assert registry is not None, "jobs run in an active driver only"
+        progress = JobProgress(
+            ref, self.journal, self._sealers, lambda fraction, message: self._progress(ref, fraction, message)
+        )
+        return JobEnvironment(
+            ref.job_id,
+            JobNamedObjects(registry),
+            self._context_config,
+            attempt=ref.attempt,
+            epoch=self.binding.epoch,
+            progress=progress,
+            sealer=sealer(ref, progress, registry),
+        )
+
+    def accepted(self, ref: AttemptRef) -> None:
+        """Its code was loaded and `validate` passed."""
+        self._tell({"e": Event.ACCEPTED, "job_id": ref.job_id, "attempt": ref.attempt})
+
+    def finished(self, outcome: AttemptOutcome) -> None:
+        """It ended. The outcome waits in `attempts` until the owner acknowledges it."""
+        self._tell({"e": Event.FINISHED, **outcome_message(outcome)})
+
+    def left(self, attempt: RunningAttempt) -> None:
+        """Free what only this attempt used."""
+        if self._registry is not None:
+            self._registry.released_by(attempt.ref)
+
+    def acknowledged(self, ref: AttemptRef) -> None:
+        """The outcome is committed: forget it, and the job's progress."""
+        self.attempts.ack(ref)
+        journal = self.journal
+        if journal is not None and journal.progress_of(ref.job_id) is not None:
+            self._background.submit(lambda: journal.commit(Changes(forget=(ref.job_id,))))
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The named objects, as the owner shows them."""
+        return self._registry.describe() if self._registry else []
+
+    def flush(self, limit: float) -> bool:
+        """Wait until async objects are sealed."""
+        return self._registry.flush(limit) if self._registry else True
+
+    def check_markers(self) -> str | None:
+        """Look whether the epoch is superseded; the reason to end if another driver has taken over for good."""
+        if self.journal is None:
+            return None
+        try:
+            self.journal.check()
+            replaced = self.journal.replaced_by()
+        except CheckpointError as error:  # a store in trouble proves nothing
+            log.warning("the markers cannot be read: %s", error)
+            return None
+        return None if replaced is None else f"another driver has sealed in epoch {replaced}"
+
+    def _progress(self, ref: AttemptRef, fraction: float | None, message: str) -> None:
+        told = {"job_id": ref.job_id, "attempt": ref.attempt, "fraction": fraction, "message": message}
+        self._tell({"e": Event.PROGRESS, **told})
+
+    def _superseded(self, epoch: int) -> None:
+        self._tell({"e": Event.SUPERSEDED, "epoch": epoch})
+
+    def _tell(self, event: Message) -> None:
+        owner = self._owner
+        if owner is not None:
+            owner.send({"t": "event", **event})
+
+
+def _frame_finder(registry: Registry) -> Callable[[str], tuple[str, Any] | None]:
+    def find(word: str) -> tuple[str, Any] | None:
+        held = registry.find_frame(word)
+        return None if held is None else (held.version, held.value)
+
+    return find

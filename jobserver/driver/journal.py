@@ -1,0 +1,139 @@
+"""The driver's side of the checkpoint: commits that hold while superseded, and the watch over markers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from checkpoint import layout
+from checkpoint.base import Base
+from checkpoint.contents import Changes
+from checkpoint.epoch import list_manifests, load
+from checkpoint.errors import Superseded
+from checkpoint.files import FileStore
+from checkpoint.local import LocalFiles
+from checkpoint.manifest import NamedObject, Progress
+from checkpoint.writer import CheckpointWriter
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 32
+"""Commits between two sweeps."""
+
+
+class UnknownStore(ValueError):
+    """The checkpoint root is of no kind this release can use."""
+
+
+def open_store(root: str, cluster: str) -> FileStore:
+    """The store below a path or URL. Raises UnknownStore, or StoreUnavailable."""
+    parts = urlsplit(root)
+    if parts.scheme in ("", "file"):
+        return LocalFiles(Path(unquote(parts.path)) / cluster)
+    raise UnknownStore(f"checkpoints at {root!r} are not supported: give a directory or a file:// URL")
+
+
+def newest_base(files: FileStore, context_id: str, secret: bytes) -> Base:
+    """The newest manifest, read only, for a standby; an empty base if nothing was sealed. Raises CheckpointError."""
+    names = list_manifests(files, context_id)
+    return load(files, context_id, names[-1], secret) if names else Base(None)
+
+
+class Journal:
+    """Commits for one context. A commit that meets a higher epoch waits, since an adoption may give the right back."""
+
+    def __init__(
+        self, files: FileStore, context_id: str, writer: CheckpointWriter, superseded: Callable[[int], None]
+    ) -> None:
+        self.files = files
+        self.context_id = context_id
+        self._writer = writer
+        self._superseded = superseded
+        self._changed = threading.Condition()
+        self._adoptions = 0
+        self._commits = 0
+        self.sweep_due: Callable[[], None] = lambda: None
+
+    @property
+    def epoch(self) -> int:
+        return self._writer.epoch
+
+    def next_version(self) -> str:
+        """See CheckpointWriter."""
+        return self._writer.next_version()
+
+    def release(self, version: str) -> None:
+        """See CheckpointWriter."""
+        self._writer.release(version)
+
+    def objects(self) -> Mapping[str, NamedObject]:
+        """The named objects as acknowledged."""
+        return self._writer.objects()
+
+    def progress_of(self, job_id: str) -> Progress | None:
+        """The acknowledged progress of a job."""
+        return self._writer.contents().progress.get(job_id)
+
+    def next_progress_path(self, job_id: str, attempt: int) -> str:
+        """See CheckpointWriter."""
+        return self._writer.next_progress_path(job_id, attempt)
+
+    def commit(self, changes: Changes) -> str:
+        """Seal the changes; answers the manifest. Holds while superseded. Raises StoreUnavailable, StaleAttempt."""
+        while True:
+            with self._changed:
+                seen = self._adoptions
+            try:
+                sealed = self._writer.commit(changes)
+            except Superseded as higher:
+                self._hold(higher.epoch, seen)
+            else:
+                self._count()
+                return sealed
+
+    def readopt(self, epoch: int, token: str) -> None:
+        """Go on under a higher epoch; held commits are tried again. Raises Superseded."""
+        self._writer.readopt(epoch, token)
+        with self._changed:
+            self._adoptions += 1
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Look at the markers; tells `superseded` of a higher one. Raises StoreUnavailable."""
+        try:
+            self._writer.check()
+        except Superseded as higher:
+            self._superseded(higher.epoch)
+
+    def replaced_by(self) -> int | None:
+        """The epoch in which another driver has sealed: this one can never go on."""
+        return self._writer.replaced_by()
+
+    def sweep(self, in_use: set[str]) -> None:
+        """Remove what nothing needs. Raises CheckpointError."""
+        removed = self._writer.sweep(in_use)
+        if removed:
+            log.info("swept %d paths of context %s", len(removed), self.context_id)
+
+    def path(self, relative: str) -> str:
+        """The store's path of something relative to the context's folder."""
+        return layout.in_context(self.context_id, relative)
+
+    def _hold(self, epoch: int, seen: int) -> None:
+        log.warning(
+            "epoch %d has begun: holding what is not acknowledged until this driver is adopted or ends", epoch
+        )
+        self._superseded(epoch)
+        with self._changed:
+            while self._adoptions == seen:
+                self._changed.wait()
+
+    def _count(self) -> None:
+        with self._changed:
+            self._commits += 1
+            due = self._commits % SWEEP_EVERY == 0
+        if due:
+            self.sweep_due()

@@ -1,0 +1,110 @@
+"""The driver's TCP side: accepts, checks the secret, reads frames, writes frames. Knows no request.
+
+One thread accepts, one per connection reads. A peer that does not read is cut after SEND_TIMEOUT, so that a frozen owner
+cannot hold up the jobs that report to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+from jobserver.protocol import VERSION, Message, ProtocolError, frame, proof_fits, recv_frame
+
+PROOF_TIMEOUT = 5.0
+SEND_TIMEOUT = 10
+_LARGEST_PROOF = 4096
+"""Bytes that a peer may announce before it has proven the secret."""
+
+
+class Connection:
+    """One peer that knows the secret. Writing is safe from all threads and never raises."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.lock = threading.RLock()
+        self.open = True
+
+    def send(self, message: Message) -> bool:
+        """Write a message, whole; False if the peer is gone."""
+        data = frame(message)
+        with self.lock:
+            if not self.open:
+                return False
+            try:
+                self._socket.sendall(data)
+                return True
+            except OSError:  # gone, or deaf for SEND_TIMEOUT: half a frame may be out, so nothing may follow
+                self.close()
+                return False
+
+    def receive(self) -> Message:
+        """The next message. Raises EOFError, OSError, ProtocolError."""
+        return recv_frame(self._socket)
+
+    def close(self) -> None:
+        """End it, also for threads that read or write it now."""
+        self.open = False
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class Listener:
+    """Listens from construction on; serves once `serve` is called. `received` runs in the connection's thread."""
+
+    def __init__(self, host: str, secret: str) -> None:
+        self._secret = secret
+        self._socket = socket.create_server((host, 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._received: Callable[[Connection, Message], None] = lambda _connection, _message: None
+        self._connections: set[Connection] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether any peer that knows the secret is connected."""
+        return bool(self._connections)
+
+    def serve(self, received: Callable[[Connection, Message], None]) -> None:
+        """Begin to accept."""
+        self._received = received
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:  # out of files, or the peer left while it was accepted: the listener lives on
+                if self._socket.fileno() < 0:
+                    return
+                threading.Event().wait(0.05)
+                continue
+            threading.Thread(target=self._attend, args=(sock,), name="reader", daemon=True).start()
+
+    def _attend(self, sock: socket.socket) -> None:
+        with contextlib.closing(sock), contextlib.suppress(OSError, EOFError, ProtocolError):
+            if not _proven(sock, self._secret):
+                return
+            connection = Connection(sock)
+            self._connections.add(connection)
+            try:
+                while True:
+                    self._received(connection, connection.receive())
+            finally:
+                self._connections.discard(connection)
+                connection.close()
+
+
+def _proven(sock: socket.socket, secret: str) -> bool:
+    """Challenge the peer; the socket is ready for messages afterwards."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT, 0))
+    nonce = secrets.token_hex(16)
+    sock.sendall(frame({"t": "challenge", "version": VERSION, "nonce": nonce}))
+    sock.settimeout(PROOF_TIMEOUT)
+    answer = recv_frame(sock, _LARGEST_PROOF)
+    sock.settimeout(None)
+    return answer.get("version") == VERSION and proof_fits(secret, nonce, answer.get("proof"))

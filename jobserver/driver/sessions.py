@@ -1,0 +1,220 @@
+"""A session for each job: its own temporary views and settings, shared cache, named objects visible in SQL.
+
+A job that never touches Spark costs no call to the JVM: its session takes a prepared one from the pool, and prepares the
+calling thread, when it is first used.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
+from pyspark.sql import DataFrame, SparkSession
+
+from jobserver.driver.jobthreads import RunningAttempt, current, entered, set_entered
+from jobserver.driver.spark import Spark, prepare_thread
+
+log = logging.getLogger(__name__)
+
+_WORDS = re.compile(r"`([^`]+)`|(\w+)")
+_LAZY = ("_sc", "_jsc", "_jvm", "_jsparkSession")
+
+FindFrame = Callable[[str], tuple[str, DataFrame] | None]
+"""From a name in lower case to the version and the shared DataFrame of a named object."""
+
+
+class SessionPool:
+    """Sessions made ahead of need, since making one and its state takes longer than a quick query."""
+
+    def __init__(self, spark: Spark, size: int) -> None:
+        self._spark = spark
+        self._ready: SimpleQueue[Any] = SimpleQueue()
+        self._wanted = threading.Semaphore(size)
+        threading.Thread(target=self._fill, name="session-pool", daemon=True).start()
+
+    def take(self) -> Any:
+        """A Java session that nobody has used."""
+        try:
+            session = self._ready.get_nowait()
+        except Empty:
+            return self._made()
+        self._wanted.release()
+        return session
+
+    def _fill(self) -> None:
+        while True:
+            self._wanted.acquire()
+            try:
+                self._ready.put(self._made())
+            except (
+                Py4JError,
+                OSError,
+            ):  # Spark is ending, or in trouble of its own: jobs then make theirs and tell
+                log.exception("a session could not be made ahead")
+                return
+
+    def _made(self) -> Any:
+        session = self._spark.root._jsparkSession.newSession()
+        session.sessionState()
+        return session
+
+
+class JobSession(SparkSession):  # type: ignore[misc]
+    """What a job gets as `spark`. Its Java session and thread are prepared at first use, in each thread that uses it."""
+
+    def __init__(self, spark: Spark, attempt: RunningAttempt, pool: SessionPool, names: NamesInSql) -> None:
+        self.__dict__.update({key: value for key, value in spark.root.__dict__.items() if key not in _LAZY})
+        self._spark = spark
+        self._attempt = attempt
+        self._pool = pool
+        self._names = names
+        self._java_session: Any = None
+        self._taking = threading.Lock()
+        self._mirrored: dict[str, str] = {}
+
+    @property
+    def _jsparkSession(self) -> Any:
+        self._enter()
+        return self._java_session
+
+    @property
+    def _sc(self) -> Any:
+        self._enter()
+        return self._spark.context
+
+    @property
+    def _jsc(self) -> Any:
+        self._enter()
+        return self._spark.context._jsc
+
+    @property
+    def _jvm(self) -> Any:
+        return self._spark.context._jvm
+
+    def _enter(self) -> None:
+        """Prepare the calling thread, once per job; threads that are nobody's (Spark's callbacks) stay as they are."""
+        if self._java_session is None:
+            with self._taking:
+                if self._java_session is None:
+                    self._java_session = self._pool.take()
+        if entered() is not self._attempt and current() is self._attempt:
+            prepare_thread(self._spark, self._attempt, threading.get_ident(), self._java_session)
+            set_entered(self._attempt)
+
+    def sql(self, sqlQuery: str, *args: Any, **kwargs: Any) -> DataFrame:
+        """As SparkSession.sql; named objects that the text mentions are there under their bare names."""
+        self._mirror(words_in(sqlQuery))
+        return super().sql(sqlQuery, *args, **kwargs)
+
+    def table(self, tableName: str) -> DataFrame:
+        """As SparkSession.table, named objects included."""
+        self._mirror(words_in(tableName))
+        return super().table(tableName)
+
+    def stop(self) -> None:
+        """Nothing: the application belongs to the context, not to one of its jobs."""
+        log.warning("a job called stop() on its session: ignored, other jobs use the same Spark")
+
+    def newSession(self) -> SparkSession:
+        """Another session of the same job."""
+        self._enter()
+        return JobSession(self._spark, self._attempt, self._pool, self._names)
+
+    def adopt_frame(self, shared: DataFrame) -> DataFrame:
+        """The same plan (and cache) as a DataFrame of this session."""
+        plan = shared._jdf.queryExecution().analyzed()
+        return DataFrame(self._spark.java.dataset.ofRows(self._jsparkSession, plan), self)
+
+    def _mirror(self, words: Iterable[str]) -> None:
+        for word in words:
+            found = self._names.find(word)
+            if found is not None and self._mirrored.get(word) != found[0]:
+                self.adopt_frame(found[1]).createOrReplaceTempView(word)
+                self._mirrored[word] = found[0]
+
+
+class NamesInSql:
+    """Which words of an SQL text are named DataFrames. `find` is set once the driver has named objects."""
+
+    def __init__(self) -> None:
+        self.find: FindFrame = lambda _word: None
+
+
+def words_in(sql: str) -> set[str]:
+    """Everything in a text that could be a table's name, in lower case as Spark compares names."""
+    return {(quoted or plain).lower() for quoted, plain in _WORDS.findall(sql)}
+
+
+def job_session() -> JobSession | None:
+    """The session of the job for which the calling thread works."""
+    attempt = current()
+    return None if attempt is None else attempt.session
+
+
+def install_patches(spark: Spark) -> None:
+    """In job threads, `getOrCreate` and the like answer the job's own session and cannot change or stop the root's."""
+    _patch_builder(spark)
+    _patch_active()
+    _patch_context()
+
+
+def _patch_builder(spark: Spark) -> None:
+    plain = SparkSession.Builder.getOrCreate
+
+    def get_or_create(builder: Any) -> Any:
+        session = job_session()
+        if session is None:
+            return plain(builder)
+        if builder._options:
+            spark.java.session_module.applyModifiableSettings(session._jsparkSession, builder._options)
+        return session
+
+    SparkSession.Builder.getOrCreate = get_or_create
+    if hasattr(SparkSession.Builder, "create"):
+        plain_create = SparkSession.Builder.create
+
+        def create(builder: Any) -> Any:
+            session = job_session()
+            return plain_create(builder) if session is None else session.newSession()
+
+        SparkSession.Builder.create = create
+
+
+def _patch_active() -> None:
+    plain = SparkSession.getActiveSession.__func__
+
+    def get_active_session(cls: Any) -> Any:
+        return job_session() or plain(cls)
+
+    SparkSession.getActiveSession = classmethod(get_active_session)
+
+
+def _patch_context() -> None:
+    plain_get = SparkContext.getOrCreate.__func__
+    plain_stop, plain_group = SparkContext.stop, SparkContext.setJobGroup
+
+    def get_or_create(cls: Any, conf: Any = None) -> Any:
+        session = job_session()
+        return plain_get(cls, conf) if session is None else session._sc
+
+    def stop(context: Any) -> None:
+        if current() is None:
+            plain_stop(context)
+        else:
+            log.warning("a job called stop() on the SparkContext: ignored, other jobs use the same Spark")
+
+    def set_job_group(context: Any, groupId: str, *args: Any, **kwargs: Any) -> None:
+        attempt = current()
+        if attempt is not None:  # a kill must find what the job now runs under another name
+            attempt.groups.append(groupId)
+        plain_group(context, groupId, *args, **kwargs)
+
+    SparkContext.getOrCreate = classmethod(get_or_create)
+    SparkContext.stop = stop
+    SparkContext.setJobGroup = set_job_group

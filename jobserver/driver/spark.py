@@ -1,0 +1,156 @@
+"""The driver's Spark: its root session, the preparation of job threads, and what a kill does on its side.
+
+Py4J looks up every part of a dotted Java name with a call of its own, so classes are looked up once and kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pyspark
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from jobserver.driver.config import DriverConfig
+from jobserver.driver.jobthreads import RunningAttempt
+from jobserver.driver.jvm import Jvm
+
+MAJOR = int(pyspark.__version__.partition(".")[0])
+CLASSIC = "org.apache.spark.sql.classic" if MAJOR >= 4 else "org.apache.spark.sql"
+"""Where the classes of a session that is no Spark Connect client lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class JavaClasses:
+    """Java classes and objects that are used for every job."""
+
+    properties: Any
+    thread: Any
+    session: Any
+    session_module: Any
+    dataset: Any
+    system: Any
+    scala_context: Any
+
+    @classmethod
+    def look_up(cls, context: Any) -> JavaClasses:
+        """Find them all."""
+        jvm = context._jvm
+        return cls(
+            properties=jvm.java.util.Properties,
+            thread=jvm.java.lang.Thread,
+            session=getattr(jvm, f"{CLASSIC}.SparkSession"),
+            session_module=getattr(getattr(jvm, f"{CLASSIC}.SparkSession$"), "MODULE$"),
+            dataset=getattr(jvm, f"{CLASSIC}.Dataset"),
+            system=jvm.java.lang.System,
+            scala_context=context._jsc.sc(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """The one Spark application of this process."""
+
+    root: Any
+    context: Any
+    java: JavaClasses
+
+    @property
+    def application_id(self) -> str:
+        return str(self.context.applicationId)
+
+    @property
+    def ui_url(self) -> str | None:
+        return self.context.uiWebUrl or None
+
+
+def connect(jvm: Jvm, config: DriverConfig) -> Spark:
+    """The session in a started JVM, with all settings that the JVM was given."""
+    port, secret = jvm.gateway()
+    os.environ["PYSPARK_GATEWAY_PORT"], os.environ["PYSPARK_GATEWAY_SECRET"] = str(port), secret
+    os.environ["PYSPARK_PIN_THREAD"] = "true"
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    root = SparkSession.builder.getOrCreate()
+    return Spark(root, root.sparkContext, JavaClasses.look_up(root.sparkContext))
+
+
+def warm_up(spark: Spark) -> None:
+    """One SQL query and one Python task: the first of each costs about a second."""
+    spark.root.sql("select id % 3 as k, count(*) as n from range(100) group by 1 order by 1").collect()
+    spark.context.parallelize(range(2), 2).map(_same).collect()
+
+
+def _same(value: int) -> int:
+    return value
+
+
+def prepare_thread(spark: Spark, attempt: RunningAttempt, ident: int, java_session: Any) -> None:
+    """Make the calling thread's JVM side the attempt's: nothing of an earlier job's properties is left."""
+    java = spark.java
+    if ident not in attempt.jvm_threads:
+        connection = spark.context._gateway._gateway_client.get_thread_connection()
+        attempt.jvm_threads[ident] = (java.thread.currentThread(), connection)
+    java.scala_context.setLocalProperties(java.properties())
+    spark.context._jsc.setJobGroup(attempt.group, f"job {attempt.ref.job_id}", True)
+    java.scala_context.setLocalProperty("spark.scheduler.pool", attempt.pool)
+    java.session.setActiveSession(java_session)
+
+
+class SparkKills:
+    """The means of a kill that lie in the JVM. See `killing.SparkSide`."""
+
+    def __init__(self, spark: Spark) -> None:
+        self._spark = spark
+
+    def cancel(self, attempt: RunningAttempt) -> bool:
+        """Cancel all groups of the attempt, now and for what it still submits."""
+        active = False
+        for group in list(attempt.groups):
+            with contextlib.suppress(Py4JError):
+                self._cancel_group(group)
+                active = active or self._is_active(group)
+        return active
+
+    def interrupt(self, attempt: RunningAttempt) -> None:
+        """Interrupt its JVM threads."""
+        for java_thread, _ in list(attempt.jvm_threads.values()):
+            with contextlib.suppress(Py4JError):
+                java_thread.interrupt()
+
+    def cut(self, attempt: RunningAttempt) -> None:
+        """Shut down the sockets of its threads; Python's side of the call fails at once."""
+        for _, connection in list(attempt.jvm_threads.values()):
+            with contextlib.suppress(OSError, AttributeError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def _cancel_group(self, group: str) -> None:
+        scala_context = self._spark.java.scala_context
+        scala_context.cancelJobGroup(group)
+        if (
+            MAJOR >= 4
+        ):  # Spark 3 has no way to cancel what a group will still submit: the next round catches it
+            scala_context.cancelJobGroupAndFutureJobs(group)
+
+    def _is_active(self, group: str) -> bool:
+        tracker = self._spark.context.statusTracker()
+        jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+        return any(job is not None and job.status == "RUNNING" for job in jobs)
+
+
+def jvm_answers(spark: Spark) -> bool:
+    """Ask the JVM for its clock; False if it refuses. Blocks as long as the JVM is frozen."""
+    with contextlib.suppress(Py4JError):
+        return int(spark.java.system.currentTimeMillis()) > 0
+    return False
+
+
+def shut_down(context: Any) -> None:
+    """Stop the Spark application, so that the cluster frees its executors at once."""
+    with contextlib.suppress(Py4JError, OSError):
+        SparkContext.stop(context)

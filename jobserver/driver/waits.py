@@ -1,0 +1,105 @@
+"""Python's waits in slices for job threads, since nothing can be raised in a thread that waits inside C.
+
+Covers time.sleep, Condition.wait (so Event, Queue and Future too), Thread.join, and locks made by jobs' own code. Other
+threads keep the plain functions. Not covered: SimpleQueue.get, subprocess waits, sockets without a timeout.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from jobserver.driver.jobthreads import current
+
+SLICE = 0.05
+"""Longest wait inside C, in seconds."""
+
+_sleep = time.sleep
+_condition_wait = threading.Condition.wait
+_join = threading.Thread.join
+_lock = threading.Lock
+
+
+def install() -> None:
+    """Replace the functions, once per process."""
+    time.sleep = sliced_sleep  # type: ignore[assignment]
+    threading.Condition.wait = _sliced_condition_wait  # type: ignore[method-assign, assignment]
+    threading.Thread.join = _sliced_join  # type: ignore[method-assign, assignment]
+    threading.Lock = _lock_for_caller  # type: ignore[assignment]
+
+
+def sliced_sleep(seconds: float) -> None:
+    """time.sleep, which a kill ends within a slice when the caller is a job."""
+    if current() is None or not seconds > SLICE:
+        _sleep(seconds)
+        return
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        _sleep(min(left, SLICE))
+
+
+def _sliced_condition_wait(condition: threading.Condition, timeout: float | None = None) -> bool:
+    if current() is None:
+        return _condition_wait(condition, timeout)
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:  # between two slices the condition's lock is held: no notification is lost
+        left = SLICE if end is None else min(SLICE, end - time.monotonic())
+        if _condition_wait(condition, max(left, 0)):
+            return True
+        if end is not None and time.monotonic() >= end:
+            return False
+
+
+def _sliced_join(thread: threading.Thread, timeout: float | None = None) -> None:
+    if current() is None:
+        _join(thread, timeout)
+        return
+    end = None if timeout is None else time.monotonic() + timeout
+    while thread.is_alive() or end is None:
+        left = SLICE if end is None else min(SLICE, end - time.monotonic())
+        _join(thread, max(left, 0))
+        if not thread.is_alive() or (end is not None and time.monotonic() >= end):
+            return
+
+
+def _lock_for_caller() -> Any:
+    return _lock() if current() is None else SlicedLock()
+
+
+class SlicedLock:
+    """A threading.Lock whose waiting can be ended by a kill."""
+
+    def __init__(self) -> None:
+        self._inner = _lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As threading.Lock.acquire."""
+        if self._inner.acquire(False):
+            return True
+        if not blocking:
+            return False
+        end = None if timeout < 0 else time.monotonic() + timeout
+        while not self._inner.acquire(
+            True, SLICE if end is None else max(min(SLICE, end - time.monotonic()), 0)
+        ):
+            if end is not None and time.monotonic() >= end:
+                return False
+        return True
+
+    def release(self) -> None:
+        """As threading.Lock.release."""
+        self._inner.release()
+
+    def locked(self) -> bool:
+        """As threading.Lock.locked."""
+        return self._inner.locked()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.release()
+
+    def _at_fork_reinit(self) -> None:
+        self._inner = _lock()
