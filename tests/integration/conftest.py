@@ -11,7 +11,7 @@ import pytest
 from jobserver.cli.db import upgrade_url
 from jobserver.local import zookeeper as zk
 from jobserver.local.java import find_java
-from jobserver.local.ports import free_ports
+from jobserver.local.ports import busy_ports, free_ports
 from jobserver.local.up import LocalCluster, Plan
 
 
@@ -55,7 +55,6 @@ def start_cluster():
 
     @contextlib.contextmanager
     def start(folder: Path, servers: int = 3, **sections):
-        # Ports in one row, as `up` wants them; the first of a few free ones is a good start far from other services.
         plan = Plan(folder, servers, _row_of_ports(servers), sections)
         with LocalCluster(plan, prepare_database=upgrade_url) as cluster:
             yield cluster
@@ -70,8 +69,11 @@ def cluster(start_cluster, tmp_path_factory):
         yield running
 
 
-def _row_of_ports(count: int) -> int:
-    """The first of `count` free ports in a row, below the range from which connections get theirs."""
-    from jobserver.local.ports import busy_ports
+@pytest.fixture(scope="session")
+def row_of_ports():
+    """`row_of_ports(3)`: the first of free ports in a row, below the range from which connections get theirs."""
+    return _row_of_ports
 
+
+def _row_of_ports(count: int) -> int:
     return next(first for first in range(18000, 28000, 20) if not busy_ports(range(first, first + count)))
