@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from jobserver.lifecycle import (
@@ -19,20 +19,21 @@ from jobserver.lifecycle import (
 from jobserver.model import ContextRecord, ContextState, DriverRecord, ErrorInfo, Failover, Fence
 from jobserver.store.guards import among, fence_values, fenced
 from jobserver.store.rows import context_of, context_values, driver_text, error_text, failover_text, micros
+from jobserver.store.statement import Statement
 from jobserver.store.tables import contexts, fences
 from jobserver.store.transaction import Work
 
 LIVING = select(contexts).where(among(contexts.c.state, LIVING_CONTEXT_STATES))
 
-_STOP = (
+_STOP = Statement(
     update(contexts)
     .where(contexts.c.id == bindparam("context"), among(contexts.c.state, ACCEPTING_CONTEXT_STATES))
     .values(state=ContextState.STOPPING.value)
 )
 
 _OWN = (contexts.c.id == bindparam("context"), fenced(contexts.c.id))
-DRIVER = update(contexts).where(*_OWN).values(driver=bindparam("text"))
-FAILOVER = update(contexts).where(*_OWN).values(last_failover=bindparam("text"))
+DRIVER = Statement(update(contexts).where(*_OWN).values(driver=bindparam("text")))
+FAILOVER = Statement(update(contexts).where(*_OWN).values(last_failover=bindparam("text")))
 
 
 def create(record: ContextRecord) -> Work[bool]:
@@ -102,12 +103,12 @@ def record_failover(fence: Fence, failover: Failover) -> Work[bool]:
 
 def request_stop(context_id: str) -> Work[bool]:
     """The wish that a context ends: any server may note it, its owner carries it out."""
-    return lambda connection: connection.execute(_STOP, {"context": context_id}).rowcount == 1
+    return lambda connection: _STOP.changed(connection, {"context": context_id}) == 1
 
 
-def _change(statement: Update, fence: Fence, values: Mapping[str, Any]) -> Work[bool]:
+def _change(statement: Statement, fence: Fence, values: Mapping[str, Any]) -> Work[bool]:
     parameters = {"context": fence.context_id, **fence_values(fence), **values}
-    return lambda connection: connection.execute(statement, parameters).rowcount == 1
+    return lambda connection: statement.changed(connection, parameters) == 1
 
 
 def _one(query: Select[Any]) -> Work[ContextRecord | None]:
@@ -119,8 +120,8 @@ def _one(query: Select[Any]) -> Work[ContextRecord | None]:
 
 
 @cache
-def move_statement(sources: frozenset[ContextState], to: ContextState) -> Update:
+def move_statement(sources: frozenset[ContextState], to: ContextState) -> Statement:
     values: dict[str, Any] = {"state": to.value, "error": bindparam("new_error")}
     if to.final:
         values |= {"active_name": None, "ended_at": bindparam("new_ended_at")}
-    return update(contexts).where(*_OWN, among(contexts.c.state, sources)).values(**values)
+    return Statement(update(contexts).where(*_OWN, among(contexts.c.state, sources)).values(**values))

@@ -8,10 +8,11 @@ from sqlalchemy import bindparam, select, update
 
 from jobserver.model import FenceRow
 from jobserver.store.rows import fence_of
+from jobserver.store.statement import Statement
 from jobserver.store.tables import fences
 from jobserver.store.transaction import Work
 
-GRANT = (
+GRANT = Statement(
     update(fences)
     .where(fences.c.context_id == bindparam("context"), fences.c.epoch == bindparam("expected"))
     .values(
@@ -39,4 +40,4 @@ def grant(expected_epoch: int, granted: FenceRow) -> Work[bool]:
         "new_incarnation": granted.incarnation,
         "new_token": granted.token,
     }
-    return lambda connection: connection.execute(GRANT, values).rowcount == 1
+    return lambda connection: GRANT.changed(connection, values) == 1

@@ -12,7 +12,6 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     Select,
-    Update,
     bindparam,
     func,
     insert,
@@ -33,6 +32,7 @@ from jobserver.lifecycle import (
 from jobserver.model import AttemptOutcome, ErrorInfo, Fence, JobRecord, JobState
 from jobserver.store.guards import among, context_in, fence_values, fenced
 from jobserver.store.rows import error_text, job_of, job_values, micros, storable_json
+from jobserver.store.statement import Statement
 from jobserver.store.tables import contexts, jobs
 from jobserver.store.transaction import Work
 
@@ -62,11 +62,11 @@ def _insert_values() -> Select[Any]:
     )
 
 
-INSERT = insert(jobs).from_select(_INSERTED, _insert_values(), include_defaults=False)
+INSERT = Statement(insert(jobs).from_select(_INSERTED, _insert_values(), include_defaults=False))
 
 _OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
 
-START = (
+START = Statement(
     update(jobs)
     .where(*_OWN_JOB, among(jobs.c.state, WAITING_JOB_STATES), jobs.c.attempt == bindparam("attempt_before"))
     .values(
@@ -79,7 +79,7 @@ START = (
     )
 )
 
-RESTART = (
+RESTART = Statement(
     update(jobs)
     .where(
         *_OWN_JOB,
@@ -94,7 +94,7 @@ RESTART = (
     )
 )
 
-_END_OF_CONTEXT = (
+_END_OF_CONTEXT = Statement(
     update(jobs)
     .where(
         jobs.c.context_id == bindparam("context"),
@@ -116,7 +116,7 @@ def accept(record: JobRecord, queue_limit: int) -> Work[bool]:
 
     def run(connection: Connection) -> bool:
         try:
-            return connection.execute(INSERT, values).rowcount == 1
+            return INSERT.changed(connection, values) == 1
         except IntegrityError:
             return False
 
@@ -190,12 +190,12 @@ def end_waiting(
 
 def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime) -> Work[int]:
     values = {"context": context_id, "at": micros(at), "new_error": error_text(error)}
-    return lambda connection: connection.execute(_END_OF_CONTEXT, values).rowcount
+    return lambda connection: _END_OF_CONTEXT.changed(connection, values)
 
 
-def _change(statement: Update, fence: Fence, job_id: str, values: dict[str, Any]) -> Work[bool]:
+def _change(statement: Statement, fence: Fence, job_id: str, values: dict[str, Any]) -> Work[bool]:
     parameters = {"job": job_id, **fence_values(fence), **values}
-    return lambda connection: connection.execute(statement, parameters).rowcount == 1
+    return lambda connection: statement.changed(connection, parameters) == 1
 
 
 def _one(query: Select[Any]) -> Work[JobRecord | None]:
@@ -215,9 +215,9 @@ def _starting_order(job: JobRecord) -> tuple[int, datetime, str]:
 
 
 @cache
-def finish_statement(state: JobState) -> Update:
+def finish_statement(state: JobState) -> Statement:
     sources = job_end_sources(state, ENDABLE_JOB_STATES)
-    return (
+    return Statement(
         update(jobs)
         .where(*_OWN_JOB, among(jobs.c.state, sources), jobs.c.attempt == bindparam("this_attempt"))
         .values(**_ended(state), outcome=bindparam("new_outcome"), result=bindparam("new_result"))
@@ -225,9 +225,9 @@ def finish_statement(state: JobState) -> Update:
 
 
 @cache
-def end_waiting_statement(state: JobState) -> Update:
+def end_waiting_statement(state: JobState) -> Statement:
     sources = job_end_sources(state, WAITING_JOB_STATES)
-    return update(jobs).where(*_OWN_JOB, among(jobs.c.state, sources)).values(**_ended(state))
+    return Statement(update(jobs).where(*_OWN_JOB, among(jobs.c.state, sources)).values(**_ended(state)))
 
 
 def _ended(state: JobState) -> dict[str, Any]:

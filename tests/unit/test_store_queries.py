@@ -13,6 +13,7 @@ from sqlalchemy.sql import Executable
 from jobserver.model import ContextState, JobState
 from jobserver.store import binaries, contexts, fences, jobs, schema, tables
 from jobserver.store.database import Database
+from jobserver.store.statement import Statement
 
 QUERIES: dict[str, tuple[Select, str]] = {
     "jobs, newest": (jobs.listing(50, None), "ix_jobs_submitted"),
@@ -28,7 +29,7 @@ QUERIES: dict[str, tuple[Select, str]] = {
     "newest context of a name": (contexts.newest_of("ctx"), "ix_contexts_name"),
 }
 
-GUARDED: dict[str, Executable] = {
+GUARDED: dict[str, Statement] = {
     "start": jobs.START,
     "restart": jobs.RESTART,
     "finish": jobs.finish_statement(JobState.FINISHED),
@@ -71,9 +72,9 @@ async def test_a_query_goes_by_its_index_and_sorts_nothing(
     "statement", [*GUARDED.values(), jobs.INSERT, fences.GRANT], ids=[*GUARDED, "insert", "grant"]
 )
 async def test_no_write_of_the_hot_path_walks_through_a_table(
-    database: Database, statement: Executable
+    database: Database, statement: Statement
 ) -> None:
-    compiled = statement.compile(dialect=sqlite.dialect())
+    compiled = statement.clause.compile(dialect=sqlite.dialect())
     parameters = tuple(0 for _ in compiled.positiontup)
 
     def explain(connection: Connection) -> list[str]:
@@ -87,13 +88,13 @@ async def test_no_write_of_the_hot_path_walks_through_a_table(
 
 @pytest.mark.parametrize("statement", GUARDED.values(), ids=GUARDED)
 def test_a_guarded_write_looks_at_epoch_and_token_and_locks_the_fence_where_that_is_needed(
-    statement: Executable,
+    statement: Statement,
 ) -> None:
-    text = " ".join(str(statement.compile(dialect=mysql.dialect())).split())
+    text = " ".join(str(statement.clause.compile(dialect=mysql.dialect())).split())
     guard = text[text.index("EXISTS") :]
     assert "fences.epoch = %s AND fences.token = %s LOCK IN SHARE MODE" in guard
 
 
 def test_an_acceptance_locks_the_contexts_row_where_that_is_needed() -> None:
-    text = str(jobs.INSERT.compile(dialect=mysql.dialect()))
+    text = str(jobs.INSERT.clause.compile(dialect=mysql.dialect()))
     assert text.endswith("LOCK IN SHARE MODE")
