@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from jobserver.api import binaries, cluster, contexts, cors, health, jobs
 from jobserver.api.calls import Call, Handler
-from jobserver.api.envelopes import Answer, error_answer, internal_error
+from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
 from jobserver.api.principals import principal
 from jobserver.api.rejections import broken_body, too_large, too_slow
@@ -58,25 +57,14 @@ class ApiCounters:
 COUNTERS = web.AppKey("api_counters", ApiCounters)
 
 
-def make_app(
-    service: Service,
-    limits: ApiLimits | None = None,
-    *,
-    extra_routes: Callable[[web.Application], None] | None = None,
-) -> web.Application:
-    """The REST API on a service. `extra_routes` may add routes of its own (between servers); they come first."""
+def make_app(service: Service, limits: ApiLimits | None = None) -> web.Application:
+    """The REST API on a service. Sub-applications added to it (`/internal`) are found before the catch-all."""
     bounds = limits or ApiLimits()
     app = web.Application(client_max_size=bounds.max_body)
     app[COUNTERS] = ApiCounters()
-    if extra_routes is not None:
-        extra_routes(app)
-    app.router.add_route("*", "/{path:.*}", _Api(service, bounds, app[COUNTERS]).serve)
+    api = _Api(service, bounds, app[COUNTERS])
+    app.router.add_route("*", "/{path:(?s:.*)}", api.serve, expect_handler=_expect)
     return app
-
-
-def make_runner(app: web.Application) -> web.AppRunner:
-    """How a server runs it: no access log in the request path, idle connections closed after 75 s."""
-    return web.AppRunner(app, access_log=None, keepalive_timeout=75, lingering_time=5)
 
 
 class _Api:
@@ -151,3 +139,12 @@ def _response(answer: Answer, origin: str | None) -> web.Response:
     if origin is not None and cors.speakable(origin):
         headers.update(cors.shared_with(origin))
     return web.Response(body=answer.body, status=answer.status, headers=headers)
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Lets a client that asks first send its body. aiohttp's own handler fails on a header that is no text."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return _response(text_answer("The expectation of the Expect header cannot be met.", 417), None)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # else aiohttp takes the answer's head for already sent
+    return None

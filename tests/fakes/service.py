@@ -1,0 +1,316 @@
+"""The service behind the API, in memory. Jobs are those of `tests/contract/contract_jobs.py`, run by name in no time.
+
+Without faults it keeps every promise of the port. `script` makes the next calls of a method raise what a test wants, and
+`FakeService.now` is the only clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobserver.errors import (
+    BinaryInUse,
+    ContextExists,
+    ContextStopping,
+    KeyReused,
+    NotFound,
+    QueueFull,
+    TimedOut,
+)
+from jobserver.model import (
+    BinaryRecord,
+    BinaryRef,
+    BinaryType,
+    ContextRecord,
+    ContextState,
+    DriverRecord,
+    ErrorInfo,
+    JobRecord,
+    JobSpec,
+    JobState,
+    NamedObjectInfo,
+    OnFailover,
+    OutcomeKind,
+)
+from jobserver.service import ContextView, Submission, Submitted
+
+_LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.STOPPING, ContextState.RESTARTING)
+_RAISED = ErrorInfo("this job fails", "RuntimeError", "Traceback\n\tRuntimeError: this job fails")
+_VALIDATE_RAISED = ErrorInfo("this validate fails", "RuntimeError", "Traceback\n\tRuntimeError")
+_INVALID = ErrorInfo("No input.string config param", "ValidationProblem")
+_KILLED = ErrorInfo("Job was killed", "spark.jobserver.JobManagerActor$JobKilledException")
+
+
+@dataclass
+class FakeService:
+    """See the module. `slots` bounds the running jobs of a context; `stop_slowly` makes deletes take longer than the wait."""
+
+    slots: int = 8
+    stop_slowly: bool = False
+    trouble: str | None = None
+    now: datetime = datetime(2024, 5, 29, 12, 0, 0, 123_456, tzinfo=UTC)
+    script: dict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
+    submissions: list[Submission] = field(default_factory=list)
+    created_with: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    resets: list[bool] = field(default_factory=list)
+    objects: dict[str, list[NamedObjectInfo]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._binaries: dict[str, BinaryRecord] = {}
+        self._contexts: list[ContextRecord] = []
+        self._jobs: dict[str, JobRecord] = {}
+        self._kinds: dict[str, OutcomeKind | None] = {}
+        self._numbers = itertools.count(1)
+
+    # what a test arranges
+
+    def put_job(self, job: JobRecord) -> JobRecord:
+        """A job in any state, as if it had come there."""
+        self._jobs[job.id] = job
+        return job
+
+    def put_context(self, context: ContextRecord) -> ContextRecord:
+        """A context in any state."""
+        self._contexts.append(context)
+        return context
+
+    def _fault(self, method: str) -> None:
+        if self.script[method]:
+            raise self.script[method].popleft()
+
+    def _tick(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def _id(self, kind: str) -> str:
+        return f"{kind}-{next(self._numbers):04d}"
+
+    # the port
+
+    async def healthy(self) -> str | None:
+        self._fault("healthy")
+        return self.trouble
+
+    async def list_binaries(self) -> list[BinaryRecord]:
+        self._fault("list_binaries")
+        return list(self._binaries.values())
+
+    async def binary(self, name: str) -> BinaryRecord:
+        self._fault("binary")
+        if name not in self._binaries:
+            raise NotFound(f"Can't find binary with name {name}")
+        return self._binaries[name]
+
+    async def upload_binary(self, name: str, kind: BinaryType, data: bytes) -> BinaryRecord:
+        self._fault("upload_binary")
+        digest = hashlib.sha256(data).hexdigest()
+        self._binaries[name] = BinaryRecord(name, kind, digest, len(data), self._tick())
+        return self._binaries[name]
+
+    async def delete_binary(self, name: str) -> None:
+        self._fault("delete_binary")
+        if name not in self._binaries:
+            raise NotFound(f"can't find binary with name {name}")
+        users = [
+            job.id
+            for job in self._jobs.values()
+            if not job.state.final and name in {ref.name for ref in job.spec.binaries}
+        ]
+        if users:
+            raise BinaryInUse(f"Binary is in use by job(s): {', '.join(users)}")
+        del self._binaries[name]
+
+    async def list_contexts(self) -> list[str]:
+        self._fault("list_contexts")
+        listed = (ContextState.RUNNING, ContextState.RESTARTING, ContextState.STOPPING)
+        return [context.name for context in reversed(self._contexts) if context.state in listed]
+
+    async def context(self, name: str) -> ContextView:
+        self._fault("context")
+        context = self._find(name)
+        if context is None:
+            raise NotFound(f"can't find context with name {name}")
+        return ContextView(
+            context, epoch=3, owner="server-1", standbys=({"server": "server-2", "kind": "hot"},)
+        )
+
+    def _find(self, name: str) -> ContextRecord | None:
+        return next((context for context in reversed(self._contexts) if context.name == name), None)
+
+    async def create_context(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
+        self._fault("create_context")
+        found = self._find(name)
+        if found is not None and found.state in _LIVING:
+            raise ContextExists(f"context {name} exists")
+        self.created_with[name] = settings
+        return self.put_context(self._new_context(name, adhoc=False))
+
+    def _new_context(self, name: str, *, adhoc: bool) -> ContextRecord:
+        driver = DriverRecord(
+            "d", "127.0.0.1", 1, 1, 1, "s", 3, application_id="local-1337", ui_url="http://127.0.0.1:4040"
+        )
+        return ContextRecord(
+            id=self._id("context"),
+            name=name,
+            settings={},
+            state=ContextState.RUNNING,
+            adhoc=adhoc,
+            started_at=self._tick(),
+            driver=driver,
+        )
+
+    async def delete_context(self, name: str, *, force: bool) -> bool:
+        self._fault("delete_context")
+        context = self._find(name)
+        if context is None or context.state not in _LIVING:
+            raise NotFound(f"context {name} not found")
+        self._contexts.remove(context)
+        if self.stop_slowly:
+            self.put_context(replace(context, state=ContextState.STOPPING))
+            return False
+        self.put_context(replace(context, state=ContextState.FINISHED, ended_at=self._tick()))
+        return True
+
+    async def reset_contexts(self, *, wait: bool) -> None:
+        self._fault("reset_contexts")
+        self.resets.append(wait)
+        for name in await self.list_contexts():
+            await self.delete_context(name, force=False)
+
+    async def named_objects(self, name: str) -> list[NamedObjectInfo]:
+        self._fault("named_objects")
+        context = self._find(name)
+        if context is None or context.state.final:
+            raise NotFound(f"context {name} not found")
+        return self.objects.get(name, [])
+
+    async def submit(self, submission: Submission) -> Submitted:
+        self._fault("submit")
+        self.submissions.append(submission)
+        known = self._repeated(submission)
+        if known is not None:
+            return self._outcome(known, submission)
+        refs = tuple(self._ref(name) for name in submission.binaries)
+        job = self._accept(submission, refs, self._context_for(submission))
+        return self._outcome(job, submission)
+
+    def _repeated(self, submission: Submission) -> JobRecord | None:
+        key = submission.idempotency_key
+        if key is None:
+            return None
+        for job in self._jobs.values():
+            if (job.principal, job.idempotency_key) == (submission.principal, key):
+                if job.request_digest != submission.request_digest:
+                    raise KeyReused(f"the Idempotency-Key {key} was used for another request")
+                return job
+        return None
+
+    def _ref(self, name: str) -> BinaryRef:
+        if name not in self._binaries:
+            raise NotFound(f"appName {name} not found")
+        found = self._binaries[name]
+        return BinaryRef(found.name, found.type, found.digest)
+
+    def _context_for(self, submission: Submission) -> ContextRecord:
+        name = submission.context
+        if name is None:
+            return self._new_context(f"{self._id('adhoc')}-{submission.main_class}", adhoc=True)
+        context = self._find(name)
+        if context is None or context.state.final:
+            raise NotFound(f"context {name} not found")
+        if context.state is ContextState.STOPPING:
+            raise ContextStopping("Context stop in progress")
+        running = [job for job in self._jobs.values() if job.context_id == context.id and not job.state.final]
+        if len(running) >= self.slots:
+            raise QueueFull(f"Too many running jobs ({self.slots}) for job context '{name}'")
+        return context
+
+    def _accept(
+        self, submission: Submission, refs: tuple[BinaryRef, ...], context: ContextRecord
+    ) -> JobRecord:
+        job = JobRecord(
+            id=self._id("job"),
+            context_id=context.id,
+            context_name=context.name,
+            spec=JobSpec(
+                submission.main_class,
+                refs,
+                json.dumps(submission.config),
+                submission.max_attempts,
+                OnFailover(submission.on_failover),
+                submission.priority,
+            ),
+            state=JobState.RUNNING,
+            submitted_at=self._tick(),
+            started_at=self.now,
+            attempt=1,
+            principal=submission.principal,
+            idempotency_key=submission.idempotency_key,
+            request_digest=submission.request_digest,
+        )
+        job, kind = self._ran(job, submission)
+        self._kinds[job.id] = kind
+        return self.put_job(job)
+
+    def _ran(self, job: JobRecord, submission: Submission) -> tuple[JobRecord, OutcomeKind | None]:
+        def ended(state: JobState, *, result: str | None = None, error: ErrorInfo | None = None) -> JobRecord:
+            return replace(job, state=state, result=result, error=error, ended_at=self._tick())
+
+        match submission.main_class.rpartition(".")[2]:
+            case "WordCount":
+                words = submission.config.get("input")
+                if not isinstance(words, dict) or "string" not in words:
+                    return ended(JobState.ERROR, error=_INVALID), OutcomeKind.INVALID
+                result = json.dumps(Counter(str(words["string"]).split()))
+                return ended(JobState.FINISHED, result=result), OutcomeKind.FINISHED
+            case "Nothing":
+                return ended(JobState.FINISHED, result="null"), OutcomeKind.FINISHED
+            case "Failing":
+                kind = OutcomeKind.FAILED if submission.sync else None
+                return ended(JobState.ERROR, error=_RAISED), kind
+            case "FailingValidate":
+                return ended(JobState.ERROR, error=_VALIDATE_RAISED), OutcomeKind.FAILED
+            case "Sleeping":
+                return job, None
+            case _:
+                error = ErrorInfo(f"{submission.main_class} is not there")
+                return ended(JobState.ERROR, error=error), OutcomeKind.NOT_FOUND
+
+    def _outcome(self, job: JobRecord, submission: Submission) -> Submitted:
+        if submission.sync and not job.state.final:
+            raise TimedOut(f"job {job.id} has not ended in {submission.wait_seconds:g} s", job.id)
+        kind = self._kinds[job.id]
+        return Submitted(job, None if kind in (None, OutcomeKind.FINISHED) else kind.value)
+
+    async def list_jobs(self, limit: int, status: str | None) -> list[JobRecord]:
+        self._fault("list_jobs")
+        jobs = sorted(self._jobs.values(), key=lambda job: job.submitted_at, reverse=True)
+        return [job for job in jobs if status is None or job.state.value == status][:limit]
+
+    async def job(self, job_id: str) -> JobRecord:
+        self._fault("job")
+        await asyncio.sleep(0)
+        if job_id not in self._jobs:
+            raise NotFound(f"No such job ID {job_id}")
+        return self._jobs[job_id]
+
+    async def kill_job(self, job_id: str) -> JobRecord:
+        self._fault("kill_job")
+        job = await self.job(job_id)
+        if job.state in (JobState.FINISHED, JobState.KILLED):
+            raise NotFound(f"No running job with ID {job_id}")
+        if job.state is JobState.ERROR:
+            return job
+        return self.put_job(replace(job, state=JobState.KILLED, error=_KILLED, ended_at=self._tick()))
+
+    async def cluster(self) -> dict[str, Any]:
+        self._fault("cluster")
+        return {"leader": "server-1", "servers": [{"id": "server-1"}], "contexts": []}
