@@ -76,7 +76,7 @@ class Cluster:
             if answer.status == 200 and "status" not in answer.body:
                 return answer.body["result"]
             if answer.status != 503 or time.monotonic() > deadline:
-                raise StepFailed(f"{main} is answered {answer.status}: {json.dumps(answer.body)[:300]}")
+                raise StepFailed(f"{main} is answered {answer.status}: {_said(answer.body)}")
             time.sleep(0.05)
 
     def same_totals(self) -> None:
@@ -89,6 +89,12 @@ def _asked(client: Client, query: dict[str, str], body: str, headers: dict[str, 
         return client.post("/jobs", body, query=query, headers=headers)
     except Unavailable as error:
         return Answer(503, error.message)
+
+
+def _said(body: Any) -> str:
+    """The message in the body of an error, or its beginning."""
+    result = body.get("result") if isinstance(body, dict) else body
+    return str(result.get("message") if isinstance(result, dict) else result)[:300]
 
 
 def expect(what: str, seen: object, wanted: object) -> None:

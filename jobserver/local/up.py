@@ -22,7 +22,7 @@ from jobserver.local.java import find_java
 from jobserver.local.layout import ClusterPicture, Layout, ServerPicture
 from jobserver.local.ports import LOOPBACK, busy_ports, free_ports
 from jobserver.local.processes import Child, ProcessId, end_all, end_children, naming, session_of, start
-from jobserver.local.zookeeper import ZooKeeperNode, single, start_all
+from jobserver.local.zookeeper import ZooKeeperNode, single
 
 START_TIMEOUT = 60.0
 SERVER_GRACE = 10.0
@@ -151,9 +151,10 @@ class LocalCluster:
             )
             for server_id, port in ports.items()
         ]
-        start_all([self._zookeeper], java)
+        self._zookeeper.launch(java)
         self._note_leftovers()
-        self._prepare_database(settings[0].database.url)
+        self._prepare_database(settings[0].database.url)  # while ZooKeeper is starting
+        self._zookeeper.wait_serving()
         for server_id in ports:
             self._launch(server_id)
         self._wait_healthy(list(ports))
