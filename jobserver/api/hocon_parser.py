@@ -2,7 +2,7 @@
 
 Why not pyhocon, which jobs use: it builds its grammar at each call (8 ms for a one-line body, a hundred times the rest of
 a request), keeps global state that threads share, opens the files and URLs an `include` names while it parses, reads the
-server's environment for `${PATH}`, and turns `10 s` into an object that no JSON can hold. A body from the network needs
+server's environment for `${PATH}`, and reads `memory-per-node = 512m` as a duration of 512 minutes. A body from the network needs
 bounds on size, depth and expansion instead. The syntax is that of the HOCON specification (reserved characters are
 refused with a sentence), less `include`.
 """
