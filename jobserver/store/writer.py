@@ -26,6 +26,7 @@ LARGEST_GROUP: Final = 128
 class _Entry:
     work: Work[Any]
     done: asyncio.Future[Any]
+    deadline: float  # on the loop's clock
     sent: bool = False
 
 
@@ -37,22 +38,22 @@ class GroupWriter:
         self._patience = patience
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-write")
         self._waiting: deque[_Entry] = deque()
-        self._busy = False
+        self._running: Sequence[_Entry] = ()
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def write(self, work: Work[T]) -> T:
         """What `work` returned, once committed. Raises StoreUnavailable (not done), OutcomeUnknown, or what it raised."""
         if self._closed:
             raise StoreUnavailable("the metadata store is closed")
-        entry = _Entry(work, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        entry = _Entry(work, loop.create_future(), loop.time() + self._patience)
         self._waiting.append(entry)
         self._start_group()
-        try:
-            async with asyncio.timeout(self._patience):
-                value: T = await entry.done
-                return value
-        except TimeoutError:
-            raise self._gave_up(entry) from None
+        if self._timer is None:
+            self._timer = loop.call_at(entry.deadline, self._give_up)
+        value: T = await entry.done
+        return value
 
     async def close(self) -> None:
         """Refuses what waits, lets the running group end (within the patience) and closes the connection."""
@@ -64,15 +65,17 @@ class GroupWriter:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
         finally:
             self._thread.shutdown(wait=False)
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _start_group(self) -> None:
-        if self._busy or not (group := self._next_group()):
+        if self._running or not (group := self._next_group()):
             return
-        self._busy = True
-        running = asyncio.get_running_loop().run_in_executor(
+        self._running = group
+        ended = asyncio.get_running_loop().run_in_executor(
             self._thread, run_together, self._engine, [entry.work for entry in group]
         )
-        running.add_done_callback(lambda ended: self._end_group(group, ended))
+        ended.add_done_callback(self._end_group)
 
     def _next_group(self) -> list[_Entry]:
         """Those still wanted: a caller that gave up before its write was sent must find that it never happened."""
@@ -84,11 +87,21 @@ class GroupWriter:
                 group.append(entry)
         return group
 
-    def _end_group(self, group: Sequence[_Entry], ended: asyncio.Future[list[Outcome]]) -> None:
-        self._busy = False
+    def _end_group(self, ended: asyncio.Future[list[Outcome]]) -> None:
+        group, self._running = self._running, ()
         for entry, outcome in zip(group, _outcomes(group, ended), strict=True):
             _settle(entry, outcome)
         self._start_group()
+
+    def _give_up(self) -> None:
+        """Ends the calls that are overdue. One timer for all: a timer per write was half of a write's cost here."""
+        loop = asyncio.get_running_loop()
+        pending = [entry for entry in (*self._running, *self._waiting) if not entry.done.done()]
+        for entry in pending:
+            if entry.deadline <= loop.time():
+                _settle(entry, Outcome(error=self._gave_up(entry)))
+        deadlines = [entry.deadline for entry in pending if not entry.done.done()]
+        self._timer = loop.call_at(min(deadlines), self._give_up) if deadlines else None
 
     def _gave_up(self, entry: _Entry) -> Exception:
         if entry.sent:
