@@ -78,6 +78,7 @@ class ZooKeeperCoordination:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._candidate: str | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
 
     # the port
 
@@ -108,8 +109,6 @@ class ZooKeeperCoordination:
             raise CoordinationLost(f"no ZooKeeper answered at {self._client.hosts}")
         await self._check_timeout()
         self._link = Link.CONNECTED
-        for path in ("/servers", "/leader", "/contexts"):
-            await self._ignoring(NodeExistsError, self._client.create_async(path, makepath=True))
         await self._register()
         await asyncio.to_thread(self._watch_folders)
 
@@ -243,6 +242,10 @@ class ZooKeeperCoordination:
         before, self._link = self._link, link
         if link is not Link.CONNECTED:
             self._unbroken.clear()
+        if link is Link.SUSPENDED and before is not Link.SUSPENDED and self._loop is not None:
+            self._forgetting = self._loop.call_later(2 * self._session_timeout, self._forget_history)
+        elif link is Link.CONNECTED and self._forgetting is not None:
+            self._forgetting.cancel()
         if link is Link.CONNECTED and before is Link.LOST:
             self._spawn(self._register_again())
         if link is Link.CONNECTED and before is not Link.CONNECTED:
@@ -254,6 +257,12 @@ class ZooKeeperCoordination:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _forget_history(self) -> None:
+        """An ensemble that was wiped refuses clients that have seen more than it has. By now the session is over in any
+        case, and everything is read anew after it, so that there is no history left to insist on.
+        """
+        self._client.last_zxid = 0
 
     async def _look_again(self) -> None:
         """After a break: read every owner node anew. What is seen from here on is seen without a gap."""
@@ -274,6 +283,8 @@ class ZooKeeperCoordination:
         """Announces the server; a node of an earlier life under our id is replaced."""
         me = self._announced()
         path = f"/servers/{me.id}"
+        for folder in ("/servers", "/leader", "/contexts"):
+            await self._ignoring(NodeExistsError, self._client.create_async(folder))
         await self._ignoring(NoNodeError, self._client.delete_async(path))
         await self._call(self._client.create_async(path, _server_data(me), ephemeral=True))
         if self._candidate:

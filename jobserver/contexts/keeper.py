@@ -281,7 +281,10 @@ class ContextKeeper:
             return CoordinationSilent()
         if isinstance(result, Elected):
             return ElectionWon()
-        mine = result.owner and result.owner.incarnation == self._parts.me.incarnation
+        if result.owner is None:
+            log.warning("context %s: not elected, and nobody else is (%s)", self.context_id, result.reason)
+            return CoordinationSilent()
+        mine = result.owner.incarnation == self._parts.me.incarnation
         return ElectionWon() if mine else ElectionLost()
 
     async def _grant(self) -> Event:

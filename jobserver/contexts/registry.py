@@ -47,6 +47,7 @@ class ContextRegistry:
         self._keepers: dict[str, ContextKeeper] = {}
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._urls: dict[str, str] = {}
+        self._last_owner: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._leaving = False
         self._deaths = LocalDeaths(me, self._server_died)
@@ -95,8 +96,11 @@ class ContextRegistry:
             return
         keeper = self.keeper(event.context_id)
         if owner is None:
-            keeper.post(OwnerVanished(event.witnessed, self._delay(event.context_id)))
-        elif owner.incarnation != self._me.incarnation:
+            gone = self._last_owner.get(event.context_id)
+            keeper.post(OwnerVanished(event.witnessed, self._delay(event.context_id, but=gone)))
+            return
+        self._last_owner[event.context_id] = owner.server
+        if owner.incarnation != self._me.incarnation:
             keeper.post(OwnerSeen(owner.server))
             self._check_incarnations()
 
@@ -145,6 +149,7 @@ class ContextRegistry:
         """The context is in a final state: forget it."""
         life = self._lives.pop(context_id, None)
         self._keepers.pop(context_id, None)
+        self._last_owner.pop(context_id, None)
         if life is not None:
             life.cancel()
         self._tell_changed()
