@@ -7,20 +7,18 @@ import hashlib
 from checkpoint import layout
 from checkpoint.errors import AlreadyExists, Damaged
 from checkpoint.files import FileStore
-from checkpoint.sealing import persist
+from checkpoint.sealing import persist, seal
 
 
 def put(files: FileStore, data: bytes) -> str:
-    """Store the bytes durably and answer their digest (hex). Storing them again changes nothing."""
+    """Store the bytes durably and answer their digest (hex). Storing them again heals what a broken disk left."""
     digest = hashlib.sha256(data).hexdigest()
-
-    def once() -> None:
-        try:
-            files.write_new(path(digest), data)
-        except AlreadyExists:
-            return
-
-    persist(once)
+    try:
+        seal(files, path(digest), data)
+    except AlreadyExists:
+        # nothing else can have this name by right: what lies there is damaged
+        files.remove(path(digest))
+        seal(files, path(digest), data)
     return digest
 
 
@@ -31,7 +29,7 @@ def path(digest: str) -> str:
 
 def read(files: FileStore, digest: str) -> bytes:
     """The bytes with that digest. Raises Missing, and Damaged when they are others."""
-    data = files.read(path(digest))
+    data = persist(lambda: files.read(path(digest)))
     if hashlib.sha256(data).hexdigest() != digest:
         raise Damaged("binary", digest, "its bytes do not have that digest")
     return data

@@ -176,6 +176,14 @@ def test_a_superseded_writer_sweeps_nothing(files: FaultyFiles) -> None:
     assert there(files, old)
 
 
+def test_data_of_a_later_epoch_is_not_ours_to_judge(files: FaultyFiles) -> None:
+    writer = begin(files)
+    theirs = write_data(files, "a", layout.version(2, 1))
+    seal_many(writer)
+    writer.sweep(set())
+    assert there(files, theirs)
+
+
 def test_a_sweep_that_froze_harms_no_epoch_that_began_meanwhile(files: FaultyFiles) -> None:
     writer = begin(files)
     put(files, writer, "a")

@@ -307,6 +307,20 @@ class TestAdoption:
         assert writer.commit(put("b")) == layout.manifest_name(3, 0)
         assert list(writer.objects()) == ["b"]
 
+    def test_an_adoption_during_a_seal_is_not_undone_by_what_that_seal_finds(
+        self, files: FaultyFiles
+    ) -> None:
+        writer = begin(files)
+        held = files.hold("names", "/marker")
+        with ThreadPoolExecutor(1) as pool:
+            committing = pool.submit(writer.commit, put("a"))
+            assert held.reached.wait(10)
+            begin_marker_only(files, CONTEXT, 2, "dead owner")
+            writer.readopt(3, "t3")
+            held.release()
+            assert isinstance(committing.exception(10), Superseded)
+        assert writer.commit(put("b")) == layout.manifest_name(3, 0)
+
     def test_it_is_not_adopted_under_an_epoch_that_is_not_higher(self, files: FaultyFiles) -> None:
         writer = begin(files, 2)
         for epoch in (1, 2):
