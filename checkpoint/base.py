@@ -29,17 +29,26 @@ class LostVersion:
 
 @dataclass(frozen=True, slots=True)
 class DamageReport:
-    """Proof that a manifest is damaged, and what it cost: `lost` is what intact manifests behind it held."""
+    """Proof that a manifest is damaged, and what it cost.
+
+    `lost` is what intact manifests behind it held; `unclaimed` is newer data that lies in the store and that nothing
+    loaded names: it was sealed in the damaged manifest, or was being written.
+    """
 
     manifest: str
     why: str
     lost: tuple[LostVersion, ...] = ()
+    unclaimed: tuple[LostVersion, ...] = ()
 
     def __str__(self) -> str:
-        names = ", ".join(f"{item.name!r} at {item.version or 'its removal'}" for item in self.lost)
         return (
-            f"manifest {self.manifest} is damaged: {self.why}; behind it was lost: {names or 'nothing known'}"
+            f"manifest {self.manifest} is damaged: {self.why}; behind it was lost: {_listed(self.lost)}; "
+            f"data that it may have named: {_listed(self.unclaimed)}"
         )
+
+
+def _listed(items: Sequence[LostVersion]) -> str:
+    return ", ".join(f"{item.name!r} at {item.version or 'its removal'}" for item in items) or "nothing known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +129,32 @@ def newest_good(files: FileStore, context_id: str, names: Sequence[str], secret:
             reports.append(DamageReport(damage.manifest, damage.why, _lost(files, context_id, tail, secret)))
             candidates = [name for name in candidates if name < damage.manifest]
         else:
-            return replace(base, damaged=tuple(reports))
+            return _reported(files, context_id, base, reports)
     if stranger is not None:
         raise stranger
-    return Base(None, damaged=tuple(reports))
+    return _reported(files, context_id, Base(None), reports)
+
+
+def _reported(files: FileStore, context_id: str, base: Base, reports: Sequence[DamageReport]) -> Base:
+    """The base with what is known of the damage above it."""
+    if not reports:
+        return base
+    unclaimed = _unclaimed(files, context_id, base, reports[0].manifest)
+    return replace(base, damaged=(replace(reports[0], unclaimed=unclaimed), *reports[1:]))
+
+
+def _unclaimed(files: FileStore, context_id: str, base: Base, damaged: str) -> tuple[LostVersion, ...]:
+    """Data of the damaged manifest's epoch or older ones, that is newer than all that the base names."""
+    newest = max((item.version for item in base.objects.values()), default="")
+    last = layout.parse_pair(damaged)
+    folder = layout.objects_folder(context_id)
+    found = []
+    for owner in persist(lambda: files.names(folder)):
+        for version in files.names(f"{folder}/{owner}"):
+            numbers = layout.parse_pair(version)
+            if numbers and last and numbers[0] <= last[0] and version > newest:
+                found.append(LostVersion(layout.text_of(owner) or owner, version))
+    return tuple(found)
 
 
 def _chain(files: FileStore, context_id: str, newest: str, secret: bytes) -> list[Sealed]:

@@ -74,9 +74,11 @@ class NamedObject:
     size: int = 0
 
     def __post_init__(self) -> None:
-        if any("\ud800" <= char <= "\udfff" for char in self.name):
-            # JSON would join two of them into one character: another name
-            raise ValueError(f"{self.name!r} is no valid Unicode text")
+        try:
+            self.name.encode()
+        except UnicodeEncodeError as error:
+            # half characters: JSON would join two of them into one, which is another name
+            raise ValueError(f"{self.name!r} is no valid Unicode text") from error
         if self.inline is not None and len(self.inline) > INLINE_LIMIT:
             raise ValueError(
                 f"{self.name!r} has {len(self.inline)} bytes inline; at most {INLINE_LIMIT} are allowed"

@@ -170,6 +170,20 @@ def test_a_damaged_delta_costs_the_tail_behind_it_by_name_and_version() -> None:
     assert "'o3' at v3" in str(report)
 
 
+def test_data_that_only_a_damaged_manifest_can_have_named_is_reported_as_unclaimed() -> None:
+    files = FaultyFiles()
+    writer = begin(files, 1)
+    for name in ("kept", "lost/one"):
+        version = writer.next_version()
+        files.write_new(layout.in_context(CONTEXT, layout.object_path(name, version)) + "/part-0", b"x")
+        writer.commit(Changes(put=[value(name, version=version)]))
+    flip(files, path(1, 2))
+    files.write_new(layout.in_context(CONTEXT, layout.object_path("later", layout.version(9, 1))), b"x")
+    (report,) = begin_epoch(files, CONTEXT, 2, "t", SECRET).damaged
+    assert report.unclaimed == (LostVersion("lost/one", layout.version(1, 2)),)
+    assert "'lost/one' at 000000000001-000000000002" in str(report)
+
+
 def test_a_removal_behind_a_damaged_delta_is_reported_too() -> None:
     files = FaultyFiles()
     writer = begin(files, 1)
