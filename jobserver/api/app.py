@@ -6,23 +6,23 @@ those of aiohttp; the table is a lookup, so this is also the quicker way.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from jobserver.api import binaries, cluster, contexts, cors, health, jobs
-from jobserver.api.calls import Call, Handler
+from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
-from jobserver.api.principals import principal
-from jobserver.api.rejections import broken_body, too_large, too_slow
 from jobserver.api.routes import Route, Target, effective_method, target
 from jobserver.errors import JobServerError
 from jobserver.service import Service
 
 log = logging.getLogger(__name__)
+
+Handler = Callable[[Call], Awaitable[Answer]]
 
 HANDLERS: dict[Route, Handler] = {
     Route.LIST_BINARIES: binaries.list_binaries,
@@ -86,9 +86,11 @@ class _Api:
     async def _answer(self, request: web.Request) -> Answer:
         found: Target | None = None
         try:
-            method = effective_method(request.method, request.query.get("_method"))
+            query = request.query
+            method = effective_method(request.method, query.get("_method"))
             found = target(method, request.rel_url.raw_path)
-            return await HANDLERS[found.route](self._call(request, method, found.name))
+            call = Call(self._service, self._limits, found.name, query, request)
+            return await HANDLERS[found.route](call)
         except JobServerError as error:
             return error_answer(error, None if found is None else found.route)
         except Exception:  # the boundary of a request: nothing of ours may reach the client
@@ -97,41 +99,6 @@ class _Api:
                 "a request ended in an error nobody foresaw: %s %s", request.method, request.raw_path
             )
             return internal_error()
-
-    def _call(self, request: web.Request, method: str, name: str) -> Call:
-        url = request.rel_url
-        return Call(
-            service=self._service,
-            limits=self._limits,
-            name=name,
-            method=method,
-            path=url.raw_path,
-            uri=url.raw_path_qs,
-            query=request.query,
-            query_text=url.raw_query_string,
-            content_type=request.headers.get("Content-Type"),
-            charset=request.charset,
-            idempotency_key=request.headers.get("Idempotency-Key"),
-            principal=principal(request.headers),
-            body=lambda: self._read(request),
-        )
-
-    async def _read(self, request: web.Request) -> bytes:
-        """The whole body. Raises Rejected when it is too large, too slow, or not what its headers say."""
-        limit = self._limits.max_body
-        if request.content_length is not None and request.content_length > limit:
-            raise too_large(request.content_length, limit)
-        if not request.can_read_body:
-            return b""
-        try:
-            async with asyncio.timeout(self._limits.read_timeout):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large(limit + 1, limit) from error
-        except TimeoutError as error:
-            raise too_slow(self._limits.read_timeout) from error
-        except web.RequestPayloadError as error:
-            raise broken_body() from error
 
 
 def _response(answer: Answer, origin: str | None) -> web.Response:

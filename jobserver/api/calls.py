@@ -2,34 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
 from dataclasses import dataclass
 
-from jobserver.api.envelopes import Answer
+from aiohttp import web
+
 from jobserver.api.limits import ApiLimits
 from jobserver.api.parameters import Query
+from jobserver.api.principals import principal
+from jobserver.api.rejections import broken_body, too_large, too_slow
 from jobserver.service import Service
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
-    """A routed request. `name` is the decoded name or id in its path; `uri` is path and query as sent."""
+    """A routed request. `name` is the decoded name or id in its path. What a handler does not ask for is not computed."""
 
     service: Service
     limits: ApiLimits
     name: str
-    method: str
-    path: str
-    uri: str
     query: Query
-    query_text: str
-    content_type: str | None
-    """The header as sent, or None."""
-    charset: str | None
-    idempotency_key: str | None
-    principal: str
-    body: Callable[[], Awaitable[bytes]]
-    """Reads the whole body; raises the refusals of size and time."""
+    request: web.Request
 
+    @property
+    def path(self) -> str:
+        """The path as sent."""
+        return self.request.rel_url.raw_path
 
-Handler = Callable[[Call], Awaitable[Answer]]
+    @property
+    def query_text(self) -> str:
+        """The query as sent."""
+        return self.request.rel_url.raw_query_string
+
+    @property
+    def uri(self) -> str:
+        """Path and query as sent."""
+        return self.request.rel_url.raw_path_qs
+
+    @property
+    def content_type(self) -> str | None:
+        """The header as sent, or None."""
+        return self.request.headers.get("Content-Type")
+
+    @property
+    def charset(self) -> str | None:
+        """The charset of the content type, or None."""
+        header = self.content_type
+        # aiohttp parses the header like an e-mail's; most have no charset
+        return self.request.charset if header is not None and "charset" in header.lower() else None
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The header as sent, or None."""
+        return self.request.headers.get("Idempotency-Key")
+
+    @property
+    def principal(self) -> str:
+        """Who asks."""
+        return principal(self.request.headers)
+
+    async def body(self) -> bytes:
+        """The whole body. Raises Rejected when it is too large, too slow, or not what its headers say."""
+        request, limit = self.request, self.limits.max_body
+        announced = request.content_length
+        if announced is not None and announced > limit:
+            raise too_large(announced, limit)
+        if not request.can_read_body:
+            return b""
+        try:
+            async with asyncio.timeout(self.limits.read_timeout):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large(limit + 1, limit) from error
+        except TimeoutError as error:
+            raise too_slow(self.limits.read_timeout) from error
+        except web.RequestPayloadError as error:
+            raise broken_body() from error

@@ -15,13 +15,19 @@ _LOADABLE = frozenset({"http", "https", "ftp", "file", "local"})
 
 def name_list(key: str, value: Any) -> tuple[str, ...]:
     """The names in a list or a comma-separated text; None and empty entries give none. Raises BadConfig."""
-    if value is None:
+    if not value:
         return ()
     if isinstance(value, str):
         value = value.split(",")
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
         refuse(f"{key} must be a list of names or one comma-separated text")
-    return tuple(stripped for item in value if (stripped := item.strip()))
+    names = []
+    for item in value:
+        if not isinstance(item, str):
+            refuse(f"{key} must hold names only")
+        if stripped := item.strip():
+            names.append(stripped)
+    return tuple(names)
 
 
 def check_uploaded(names: tuple[str, ...], most: int) -> tuple[str, ...]:
@@ -29,7 +35,7 @@ def check_uploaded(names: tuple[str, ...], most: int) -> tuple[str, ...]:
     if len(names) > most:
         raise BadRequest(f"at most {most} binaries can be named, not {len(names)}")
     for name in names:
-        scheme = _SCHEME.match(name)
+        scheme = _SCHEME.match(name) if ":" in name else None
         if scheme is None:
             continue
         if scheme[1].lower() not in _LOADABLE:

@@ -112,9 +112,9 @@ def target(method: str, raw_path: str) -> Target:
     if entry is None:
         raise no_route()
     methods, shapes = entry
-    if method not in methods.split(", "):
-        raise wrong_method(methods)
     route = shapes.get((method, _shape(rest)))
+    if route is None and method not in methods.split(", "):
+        raise wrong_method(methods)
     if route is None or "" in rest:
         raise no_route()
     return Target(route, _decoded(rest[0]) if rest else "")

@@ -17,6 +17,7 @@ from jobserver.model import OnFailover
 from jobserver.service import Submission
 
 _MAX_CLASS = 1_000
+_ON_FAILOVER = frozenset(choice.value for choice in OnFailover)
 _MAX_PRIORITY = 1_000_000
 _NOT_SERVED = {
     "callbackUrl": "callbackUrl is not supported: ask GET /jobs/<id>, or wait with sync=true",
@@ -56,9 +57,7 @@ def submission(
     query: Query, config: Mapping[str, Any], wait: Waiting, asker: Asker, limits: ApiLimits
 ) -> Submission:
     """The whole of a submission. Raises BadConfig, BadRequest and the refusals of 1.5."""
-    for name, sentence in _NOT_SERVED.items():
-        if query.get(name):
-            raise BadRequest(sentence)
+    _refuse_unserved(query)
     main_class, binaries = _code(query, config, limits)
     extras = _block(config)
     return Submission(
@@ -84,6 +83,13 @@ def request_digest(method: str, path: str, query: str, body: bytes) -> str:
         digest.update(f"{len(part)}:".encode())
         digest.update(part)
     return digest.hexdigest()
+
+
+def _refuse_unserved(query: Query) -> None:
+    """Parameters of existing servers that would silently do nothing here."""
+    for name, sentence in _NOT_SERVED.items():
+        if query.get(name):
+            raise BadRequest(sentence)
 
 
 def _code(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> tuple[str, tuple[str, ...]]:
@@ -137,6 +143,6 @@ def _whole(extras: Mapping[str, Any], key: str, default: int, lowest: int, highe
 
 def _on_failover(query: Query, extras: Mapping[str, Any]) -> str:
     given = query.get("onFailover") or extras.get("on-failover") or OnFailover.RERUN.value
-    if given not in tuple(OnFailover):
+    if not isinstance(given, str) or given not in _ON_FAILOVER:
         raise BadRequest("onFailover must be rerun or fail")
-    return str(given)
+    return given
