@@ -20,7 +20,8 @@ def begin_epoch(files: FileStore, context_id: str, epoch: int, token: str, secre
     """Begin an epoch that restores: afterwards nothing an older epoch seals counts. Open the gate only after it.
 
     The answer is the pinned manifest `<epoch>-0` (`Base.name`). May be repeated by the same process after
-    StoreUnavailable. Raises Superseded; Foreign or UnknownFormat when loading would bury good data.
+    StoreUnavailable. Raises Superseded; Foreign or UnknownFormat when loading would bury good data; Damaged when its own
+    pin was torn, which spends the epoch: the next one is not hindered.
     """
     mine = Marker(epoch, token)
     seal_marker(files, context_id, mine)

@@ -274,3 +274,14 @@ def test_a_pinned_manifest_is_loaded_as_it_was_begun() -> None:
     begun = begin_epoch(files, CONTEXT, 2, "t", SECRET)
     assert begun.name is not None
     assert load(files, CONTEXT, begun.name, SECRET) == begun
+
+
+def test_a_torn_pin_spends_its_epoch_and_the_next_one_starts_from_what_is_good() -> None:
+    files = filled(2)
+    files.inject(Fault.TORN, match="/manifest/")
+    for _ in range(2):
+        with pytest.raises(Damaged):
+            begin_epoch(files, CONTEXT, 2, "t", SECRET)
+    base = begin_epoch(files, CONTEXT, 3, "t", SECRET)
+    assert sorted(base.objects) == ["o1", "o2"]
+    assert base.damaged[0].manifest == layout.manifest_name(2, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoint import fence, layout
@@ -30,6 +30,7 @@ def test_only_the_highest_marker_may_acknowledge(markers: list[Marker], higher: 
     assert fence.may_acknowledge(markers, MINE) is (higher is None)
 
 
+@settings(deadline=None)
 @given(st.sets(st.builds(Marker, st.integers(0, 5), st.sampled_from("ab"))))
 def test_at_most_one_of_all_may_acknowledge(markers: set[Marker]) -> None:
     allowed = [marker for marker in markers if fence.may_acknowledge(markers, marker)]
@@ -41,6 +42,7 @@ def test_there_is_no_highest_of_none() -> None:
     assert fence.highest([]) is None
 
 
+@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 20))), st.integers(0, 8))
 def test_the_base_is_the_newest_manifest_of_all_older_epochs(names: set[tuple[int, int]], epoch: int) -> None:
     older = [numbers for numbers in names if numbers[0] < epoch]

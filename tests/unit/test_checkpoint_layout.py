@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from checkpoint import layout
@@ -12,6 +12,7 @@ texts = st.text(st.characters(), max_size=60)  # with lone surrogates, control c
 numbers = st.integers(min_value=0, max_value=10**layout.WIDTH - 1)
 
 
+@settings(deadline=None)
 @given(texts)
 @example("")
 @example("..")
@@ -33,6 +34,7 @@ def test_any_text_is_a_safe_component_and_comes_back(text: str) -> None:
         assert layout.text_of(name) == text
 
 
+@settings(deadline=None)
 @given(texts, texts)
 def test_two_texts_never_share_a_component(one: str, other: str) -> None:
     assert (layout.component(one) == layout.component(other)) == (one == other)
@@ -50,6 +52,7 @@ def test_what_component_did_not_make_is_not_read_back(name: str) -> None:
     assert layout.text_of(name) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), max_size=8))
 def test_names_sort_as_their_numbers_do(pairs: list[tuple[int, int]]) -> None:
     names = sorted(layout.pair(*numbers) for numbers in pairs)
@@ -62,6 +65,7 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
             layout.pair(first, second)
 
 
+@settings(deadline=None)
 @given(numbers, texts)
 def test_a_marker_is_read_back_from_its_file_name(epoch: int, token: str) -> None:
     file_name = layout.marker_path("c", epoch, token).split("/")[-1]

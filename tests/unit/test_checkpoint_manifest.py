@@ -91,6 +91,7 @@ def sample() -> Manifest:
     )
 
 
+@settings(deadline=None)
 @given(contents, numbers, numbers, refs)
 def test_a_full_manifest_is_read_back_equal(held: Contents, epoch: int, seq: int, base: BaseRef) -> None:
     manifest = full_manifest("c", epoch, seq, base, held)
@@ -99,6 +100,7 @@ def test_a_full_manifest_is_read_back_equal(held: Contents, epoch: int, seq: int
     assert encode(decode(data, SECRET, manifest.name), SECRET) == data
 
 
+@settings(deadline=None)
 @given(contents, contents)
 def test_a_delta_turns_what_was_into_what_is(before: Contents, after: Contents) -> None:
     manifest = delta_manifest("c", 1, 2, BaseRef("b", "d"), before, after)
@@ -106,6 +108,7 @@ def test_a_delta_turns_what_was_into_what_is(before: Contents, after: Contents) 
     assert applied(before, read) == after
 
 
+@settings(deadline=None)
 @given(contents)
 def test_a_delta_holds_only_what_changed(held: Contents) -> None:
     manifest = delta_manifest("c", 1, 2, BaseRef("b", "d"), held, held)
@@ -145,7 +148,7 @@ def test_every_truncation_and_every_extension_is_found() -> None:
             decode(data + more, SECRET, name)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_replacing_removing_or_doubling_a_stretch_is_found(draw: st.DataObject) -> None:
     data, name = encode(sample(), SECRET), sample().name
