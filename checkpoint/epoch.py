@@ -25,9 +25,8 @@ def begin_epoch(files: FileStore, context_id: str, epoch: int, token: str, secre
     """
     mine = Marker(epoch, token)
     seal_marker(files, context_id, mine)
-    names = list_manifests(
-        files, context_id
-    )  # after the marker: what is acknowledged before it, is in this list
+    # after the marker: what was acknowledged before the marker is in this list
+    names = list_manifests(files, context_id)
     _refuse_used(names, epoch)
     base = newest_good(files, context_id, below(names, epoch), secret)
     pinned = _pin(files, context_id, epoch, base, secret)
