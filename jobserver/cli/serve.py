@@ -21,10 +21,11 @@ def serve(config: Path) -> None:
 
 
 def log_to_stderr(level: str) -> None:
-    """One line per event, times in UTC. kazoo tells every reconnect at INFO; ours say the same in our words."""
+    """One line per event, times in UTC. What libraries tell at INFO (every reconnect, every plugin) is not for operators."""
     handler = logging.StreamHandler()
     formatter = logging.Formatter(LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("kazoo").setLevel(max(logging.WARNING, logging.getLogger().level))
+    for library in ("kazoo", "alembic"):
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
