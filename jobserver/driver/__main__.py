@@ -68,13 +68,11 @@ def main() -> None:
         config = read_config(options.config)
         serve(config, options, ending)
     except (BrokenConfig, JvmFailed, OSError) as error:
-        tell_server(options.ready_fd, {"error": str(error)})
-        sys.exit(1)
+        fail(options.ready_fd, str(error))
     except Exception as error:
         # Spark's own failures have no common class; whatever it is, the server must hear of it
         log.exception("the driver could not start")
-        tell_server(options.ready_fd, {"error": f"{type(error).__name__}: {error}"})
-        os._exit(1)
+        fail(options.ready_fd, f"{type(error).__name__}: {error}")
 
 
 def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> None:
@@ -83,18 +81,15 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
         config.bind_host, config.secret
     )  # early: a connection may wait for us, not the other way
     jvm = start_spark_jvm(config)
-    jvm.watch(lambda code: leave(JVM_DIED, f"the JVM ended with {code}"))
-    try:
-        from jobserver.driver.spark import connect, warm_up  # imports Spark while the JVM starts
+    jvm.watch(lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}"))
+    from jobserver.driver.spark import connect, warm_up  # imports Spark while the JVM starts
 
-        spark = connect(jvm, config)
-        if config.warm_up:
-            warm_up(spark)
-        jobthreads.install()
-        waits.install()
-        run(config, options, ending, listener, jvm, spark)
-    finally:
-        jvm.end(0)
+    spark = connect(jvm, config)
+    if config.warm_up:
+        warm_up(spark)
+    jobthreads.install()
+    waits.install()
+    run(config, options, ending, listener, jvm, spark)
 
 
 def run(
@@ -198,6 +193,13 @@ def tell_server(descriptor: int, message: dict[str, Any]) -> None:
         os.fdopen(descriptor, "w") as ready,
     ):  # nobody listens: nothing to be done
         ready.write(json.dumps(message) + "\n")
+
+
+def fail(descriptor: int, why: str) -> None:
+    """Tell the server that there will be no driver, and end; the kernel ends the JVM with us."""
+    log.error("the driver could not start: %s", why)
+    tell_server(descriptor, {"error": why})
+    leave(1, "failed to start")
 
 
 def leave(code: int, reason: str) -> None:

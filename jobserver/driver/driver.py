@@ -32,7 +32,7 @@ from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
-from jobserver.driver.spark import Spark, SparkKills
+from jobserver.driver.spark import Spark, SparkKills, ship
 from jobserver.model import AttemptOutcome, AttemptRef
 from jobserver.protocol import Event, Message, Refused, outcome_message
 from sparkjobserver.api import JobEnvironment
@@ -62,7 +62,7 @@ class Driver:
         self._names = NamesInSql()
         self._context_config: Any = config_tree({})
         self._registry: Registry | None = None
-        loader = JobLoader(config.dir / "bundles", lambda path: spark.context.addPyFile(str(path)))
+        loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
         self.runner = Runner(loader, self.attempts, self.killer, self, config.driver_id)
 
     # who commands

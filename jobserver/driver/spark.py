@@ -9,7 +9,9 @@ import contextlib
 import os
 import socket
 import sys
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyspark
@@ -17,13 +19,17 @@ from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+import sparkjobserver
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.jvm import Jvm
+from jobserver.driver.waits import SlicedLock
 
 MAJOR = int(pyspark.__version__.partition(".")[0])
 CLASSIC = "org.apache.spark.sql.classic" if MAJOR >= 4 else "org.apache.spark.sql"
 """Where the classes of a session that is no Spark Connect client lie."""
+
+_shipping = SlicedLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +89,19 @@ def connect(jvm: Jvm, config: DriverConfig) -> Spark:
 def warm_up(spark: Spark) -> None:
     """One SQL query and one Python task: the first of each costs about a second."""
     spark.root.sql("select id % 3 as k, count(*) as n from range(100) group by 1 order by 1").collect()
-    spark.context.parallelize(range(2), 2).map(_same).collect()
+    spark.context.parallelize(range(2), 2).map(str).collect()
 
 
-def _same(value: int) -> int:
-    return value
+def ship(spark: Spark, folder: Path, bundle: Path) -> None:
+    """Put a bundle on the executors' import path, and before the first one the API that its modules import."""
+    with _shipping:
+        api = folder / "sparkjobserver.zip"
+        if not api.exists():
+            with zipfile.ZipFile(api, "w") as archive:
+                for module in Path(sparkjobserver.__file__).parent.glob("*.py"):
+                    archive.write(module, f"sparkjobserver/{module.name}")
+            spark.context.addPyFile(str(api))
+        spark.context.addPyFile(str(bundle))
 
 
 def prepare_thread(spark: Spark, attempt: RunningAttempt, ident: int, java_session: Any) -> None:

@@ -1,0 +1,362 @@
+"""The driver process with real Spark. One driver serves most tests; they differ in job ids and names."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver_client import (
+    DriverClient,
+    DriverProcess,
+    Uploads,
+    eventually,
+    is_running,
+)
+
+from checkpoint.epoch import begin_epoch
+from checkpoint.local import LocalFiles
+
+CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {"team": {"name": "blue"}}}
+_numbers = itertools.count(1)
+
+
+class Running:
+    """An active driver, its owner's connection, and how to run jobs on it."""
+
+    def __init__(self, process: DriverProcess, folder: Path) -> None:
+        self.process = process
+        self.uploads = Uploads(folder / "uploads")
+        self.epoch = 1
+        self.files = LocalFiles(folder / "checkpoints" / "test")
+        self.client = process.connect()
+        base = begin_epoch(self.files, "ctx-1", 1, "t1", b"cluster secret")
+        answer = self.client.ask("activate", context=CONTEXT, epoch=1, token="t1", base=base.name)
+        assert answer["ok"], answer
+
+    def start(
+        self,
+        source: str | dict[str, str],
+        main: str = "job:run",
+        job: str = "",
+        attempt: int = 1,
+        **config: Any,
+    ) -> str:
+        job = job or f"job-{next(_numbers)}"
+        binary = self.uploads.python(source) if isinstance(source, str) else source
+        answer = self.client.ask(
+            "run", job_id=job, attempt=attempt, main_class=main, binaries=[binary], config=json.dumps(config),
+            interactive=True,
+        )  # fmt: skip
+        assert answer["ok"], answer
+        return job
+
+    def outcome(self, job: str, limit: float = 90.0) -> dict[str, Any]:
+        event = self.client.event("finished", job, limit)
+        self.client.send({"t": "ack", "job_id": job, "attempt": event["attempt"]})
+        return event
+
+    def run(self, source: str | dict[str, str], main: str = "job:run", **config: Any) -> dict[str, Any]:
+        return self.outcome(self.start(source, main, **config))
+
+    def value(self, source: str | dict[str, str], main: str = "job:run", **config: Any) -> Any:
+        event = self.run(source, main, **config)
+        assert event["kind"] == "finished", event["error"]
+        return json.loads(event["result"])
+
+    def adopt(self) -> DriverClient:
+        newer = self.process.connect()
+        hello = newer.ask("hello")
+        self.epoch += 1
+        answer = newer.ask("adopt", epoch=self.epoch, token=f"t{self.epoch}", nonce=hello["nonce"])
+        assert answer["ok"], answer
+        older, self.client = self.client, newer
+        assert older.closed.wait(10)
+        newer.adopted = answer["jobs"]  # type: ignore[attr-defined]
+        return newer
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("driver")
+    process = DriverProcess(folder, kill_grace=3, warm_up=True)
+    try:
+        assert "error" not in process.facts, process.facts
+        yield Running(process, folder)
+    finally:
+        process.stop()
+        assert eventually(lambda: not is_running(process.facts.get("jvm_pid", 0) or 0))
+
+
+CLASS_JOB = """
+from sparkjobserver.api import SparkJob, build_problems
+class Count(SparkJob):
+    def validate(self, context, runtime, config):
+        if config.get("input.words", None) is None:
+            return build_problems(["config input.words not found"])
+        return config.get("input.words")
+    def run_job(self, context, runtime, data):
+        counts = context.sparkContext.parallelize(data, 2).map(lambda w: (w, 1)).reduceByKey(lambda a, b: a + b)
+        return dict(counts.collect())
+"""
+
+
+def test_a_class_is_validated_and_run_with_a_tree_as_configuration(running: Running) -> None:
+    assert running.value(CLASS_JOB, "word_count.Count", input={"words": ["a", "b", "a"]}) == {"a": 2, "b": 1}
+
+
+def test_problems_of_validate_make_the_outcome_invalid_and_are_told(running: Running) -> None:
+    event = running.run(CLASS_JOB, "word_count.Count")
+    assert (event["kind"], event["error"]["message"]) == ("invalid", "config input.words not found")
+
+
+def test_a_function_gets_session_environment_and_configuration(running: Running) -> None:
+    source = """
+def run(spark, env, config):
+    return [spark.range(config["n"]).count(), env.attempt, env.epoch > 0, env.context_config.get("team.name")]
+"""
+    assert running.value(source, n=7) == [7, 1, True, "blue"]
+
+
+def test_two_versions_of_a_module_run_side_by_side_also_on_executors(running: Running) -> None:
+    def version(number: int) -> dict[str, str]:
+        job = """
+from pkg.core import add
+import importlib
+def f(x):
+    import pkg.core as c
+    return c.add(x)
+def run(spark, env, config):
+    by_name = importlib.import_module('pkg.core').VERSION
+    return [by_name] + spark.sparkContext.parallelize([1, 10], 2).map(f).collect()
+"""
+        core = f"VERSION = {number}\ndef add(x):\n    return x + VERSION\n"
+        return running.uploads.wheel({"pkg/__init__.py": "", "pkg/core.py": core, "job.py": job})
+
+    for _ in range(2):
+        assert running.value(version(100)) == [100, 101, 110]
+        assert running.value(version(200)) == [200, 201, 210]
+
+
+@pytest.mark.parametrize(
+    ("source", "main", "kind", "text"),
+    [
+        ("x = 1", "job.Missing", "not_found", "there is no Missing"),
+        ("import nowhere_to_be_found", "job.Any", "loading_failed", "nowhere_to_be_found"),
+        ("class A:\n def __init__(self): 1/0\n def run_job(self, c, r, d): pass", "job.A", "loading_failed", "ZeroDivisionError"),
+        ("def run(s, e, c): raise SystemExit(3)", "job:run", "failed", "SystemExit"),
+        ("def run(s, e, c): raise KeyboardInterrupt", "job:run", "failed", "KeyboardInterrupt"),
+        ("def run(s, e, c): return s.range(3)", "job:run", "failed", "collect()"),
+        ("def run(s, e, c): s.sql('select * from nothing_there')", "job:run", "failed", "nothing_there"),
+        ("def run(s, e, c): return 'x' * 70_000_000", "job:run", "failed", "the limit is"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_in_a_job_is_its_outcome(
+    running: Running, source: str, main: str, kind: str, text: str
+) -> None:
+    event = running.run(source, main)
+    assert event["kind"] == kind
+    assert text in event["error"]["message"]
+
+
+def test_two_packages_and_jars_are_refused_with_a_sentence(running: Running) -> None:
+    binary = running.uploads.python("x = 1")
+    for binaries, kind, text in (
+        ([binary, binary], "loading_failed", "Python should have exactly one package file! Found: 2"),
+        ([{**binary, "type": "Jar"}], "wrong_type", "jar"),
+    ):
+        job = f"job-{next(_numbers)}"
+        fields = {"job_id": job, "attempt": 1, "main_class": "a.B", "config": "{}"}
+        assert running.client.ask("run", binaries=binaries, **fields)["ok"]
+        event = running.outcome(job)
+        assert event["kind"] == kind
+        assert text in event["error"]["message"]
+
+
+def test_a_job_sees_neither_the_views_nor_the_settings_nor_the_properties_of_another(
+    running: Running,
+) -> None:
+    first = """
+def run(spark, env, config):
+    from pyspark.sql import SparkSession
+    spark.range(3).createOrReplaceTempView("mine")
+    mine = SparkSession.builder.config("spark.sql.shuffle.partitions", "9").getOrCreate()
+    spark.sparkContext.setLocalProperty("left.over", "yes")
+    spark.stop()
+    return [mine is spark, SparkSession.getActiveSession() is spark, spark.conf.get("spark.sql.shuffle.partitions")]
+"""
+    second = """
+def run(spark, env, config):
+    return [spark.catalog.tableExists("mine"), spark.conf.get("spark.sql.shuffle.partitions"),
+            spark.sparkContext.getLocalProperty("left.over"),
+            spark.sparkContext.getLocalProperty("spark.scheduler.pool")]
+"""
+    assert running.value(first) == [True, True, "9"]
+    for _ in range(3):
+        assert running.value(second) == [False, "2", None, "interactive"]
+
+
+MAKE = """
+def run(spark, env, config):
+    df = spark.range(config["n"]).selectExpr("id", "id * 2 as twice")
+    made = env.named_objects.update(config["name"], lambda: df)
+    return [made.count(), env.named_objects.names().count(config["name"])]
+"""
+
+
+def test_a_named_dataframe_is_there_for_other_jobs_by_name_and_in_sql(running: Running) -> None:
+    assert running.value(MAKE, name="numbers", n=5) == [5, 1]
+    read = """
+def run(spark, env, config):
+    joined = spark.sql("select sum(a.twice) as s from numbers a join numbers b on a.id = b.id").first().s
+    return [joined, spark.table("numbers").count(), env.namedObjects.get("numbers").filter("id > 3").count(),
+            env.named_objects.get("nobody made it")]
+"""
+    assert running.value(read) == [20, 5, 1, None]
+    assert running.value(MAKE, name="numbers", n=6) == [6, 1]
+    assert running.value(read) == [30, 6, 2, None]
+
+
+def test_plain_values_broadcasts_and_rdds_can_be_named(running: Running) -> None:
+    source = """
+def run(spark, env, config):
+    sc, names = spark.sparkContext, env.named_objects
+    value = names.get_or_create("v", lambda: {"a": [1, 2]})
+    big = names.get_or_create("big", lambda: "x" * 100_000)
+    shared = names.get_or_create("b", lambda: sc.broadcast([1, 2, 3]))
+    rdd = names.get_or_create("r", lambda: sc.parallelize(range(10), 2).map(lambda x: (x, str(x))))
+    again = names.get_or_create("r", lambda: 1 / 0)
+    return [value, len(big), sc.parallelize([0, 1], 2).map(lambda i: shared.value[i]).collect(), again.count()]
+"""
+    assert running.value(source) == [{"a": [1, 2]}, 100_000, [1, 2], 10]
+    shown = {item["name"]: item for item in running.client.ask("objects")["objects"]}
+    assert {name: shown[name]["kind"] for name in ("v", "b", "r")} == {
+        "v": "value",
+        "b": "broadcast",
+        "r": "rdd",
+    }
+    assert all(shown[name]["checkpointed"] for name in ("v", "big", "b", "r"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "spark.sparkContext.parallelize(range(2), 2).map(lambda _: time.sleep(600)).collect()",
+        "spark.sql('select count(*) from range(100000000000) where rand() < 2').collect()",
+        "time.sleep(600)",
+        "threading.Event().wait()",
+        "threading.Lock().acquire() and (lock := threading.Lock()).acquire() and lock.acquire()",
+        "[None for _ in iter(int, 1)]",
+        "spark.sparkContext._jvm.java.lang.Thread.sleep(600000)",
+        "retry_for_ever(spark)",
+    ],
+)
+def test_a_kill_ends_whatever_a_job_does_and_spares_the_driver(running: Running, body: str) -> None:
+    source = f"""
+import threading, time
+def retry_for_ever(spark):
+    while True:
+        try:
+            spark.range(1000).selectExpr("sum(id)").collect()
+        except Exception:
+            pass
+def run(spark, env, config):
+    env.progress.report(0.5, "started")
+    {body}
+"""
+    job = running.start(source)
+    assert running.client.event("progress", job)["fraction"] == 0.5
+    begun = time.monotonic()
+    assert running.client.ask("kill", job_id=job, attempt=1)["running"]
+    event = running.outcome(job, 10)
+    assert event["kind"] == "killed"
+    assert time.monotonic() - begun < 3
+    assert running.client.ask("ping")["abandoned"] == 0
+    assert running.value("def run(s, e, c): return s.range(10).count()") == 10
+
+
+def test_the_same_attempt_runs_once_and_an_older_one_never(running: Running) -> None:
+    source = "def run(s, e, c): return 1"
+    job = running.start(source, attempt=2)
+    running.outcome(job)
+    for attempt, code in ((2, "duplicate"), (1, "stale-attempt")):
+        binary = running.uploads.python(source)
+        answer = running.client.ask(
+            "run", job_id=job, attempt=attempt, main_class="job:run", binaries=[binary], config="{}"
+        )
+        assert answer["refused"] == code
+
+
+def test_a_saved_progress_is_found_by_the_next_attempt_and_the_older_saves_no_more(running: Running) -> None:
+    save = """
+def run(spark, env, config):
+    env.commit({"done": 3}, {"part": lambda: "three"})
+    env.progress.save({"done": 4})
+    raise OSError
+"""
+    load = "def run(s, env, c): return [env.progress.load(), env.named_objects.get('part')]"
+    job = running.start(save)
+    assert running.client.event("finished", job)["kind"] == "failed"
+    running.start(load, job=job, attempt=2)
+    assert json.loads(running.outcome(job)["result"]) == [{"done": 4}, "three"]
+
+
+def test_an_adopted_driver_keeps_its_jobs_and_lists_what_was_not_acknowledged(running: Running) -> None:
+    done = running.start("def run(s, e, c): return 'done'")
+    assert running.client.event("finished", done)["result"] == '"done"'  # and no ack
+    slow = running.start(
+        "import time\ndef run(s, e, c):\n e.progress.report(None)\n time.sleep(1)\n return 'slow'"
+    )
+    running.client.event("progress", slow)
+    stale = running.process.connect()
+    assert stale.ask("adopt", epoch=99, token="x", nonce="never given")["refused"] == "stale-nonce"
+    newer = running.adopt()
+    listed = {item["job_id"]: item["outcome"] for item in newer.adopted}  # type: ignore[attr-defined]
+    assert listed[done]["result"] == '"done"'
+    assert listed[slow] is None
+    assert running.outcome(slow)["result"] == '"slow"'
+    nonce = stale.ask("hello")["nonce"]
+    assert stale.ask("adopt", epoch=1, token="x", nonce=nonce)["refused"] == "stale-epoch"
+    assert stale.ask("kill", job_id=slow, attempt=1)["refused"] == "not-owner"
+    assert stale.ask("shutdown", reason="no right")["refused"] == "not-owner"
+    assert running.value(MAKE, name="after adoption", n=3) == [3, 1]
+    stale.close()
+
+
+def test_named_objects_are_restored_equal_in_the_next_driver(running: Running, tmp_path: Path) -> None:
+    running.value(MAKE, name="kept", n=4)
+    root = str(running.files.url("x")).removeprefix("file://").removesuffix("/test/x")
+    base = begin_epoch(running.files, "ctx-1", 50, "t50", b"cluster secret")
+    process = DriverProcess(tmp_path, checkpoint_root=root)
+    try:
+        client = process.connect()
+        assert client.ask("bind", context=CONTEXT)["ok"]
+        assert client.ask("activate", context=CONTEXT, epoch=50, token="t50", base=base.name)["ok"]
+        older, running.client = running.client, client
+        read = """
+def run(spark, env, config):
+    names = env.named_objects
+    total = spark.sql("select sum(twice) s from kept").first().s
+    return [total, names.get("v"), names.get("r").count(), names.get("b").value]
+"""
+        assert running.value(read) == [12, {"a": [1, 2]}, 10, [1, 2, 3]]
+        running.client = older
+        held = running.start("def run(s, e, c): e.named_objects.update('late', lambda: 1)")
+        assert older.event("superseded", None)["epoch"] == 50  # type: ignore[arg-type]
+        assert running.client.ask("kill", job_id=held, attempt=1)["ok"]
+        assert running.outcome(held)["kind"] == "killed"
+        older.close()
+        assert eventually(
+            lambda: running.process.process.poll() is not None
+        )  # another has taken over for good
+        os.kill(process.process.pid, signal.SIGKILL)
+        process.process.wait()
+        assert eventually(lambda: not is_running(process.facts["jvm_pid"]))
+    finally:
+        process.stop()
