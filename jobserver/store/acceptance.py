@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from jobserver.errors import ContextStopping, JobServerError, KeyReused, NotFound, QueueFull
-from jobserver.model import ContextRecord, ContextState, JobRecord
+from jobserver.errors import BadRequest, ContextStopping, JobServerError, KeyReused, NotFound, QueueFull
+from jobserver.lifecycle import IllegalMove
+from jobserver.model import ContextRecord, ContextState, JobRecord, JobState
+from jobserver.store.rows import storable
+
+MAX_PRIORITY = 2**31 - 1
+"""The largest priority, and the smallest negated."""
+
+
+def check_insertable(record: JobRecord) -> None:
+    """Raises BadRequest for what no store can hold, IllegalMove for a job that does not begin at its beginning."""
+    if record.state is not JobState.QUEUED or record.attempt:
+        raise IllegalMove(
+            f"a job begins as QUEUED with attempt 0, not as {record.state} with attempt {record.attempt}"
+        )
+    check_storable("the Idempotency-Key", record.idempotency_key)
+    check_storable("the user's name", record.principal)
+    if abs(record.spec.priority) > MAX_PRIORITY:
+        raise BadRequest(
+            f"the priority {record.spec.priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}"
+        )
+
+
+def check_storable(what: str, text: str | None) -> None:
+    """Raises BadRequest for a text that has no encoding."""
+    if text is not None and not storable(text):
+        raise BadRequest(f"{what} holds characters that are no valid Unicode")
 
 
 def refusal(context_name: str, context: ContextRecord | None, queue_limit: int) -> JobServerError:

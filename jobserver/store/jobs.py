@@ -5,11 +5,13 @@ Each move is one statement that names the fence, the state and the attempt it ex
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     bindparam,
@@ -29,7 +31,7 @@ from jobserver.lifecycle import (
     WAITING_JOB_STATES,
     job_end_sources,
 )
-from jobserver.model import AttemptOutcome, ErrorInfo, Fence, JobRecord, JobState
+from jobserver.model import AttemptOutcome, ContextState, ErrorInfo, Fence, JobRecord, JobState
 from jobserver.store.guards import among, context_in, fence_values, fenced
 from jobserver.store.rows import error_text, job_of, job_values, micros, storable_json
 from jobserver.store.statement import Statement
@@ -42,7 +44,8 @@ _UNSET_AT_FIRST: Final = ("started_at", "ended_at", "outcome", "error", "result"
 _INSERTED: Final = [column.name for column in jobs.c if column.name not in _UNSET_AT_FIRST]
 
 
-def _insert_values() -> Select[Any]:
+def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnElement[bool]) -> Statement:
+    """One statement that inserts only while the context is in one of `states` and its queue has room."""
     unfinished = (
         select(func.count())
         .select_from(jobs)
@@ -50,19 +53,22 @@ def _insert_values() -> Select[Any]:
         .scalar_subquery()
     )
     # The share lock on the context's row makes a stop that is being committed wait for this, or this for the stop.
-    return (
-        select(*(bindparam(name, type_=jobs.c[name].type).label(name) for name in _INSERTED))
+    values = (
+        select(*(bindparam(name, type_=jobs.c[name].type).label(name) for name in names))
         .select_from(contexts)
         .where(
             contexts.c.id == bindparam("context_id"),
-            among(contexts.c.state, ACCEPTING_CONTEXT_STATES),
+            among(contexts.c.state, states),
             unfinished < bindparam("queue_limit"),
+            *guards,
         )
         .with_for_update(read=True)
     )
+    return Statement(insert(jobs).from_select(names, values, include_defaults=False))
 
 
-INSERT = Statement(insert(jobs).from_select(_INSERTED, _insert_values(), include_defaults=False))
+INSERT = _insert(_INSERTED, ACCEPTING_CONTEXT_STATES)
+INSERT_STARTED = _insert([*_INSERTED, "started_at"], {ContextState.RUNNING}, fenced(contexts.c.id))
 
 _OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
 
@@ -112,11 +118,25 @@ _END_OF_CONTEXT = Statement(
 
 def accept(record: JobRecord, queue_limit: int) -> Work[bool]:
     """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
-    values = {**job_values(record), "queue_limit": queue_limit}
+    return _insertion(INSERT, {**job_values(record), "queue_limit": queue_limit})
 
+
+def accept_started(fence: Fence, record: JobRecord, queue_limit: int, at: datetime) -> Work[bool]:
+    """As `accept`, by the owner of a running context and with the first attempt begun."""
+    begun = {
+        "state": JobState.RUNNING.value,
+        "attempt": 1,
+        "started_at": micros(at),
+        "changed_at": micros(at),
+    }
+    values = {**job_values(record), **begun, **fence_values(fence), "queue_limit": queue_limit}
+    return _insertion(INSERT_STARTED, values)
+
+
+def _insertion(statement: Statement, values: dict[str, Any]) -> Work[bool]:
     def run(connection: Connection) -> bool:
         try:
-            return INSERT.changed(connection, values) == 1
+            return statement.changed(connection, values) == 1
         except IntegrityError:
             return False
 

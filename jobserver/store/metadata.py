@@ -8,15 +8,12 @@ writes may raise OutcomeUnknown (read back). Names and keys that no text encodin
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
 from jobserver.errors import (
-    BadRequest,
     ContextExists,
-)
-from jobserver.lifecycle import (
-    IllegalMove,
 )
 from jobserver.model import (
     AttemptOutcome,
@@ -32,7 +29,7 @@ from jobserver.model import (
     JobState,
 )
 from jobserver.store import binaries, contexts, fences, jobs, schema
-from jobserver.store.acceptance import check_same_request, refusal
+from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
 from jobserver.store.database import Database
 from jobserver.store.rows import storable
 
@@ -73,7 +70,7 @@ class Metadata:
 
     async def put_binary(self, record: BinaryRecord) -> None:
         """Adds a version; it becomes the latest of its name. Raises BadRequest."""
-        _refuse_unstorable("the name of a binary", record.name)
+        check_storable("the name of a binary", record.name)
         await self._database.write(binaries.put(record))
 
     async def list_binaries(self) -> list[BinaryRecord]:
@@ -105,7 +102,7 @@ class Metadata:
 
         Raises ContextExists when a living context has the name, BadRequest.
         """
-        _refuse_unstorable("the name of a context", record.name)
+        check_storable("the name of a context", record.name)
         if await self._database.write(contexts.create(record)):
             return
         existing = await self.context(record.id)
@@ -184,10 +181,7 @@ class Metadata:
         `queue_limit` bounds the unfinished jobs of the context, this one included. Raises NotFound,
         ContextStopping, QueueFull, KeyReused, BadRequest.
         """
-        if record.state is not JobState.QUEUED:
-            raise IllegalMove(f"a job begins as QUEUED, not as {record.state}")
-        _refuse_unstorable("the Idempotency-Key", record.idempotency_key)
-        _refuse_unstorable("the user's name", record.principal)
+        check_insertable(record)
         if await self._database.write(jobs.accept(record, queue_limit)):
             return record
         # Read in a new transaction: after a duplicate key the same one may not see the row (facts.md).
@@ -196,6 +190,19 @@ class Metadata:
             return existing
         context = await self.context(record.context_id)
         raise refusal(record.context_name, context, queue_limit)
+
+    async def insert_started_job(
+        self, fence: Fence, record: JobRecord, *, queue_limit: int, at: datetime
+    ) -> JobRecord:
+        """Accepts a job and begins its first attempt in one write, where acceptor and owner are one server.
+
+        Where that cannot be (superseded, or the context does not run) it is accepted as by `insert_job`, with its
+        errors: the state of the returned job says which. A job that was made before may be in any state.
+        """
+        check_insertable(record)
+        if await self._database.write(jobs.accept_started(fence, record, queue_limit, at)):
+            return replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
+        return await self.insert_job(record, queue_limit=queue_limit)
 
     async def _submitted_before(self, record: JobRecord) -> JobRecord | None:
         if (key := record.idempotency_key) is not None:
@@ -251,8 +258,3 @@ class Metadata:
     async def end_jobs_of_ended_context(self, context_id: str, error: ErrorInfo, at: datetime) -> int:
         """Every unfinished job of a context in a final state ends in ERROR; their number. 0 while it lives."""
         return await self._database.write(jobs.end_all_of_ended_context(context_id, error, at))
-
-
-def _refuse_unstorable(what: str, text: str | None) -> None:
-    if text is not None and not storable(text):
-        raise BadRequest(f"{what} holds characters that are no valid Unicode")

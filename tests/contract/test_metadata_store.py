@@ -557,6 +557,59 @@ class MetadataPromises:
         with pytest.raises(IllegalMove):
             await store.insert_job(a_job(state=JobState.FINISHED), queue_limit=100)
 
+    @pytest.mark.parametrize("priority", [2**31, -(2**31), 2**70])
+    async def test_a_priority_that_no_column_holds_is_refused(self, store: Store, priority: int) -> None:
+        await owned(store)
+        with pytest.raises(BadRequest, match="priority"):
+            await store.insert_job(a_job(spec=JobSpec("x.Y", (), priority=priority)), queue_limit=100)
+
+    # Acceptance and start in one write
+
+    async def test_the_owner_accepts_and_starts_in_one_write(self, store: Store, other: Store) -> None:
+        fence = await owned(store, a_context(state=ContextState.RUNNING))
+        started = a_job(state=JobState.RUNNING, attempt=1, started_at=after(1))
+        assert await store.insert_started_job(fence, a_job(), queue_limit=1, at=after(1)) == started
+        assert await other.job("j1") == started
+        assert not await store.start_attempt(fence, "j1", 1, after(2))
+        assert await store.finish_job(fence, an_outcome(), JobState.FINISHED, after(3))
+
+    @pytest.mark.parametrize("state", [ContextState.STARTED, ContextState.RESTARTING])
+    async def test_a_job_of_a_context_that_does_not_run_is_accepted_and_not_started(
+        self, store: Store, state: ContextState
+    ) -> None:
+        fence = await owned(store, a_context(state=state))
+        assert await store.insert_started_job(fence, a_job(), queue_limit=1, at=after(1)) == a_job()
+        assert await store.job("j1") == a_job()
+
+    async def test_a_superseded_owner_accepts_a_job_and_does_not_start_it(
+        self, store: Store, other: Store
+    ) -> None:
+        stale = await owned(store, a_context(state=ContextState.RUNNING))
+        stranger = await owned(store, a_context("c2", "other", state=ContextState.RUNNING))
+        assert await other.grant("c1", 1, "s2", "i2", "t2")
+        for number, fence in enumerate(
+            [stale, replace(stale, epoch=2), replace(stale, token="t2"), stranger]
+        ):
+            job = a_job(f"j{number}")
+            assert await store.insert_started_job(fence, job, queue_limit=100, at=after(1)) == job
+            assert await store.job(job.id) == job
+
+    async def test_accepting_and_starting_refuses_as_acceptance_does(self, store: Store) -> None:
+        fence = await owned(store, a_context(state=ContextState.RUNNING))
+        keyed = a_job(idempotency_key="k", request_digest="a")
+        first = await store.insert_started_job(fence, keyed, queue_limit=1, at=after(1))
+        again = await store.insert_started_job(fence, replace(keyed, id="j2"), queue_limit=1, at=after(2))
+        assert again == first
+        with pytest.raises(KeyReused):
+            await store.insert_started_job(
+                fence, replace(keyed, request_digest="b"), queue_limit=1, at=after(2)
+            )
+        with pytest.raises(QueueFull):
+            await store.insert_started_job(fence, a_job("j3"), queue_limit=1, at=after(2))
+        assert await store.request_stop("c1")
+        with pytest.raises(ContextStopping):
+            await store.insert_started_job(fence, a_job("j3"), queue_limit=100, at=after(2))
+
     # Attempts
 
     async def test_an_attempt_starts_once_and_in_order(self, store: Store) -> None:

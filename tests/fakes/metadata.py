@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from jobserver.errors import BadRequest, ContextExists
+from jobserver.errors import ContextExists
 from jobserver.lifecycle import (
     ACCEPTING_CONTEXT_STATES,
     ENDABLE_JOB_STATES,
     LISTED_CONTEXT_STATES,
     UNFINISHED_JOB_STATES,
     WAITING_JOB_STATES,
-    IllegalMove,
     context_sources,
     job_end_sources,
 )
@@ -36,7 +35,7 @@ from jobserver.model import (
     JobRecord,
     JobState,
 )
-from jobserver.store.acceptance import check_same_request, refusal
+from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
 
 T = TypeVar("T")
 
@@ -100,6 +99,17 @@ class FakeStore:
         self.jobs[job_id] = change(job)
         return True
 
+    def insert_job(self, record: JobRecord, queue_limit: int) -> JobRecord:
+        if (existing := self.submitted_before(record)) is not None:
+            check_same_request(existing, record)
+            return existing
+        context = self.contexts.get(record.context_id)
+        accepting = context is not None and context.state in ACCEPTING_CONTEXT_STATES
+        if not accepting or len(self.unfinished(record.context_id)) >= queue_limit:
+            raise refusal(record.context_name, context, queue_limit)
+        self.jobs[record.id] = record
+        return record
+
     def submitted_before(self, record: JobRecord) -> JobRecord | None:
         key = (record.principal, record.idempotency_key)
         for job in self.jobs.values():
@@ -135,7 +145,7 @@ class FakeMetadata:
         return "fake"
 
     async def put_binary(self, record: BinaryRecord) -> None:
-        _refuse_unstorable(record.name)
+        check_storable("the name", record.name)
         await self._call("put_binary", lambda: self._store.binaries.append(record))
 
     async def list_binaries(self) -> list[BinaryRecord]:
@@ -167,13 +177,13 @@ class FakeMetadata:
 
     async def digest_in_use(self, digest: str) -> bool:
         def used() -> bool:
-            kept = [*self._store.binaries, *(ref for _, ref in self._store.needed_binaries())]
-            return any(one.digest == digest for one in kept)
+            needed = {ref.digest for _, ref in self._store.needed_binaries()}
+            return digest in needed or any(one.digest == digest for one in self._store.binaries)
 
         return await self._call("digest_in_use", used)
 
     async def create_context(self, record: ContextRecord) -> None:
-        _refuse_unstorable(record.name)
+        check_storable("the name", record.name)
 
         def create() -> None:
             existing = self._store.contexts.get(record.id)
@@ -267,22 +277,29 @@ class FakeMetadata:
         return await self._call("grant", raise_fence)
 
     async def insert_job(self, record: JobRecord, *, queue_limit: int) -> JobRecord:
-        if record.state is not JobState.QUEUED:
-            raise IllegalMove(f"a job begins as QUEUED, not as {record.state}")
-        _refuse_unstorable(record.idempotency_key, record.principal)
+        check_insertable(record)
+        return await self._call("insert_job", lambda: self._store.insert_job(record, queue_limit))
+
+    async def insert_started_job(
+        self, fence: Fence, record: JobRecord, *, queue_limit: int, at: datetime
+    ) -> JobRecord:
+        check_insertable(record)
 
         def insert() -> JobRecord:
-            if (existing := self._store.submitted_before(record)) is not None:
-                check_same_request(existing, record)
-                return existing
+            fresh = self._store.submitted_before(record) is None
+            inserted = self._store.insert_job(record, queue_limit)
             context = self._store.contexts.get(record.context_id)
-            accepting = context is not None and context.state in ACCEPTING_CONTEXT_STATES
-            if not accepting or len(self._store.unfinished(record.context_id)) >= queue_limit:
-                raise refusal(record.context_name, context, queue_limit)
-            self._store.jobs[record.id] = record
-            return record
+            runs = (
+                context is not None
+                and context.state is ContextState.RUNNING
+                and fence.context_id == context.id
+            )
+            if fresh and runs and self._store.holds(fence):
+                inserted = replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
+                self._store.jobs[record.id] = inserted
+            return inserted
 
-        return await self._call("insert_job", insert)
+        return await self._call("insert_started_job", insert)
 
     async def job(self, job_id: str) -> JobRecord | None:
         return await self._call("job", lambda: self._store.jobs.get(job_id))
@@ -363,9 +380,3 @@ class FakeMetadata:
             return len(jobs)
 
         return await self._call("end_jobs_of_ended_context", end)
-
-
-def _refuse_unstorable(*texts: str | None) -> None:
-    for text in texts:
-        if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
-            raise BadRequest("the text holds characters that are no valid Unicode")

@@ -38,6 +38,7 @@ GUARDED: dict[str, Statement] = {
     "end context": contexts.move_statement(frozenset({ContextState.STARTED}), ContextState.ERROR),
     "driver": contexts.DRIVER,
     "failover": contexts.FAILOVER,
+    "accept and start": jobs.INSERT_STARTED,
 }
 
 
