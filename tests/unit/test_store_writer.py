@@ -16,7 +16,7 @@ from jobserver.errors import BadConfig, OutcomeUnknown, StoreUnavailable
 from jobserver.store.database import Database
 from jobserver.store.writer import LARGEST_GROUP
 
-TIMEOUT = 0.2
+TIMEOUT = 0.5
 
 
 class Broken(Exception):
@@ -40,12 +40,23 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "numbers.db"
 
 
+async def opened(path: Path, timeout: float) -> Database:
+    database = Database.open(f"sqlite:///{path}", timeout=timeout)
+    await database.write(lambda one: one.exec_driver_sql("CREATE TABLE n (n INTEGER PRIMARY KEY)"))
+    return database
+
+
 @pytest.fixture
 async def database(path: Path) -> AsyncIterator[Database]:
-    database = Database.open(f"sqlite:///{path}", timeout=TIMEOUT)
-    await database.write(
-        lambda connection: connection.exec_driver_sql("CREATE TABLE n (n INTEGER PRIMARY KEY)")
-    )
+    database = await opened(path, timeout=20)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def impatient(path: Path) -> AsyncIterator[Database]:
+    """For tests in which a call has to give up."""
+    database = await opened(path, timeout=TIMEOUT)
     yield database
     await database.close()
 
@@ -126,19 +137,19 @@ async def test_a_failing_write_does_not_fail_its_neighbours(database: Database) 
 
 
 async def test_a_store_locked_by_another_process_is_unavailable_and_unchanged(
-    database: Database, path: Path
+    impatient: Database, path: Path
 ) -> None:
     intruder = sqlite3.connect(path, isolation_level=None)
     intruder.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(StoreUnavailable, match="locked"):
-            await database.write(add(1))
-        assert await database.read(numbers) == []  # readers do not wait for writers
+            await impatient.write(add(1))
+        assert await impatient.read(numbers) == []  # readers do not wait for writers
     finally:
         intruder.rollback()
         intruder.close()
-    assert await database.write(add(2)) == 2
-    assert await database.read(numbers) == [2]
+    assert await impatient.write(add(2)) == 2
+    assert await impatient.read(numbers) == [2]
 
 
 async def test_a_commit_that_fails_leaves_the_outcome_unknown_for_the_whole_group(database: Database) -> None:
@@ -151,12 +162,12 @@ async def test_a_commit_that_fails_leaves_the_outcome_unknown_for_the_whole_grou
     assert await database.write(add(2)) == 2
 
 
-async def test_a_caller_that_gave_up_before_its_write_was_sent_finds_it_undone(database: Database) -> None:
+async def test_a_caller_that_gave_up_before_its_write_was_sent_finds_it_undone(impatient: Database) -> None:
     gate = Gate()
-    blocking = asyncio.create_task(database.write(gate))
+    blocking = asyncio.create_task(impatient.write(gate))
     await gate.wait_reached()
-    cancelled = asyncio.create_task(database.write(add(1)))
-    late = asyncio.create_task(database.write(add(2)))
+    cancelled = asyncio.create_task(impatient.write(add(1)))
+    late = asyncio.create_task(impatient.write(add(2)))
     await asyncio.sleep(0)
     cancelled.cancel()
     with pytest.raises(StoreUnavailable, match="took no write"):
@@ -164,14 +175,14 @@ async def test_a_caller_that_gave_up_before_its_write_was_sent_finds_it_undone(d
     with pytest.raises(OutcomeUnknown, match="did not answer"):
         await blocking
     gate.opened.set()
-    assert await database.write(add(3)) == 3
-    assert await database.read(numbers) == [3]
+    assert await impatient.write(add(3)) == 3
+    assert await impatient.read(numbers) == [3]
 
 
-async def test_a_read_that_takes_too_long_says_so(database: Database) -> None:
+async def test_a_read_that_takes_too_long_says_so(impatient: Database) -> None:
     gate = Gate()
     with pytest.raises(StoreUnavailable, match="answered no read"):
-        await database.read(gate)
+        await impatient.read(gate)
     gate.opened.set()
 
 
