@@ -72,6 +72,7 @@ class ZooKeeperCoordination:
         self._owners: dict[str, OwnerNode] = {}
         self._unbroken: set[str] = set()
         self._watched: set[str] = set()
+        self._generation = 0
         self._leader: str | None = None
         self._me: ServerInfo | None = None
         self._listener: Listener = _ignore
@@ -274,6 +275,7 @@ class ZooKeeperCoordination:
         while True:
             try:
                 await self._register()
+                await asyncio.to_thread(self._watch_folders)
                 return
             except (CoordinationLost, KazooException) as error:
                 log.warning("announcing this server again failed: %s; trying again", error)
@@ -296,9 +298,33 @@ class ZooKeeperCoordination:
     # watches (called from kazoo's threads)
 
     def _watch_folders(self) -> None:
-        ChildrenWatch(self._client, "/servers", self._on_servers)
-        ChildrenWatch(self._client, "/leader", self._on_candidates)
-        ChildrenWatch(self._client, "/contexts", self._on_contexts)
+        """Watches everything, in place of what was watched before.
+
+        kazoo's watches live through a lost session, but a watch on a folder dies when the folder is absent at the moment
+        of the return, which is what a wiped ensemble shows until the folders are made again.
+        """
+        self._generation += 1
+        self._watched = set()
+        generation = self._generation
+        for folder, changed in (
+            ("/servers", self._on_servers),
+            ("/leader", self._on_candidates),
+            ("/contexts", self._on_contexts),
+        ):
+            ChildrenWatch(self._client, folder, self._while_current(generation, changed))
+
+    def _while_current(
+        self, generation: int, changed: Callable[[list[str]], None]
+    ) -> Callable[[list[str]], bool]:
+        """A watch function that ends its watch (by False) once the watches have been set anew."""
+
+        def current(names: list[str]) -> bool:
+            if generation != self._generation:
+                return False
+            changed(names)
+            return True
+
+        return current
 
     def _in_loop(self, call: Callable[..., None], *args: Any) -> None:
         loop = self._loop
@@ -343,12 +369,14 @@ class ZooKeeperCoordination:
         for name in new:
             DataWatch(self._client, _owner_path(name), self._owner_watch(name))
 
-    def _owner_watch(self, context_id: str) -> Callable[[bytes | None, Any], bool | None]:
-        def changed(data: bytes | None, _stat: Any) -> bool | None:
-            if context_id not in self._watched:
+    def _owner_watch(self, context_id: str) -> Callable[[bytes | None, Any], bool]:
+        generation = self._generation
+
+        def changed(data: bytes | None, _stat: Any) -> bool:
+            if generation != self._generation or context_id not in self._watched:
                 return False
             self._in_loop(self._owner_seen, context_id, _owner_of(context_id, data) if data else None)
-            return None
+            return True
 
         return changed
 

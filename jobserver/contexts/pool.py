@@ -41,15 +41,25 @@ class DriverPool:
         self._size = size
         self._warm: list[StartedDriver] = []
         self._filling: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[StartedDriver] | None = None
+        self._warming_taken = False
         self._closed = False
 
     async def take(self, spec: LaunchSpec) -> StartedDriver:
-        """A warm driver when one fits and is alive, else a new one. Raises ContextInitFailed."""
+        """A warm driver when one fits and is alive, else the one being warmed, else a new one.
+
+        Raises ContextInitFailed.
+        """
         while spec == self._spec and self._warm:
             driver = self._warm.pop(0)
             driver.link.on_closed = _nothing
             if not driver.link.closed:
                 return driver
+        if spec == self._spec and self._warming is not None and not self._warming_taken:
+            self._warming_taken = (
+                True  # it is further on its way than one that starts now, and needs no second JVM
+            )
+            return await asyncio.shield(self._warming)
         return await self._start(spec, warm_up=False, how="cold")
 
     def discard(self, driver: StartedDriver) -> None:
@@ -79,13 +89,18 @@ class DriverPool:
 
     async def _fill(self) -> None:
         while len(self._warm) < self._size:
+            self._warming = asyncio.create_task(self._start(self._spec, warm_up=True, how="warm"))
+            self._warming_taken = False
             try:
-                driver = await self._start(self._spec, warm_up=True, how="warm")
+                driver = await self._warming
             except ContextInitFailed as error:
                 log.error("no warm driver could be started: %s", error.message)
                 return
-            driver.link.on_closed = self._leaver(driver)
-            self._warm.append(driver)
+            finally:
+                self._warming = None
+            if not self._warming_taken:
+                driver.link.on_closed = self._leaver(driver)
+                self._warm.append(driver)
 
     async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
         record = await self._launcher.start(spec, warm_up=warm_up)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import checkpoint.errors as checkpoint_errors
-from checkpoint.epoch import begin_epoch
+from checkpoint.epoch import Base, begin_epoch
 from checkpoint.files import FileStore
 from ha.coordination import ServerInfo
 from ha.ownership import (
@@ -34,6 +34,7 @@ from ha.ownership import (
     StartDriver,
     StartFailed,
     Superseded,
+    WorkFailed,
 )
 from jobserver.contexts.jobs import STORE_RETRY, BinaryPath, ContextJobs, JobsSettings
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
@@ -240,20 +241,31 @@ class Takeover:
                 )
             )
         try:
-            base = await asyncio.to_thread(
-                begin_epoch,
-                self._parts.files,
-                self._context_id,
-                self.fence.epoch,
-                self.fence.token,
-                self._parts.checkpoint_secret,
-            )
+            base = await self._begin_epoch()
         except checkpoint_errors.Superseded as error:
             return Superseded(f"the checkpoint has a higher marker: {error}")
+        except checkpoint_errors.CheckpointError as error:
+            return WorkFailed(f"no base could be made: {error}")
         for report in base.damaged:
             log.error("context %s: damaged checkpoint: %s", self.context.name, report)
         self._base = base.name
         return BaseReady()
+
+    async def _begin_epoch(self) -> Base:
+        """A store that does not answer is asked again for as long as the takeover may last."""
+        while True:
+            try:
+                return await asyncio.to_thread(
+                    begin_epoch,
+                    self._parts.files,
+                    self._context_id,
+                    self.fence.epoch,
+                    self.fence.token,
+                    self._parts.checkpoint_secret,
+                )
+            except checkpoint_errors.StoreUnavailable as error:
+                log.warning("context %s: the checkpoint store does not answer: %s", self.context.name, error)
+                await asyncio.sleep(STORE_RETRY)
 
     def _acquire(self) -> None:
         """A driver is taken or started beside the work on the base."""
