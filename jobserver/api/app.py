@@ -63,7 +63,8 @@ def make_app(service: Service, limits: ApiLimits | None = None) -> web.Applicati
     app = web.Application(client_max_size=bounds.max_body)
     app[COUNTERS] = ApiCounters()
     api = _Api(service, bounds, app[COUNTERS])
-    app.router.add_route("*", "/{path:(?s:.*)}", api.serve, expect_handler=_expect)
+    for path in ("/jobs", "/{path:(?s:.*)}"):  # the busiest path is found without a pattern
+        app.router.add_route("*", path, api.serve, expect_handler=_expect)
     return app
 
 

@@ -64,7 +64,7 @@ def _decode(data: bytes, charset: str | None) -> str:
 def _as_json(text: str) -> dict[str, Any] | None:
     """The object that the text is in plain JSON, else None: HOCON then says what is wrong with it."""
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = _JSON.decode(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -85,6 +85,9 @@ def _finite(digits: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{digits} is out of range")
     return value
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def hocon(text: str) -> dict[str, Any]:

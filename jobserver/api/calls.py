@@ -25,11 +25,6 @@ class Call:
     request: web.Request
 
     @property
-    def path(self) -> str:
-        """The path as sent."""
-        return self.request.rel_url.raw_path
-
-    @property
     def query_text(self) -> str:
         """The query as sent."""
         return self.request.rel_url.raw_query_string
@@ -70,6 +65,8 @@ class Call:
         if not request.can_read_body:
             return b""
         try:
+            if request.content.is_eof():  # all of it came with the head: nothing to wait for
+                return await request.read()
             async with asyncio.timeout(self.limits.read_timeout):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge as error:

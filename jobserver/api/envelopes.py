@@ -25,6 +25,9 @@ JSON = "application/json"
 TEXT = "text/plain; charset=UTF-8"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A response before it meets HTTP."""
@@ -37,7 +40,7 @@ class Answer:
 
 def dumps(value: Any) -> str:
     """Compact JSON, non-ASCII as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def encoded(text: str) -> bytes:

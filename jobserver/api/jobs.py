@@ -45,7 +45,7 @@ async def post_job(call: Call) -> Answer:
     key = check_key(call.idempotency_key)
     body = await call.body()
     config = await configuration(body, call.charset, call.limits)
-    digest = None if key is None else request_digest("POST", call.path, call.query_text, body)
+    digest = None if key is None else request_digest("POST", "/jobs", call.query_text, body)
     asked = submission(call.query, config, wait, Asker(call.principal, key, digest), call.limits)
     return job_answers.submitted(await call.service.submit(asked), sync=asked.sync)
 

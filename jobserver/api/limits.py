@@ -13,8 +13,8 @@ class ApiLimits:
     """Largest request body in bytes (30 MiB); beyond it 413."""
     max_hocon: int = 262_144
     """Largest configuration in bytes that is not plain JSON; beyond it 400."""
-    max_python_source: int = 1_048_576
-    """Largest single-file Python binary in bytes: its syntax is checked before it is stored."""
+    max_python_source: int = 262_144
+    """Largest single-file Python binary in bytes. Checking its syntax can cost a second and 200 MB at this size."""
     read_timeout: float = 60.0
     """A body that has not arrived by then ends the request with 408."""
     default_wait: float = 10.0
