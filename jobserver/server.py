@@ -33,6 +33,7 @@ from jobserver.contexts.launcher import LauncherSettings, ProcessLauncher
 from jobserver.contexts.pool import DriverPool
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.takeover import TakeoverParts
+from jobserver.contexts.turns import machine_turn
 from jobserver.errors import BadRequest, CoordinationUnavailable, JobServerError, NotFound
 from jobserver.local.java import find_java
 from jobserver.model import (
@@ -212,7 +213,8 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
         files = LocalFiles(Path(settings.checkpoint.root) / settings.cluster.name)
         registry = ContextRegistry(me, coordination, store, claim_stagger=settings.ha.claim_stagger)
         launcher = ProcessLauncher(_launcher_settings(settings, secret))
-        pool = DriverPool(launcher, _spec(settings, settings.contexts.defaults), _pool_size(settings))
+        turn = machine_turn(_archive_dir(settings) / "warming.lock")
+        pool = DriverPool(launcher, _spec(settings, settings.contexts.defaults), _pool_size(settings), turn)
         stack.push_async_callback(pool.close)
         registry.use(
             KeeperParts(
@@ -335,13 +337,19 @@ def _launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
         folder=folder,
         host=settings.server.host,
         java=str(find_java(settings.driver.java).command),
-        archive_dir=settings.driver.archive_dir or settings.server.dir.absolute() / "archive",
+        archive_dir=_archive_dir(settings),
         checkpoint_root=str(Path(settings.checkpoint.root).absolute()),
         cluster=settings.cluster.name,
         cluster_secret=secret,
         orphan_timeout=settings.driver.orphan_timeout,
         start_timeout=settings.driver.start_timeout,
     )
+
+
+def _archive_dir(settings: Settings) -> Path:
+    folder = settings.driver.archive_dir or settings.server.dir.absolute() / "archive"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _spec(settings: Settings, context_settings: Mapping[str, Any]) -> LaunchSpec:

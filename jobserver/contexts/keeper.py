@@ -47,6 +47,7 @@ from ha.ownership import (
 )
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.peers import Peers
+from jobserver.contexts.pool import REFILL_DELAY
 from jobserver.contexts.takeover import Takeover, TakeoverParts
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import (
@@ -322,7 +323,7 @@ class ContextKeeper:
         self._jobs.open_gate()
         self._spawn(self._watch_driver(takeover), "watch-driver")
         self._spawn(self._publish(takeover, seconds), "publish")
-        self._parts.takeover.pool.refill()
+        self._parts.takeover.pool.refill(REFILL_DELAY)
         node = self._parts.coordination.owners.get(self.context_id)
         if node is not None and node.incarnation != self._parts.me.incarnation:
             self.post(OwnerSeen(node.server))

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import DriverLink, LinkBroken
+from jobserver.contexts.turns import Turn, no_turn
 from jobserver.errors import ContextInitFailed
 from jobserver.model import DriverRecord
 
 log = logging.getLogger(__name__)
 
+REFILL_DELAY = 5.0
+"""Seconds after a takeover before the pool is filled: the first answers come before the next JVM starts."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to a driver that has just said it is ready."""
 
@@ -35,10 +38,11 @@ class StartedDriver:
 class DriverPool:
     """Warm drivers of one launch spec; others are started when asked for. Belongs to the event loop."""
 
-    def __init__(self, launcher: Launcher, spec: LaunchSpec, size: int) -> None:
+    def __init__(self, launcher: Launcher, spec: LaunchSpec, size: int, turn: Turn = no_turn) -> None:
         self._launcher = launcher
         self._spec = spec
         self._size = size
+        self._turn = turn
         self._warm: list[StartedDriver] = []
         self._filling: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[StartedDriver] | None = None
@@ -66,10 +70,10 @@ class DriverPool:
         """Ends a driver that was taken and is not needed or not good."""
         self._launcher.kill(driver.record)
 
-    def refill(self) -> None:
-        """Brings the pool to its size, one driver after the other, in the background."""
+    def refill(self, delay: float = 0.0) -> None:
+        """Brings the pool to its size, one driver after the other, in the background, after `delay` seconds."""
         if not self._closed and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.create_task(self._fill(), name="fill-driver-pool")
+            self._filling = asyncio.create_task(self._fill(delay), name="fill-driver-pool")
 
     @property
     def ready(self) -> int:
@@ -87,20 +91,28 @@ class DriverPool:
             self._launcher.kill(driver.record)
         self._warm.clear()
 
-    async def _fill(self) -> None:
+    async def _fill(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        try:
+            await self._fill_now()
+        except ContextInitFailed as error:
+            log.error("no warm driver could be started: %s", error.message)
+
+    async def _fill_now(self) -> None:
         while len(self._warm) < self._size:
-            self._warming = asyncio.create_task(self._start(self._spec, warm_up=True, how="warm"))
-            self._warming_taken = False
-            try:
-                driver = await self._warming
-            except ContextInitFailed as error:
-                log.error("no warm driver could be started: %s", error.message)
-                return
-            finally:
-                self._warming = None
-            if not self._warming_taken:
-                driver.link.on_closed = self._leaver(driver)
-                self._warm.append(driver)
+            async with self._turn():
+                await self._warm_one()
+
+    async def _warm_one(self) -> None:
+        self._warming = asyncio.create_task(self._start(self._spec, warm_up=True, how="warm"))
+        self._warming_taken = False
+        try:
+            driver = await self._warming
+        finally:
+            self._warming = None
+        if not self._warming_taken:
+            driver.link.on_closed = self._leaver(driver)
+            self._warm.append(driver)
 
     async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
         record = await self._launcher.start(spec, warm_up=warm_up)

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import jobserver
 from jobserver.errors import LocalPartFailed
+from jobserver.local import class_archive
 from jobserver.local import layout as files
 from jobserver.local.java import find_java
 from jobserver.local.layout import ClusterPicture, Layout, ServerPicture
@@ -154,6 +155,10 @@ class LocalCluster:
         self._zookeeper.launch(java)
         self._note_leftovers()
         self._prepare_database(settings[0].database.url)  # while ZooKeeper is starting
+        if settings[0].driver.archive_dir is not None:
+            class_archive.prepare(
+                java, settings[0].driver.archive_dir, child_environment(os.environ), self._say
+            )
         self._zookeeper.wait_serving()
         for server_id in ports:
             self._launch(server_id)
