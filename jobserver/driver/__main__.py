@@ -81,7 +81,9 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
         config.bind_host, config.secret
     )  # early: a connection may wait for us, not the other way
     jvm = start_spark_jvm(config)
-    jvm.watch(lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}"))
+    jvm.watch(
+        lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}")
+    )
     from jobserver.driver.spark import connect, warm_up  # imports Spark while the JVM starts
 
     spark = connect(jvm, config)

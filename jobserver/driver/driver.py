@@ -23,7 +23,7 @@ from jobserver.driver.config import DriverConfig
 from jobserver.driver.execution import Runner, config_tree
 from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.journal import Journal, UnknownStore, newest_base, open_store
+from jobserver.driver.journal import ContextFolder, Journal, UnknownStore, newest_base, open_store
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
 from jobserver.driver.lifetime import Lifetime
@@ -32,7 +32,8 @@ from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
-from jobserver.driver.spark import Spark, SparkKills, ship
+from jobserver.driver.spark import Spark, SparkKills, ship, warm_up_parquet
+from jobserver.driver.standby import Standby
 from jobserver.model import AttemptOutcome, AttemptRef
 from jobserver.protocol import Event, Message, Refused, outcome_message
 from sparkjobserver.api import JobEnvironment
@@ -62,8 +63,9 @@ class Driver:
         self._names = NamesInSql()
         self._context_config: Any = config_tree({})
         self._registry: Registry | None = None
-        loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
-        self.runner = Runner(loader, self.attempts, self.killer, self, config.driver_id)
+        self._standby: Standby | None = None
+        self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
+        self.runner = Runner(self._loader, self.attempts, self.killer, self, config.driver_id)
 
     # who commands
 
@@ -105,13 +107,17 @@ class Driver:
         with self._changing:
             self.binding = binding.bind(self.binding, context)
         files = self._files()
-        if files is not None:
-            try:
-                base = newest_base(files, context.id, self._secret)
-            except CheckpointError as error:  # a standby without a warm start is still a standby
-                log.warning("the newest manifest of context %s cannot be followed: %s", context.id, error)
-            else:
-                log.info("standby of context %s at manifest %s", context.id, base.name)
+        if files is None:
+            return
+        folder = ContextFolder(files, context.id)
+        shelf = SparkShelf(self.spark, self._loader, folder)
+        standby = Standby(lambda: newest_base(files, context.id, self._secret), shelf)
+        warm_up_parquet(self.spark, self.config.dir)
+        standby.look()
+        with self._changing:
+            if self._standby is None and self.binding.role is Role.STANDBY:
+                self._standby = standby
+                standby.follow()
 
     def activate(
         self, connection: Connection, context: ContextRef, epoch: int, token: str, base: str | None,
@@ -121,9 +127,9 @@ class Driver:
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)
-            self._registry = Registry(
-                SparkShelf(self.spark, journal), journal, self._sealers, self._background
-            )
+            shelf = SparkShelf(self.spark, self._loader, journal.folder if journal else None)
+            prepared = self._standby.end() if self._standby else None
+            self._registry = Registry(shelf, journal, self._sealers, self._background, prepared)
             self._names.find = _frame_finder(self._registry)
             self._context_config = config_tree(dict(context.settings))
             self.journal, self.binding = journal, new

@@ -105,7 +105,9 @@ class JobProgress(Progress):
         if known.attempt < self._ref.attempt:
             self._commit(SavedProgress(self._ref.attempt, known.inline, known.path, known.size, known.sha256))
         data = (
-            known.inline if known.inline is not None else journal.files.read(journal.path(known.path or ""))
+            known.inline
+            if known.inline is not None
+            else journal.folder.files.read(journal.folder.path(known.path or ""))
         )
         if known.sha256 is not None and hashlib.sha256(data).hexdigest() != known.sha256:
             raise ObjectDamaged(
@@ -120,7 +122,7 @@ class JobProgress(Progress):
         if len(data) <= INLINE_LIMIT:
             return SavedProgress(self._ref.attempt, inline=data, size=len(data), sha256=digest)
         path = journal.next_progress_path(self._ref.job_id, self._ref.attempt)
-        journal.files.write_new(journal.path(path), data)
+        journal.folder.files.write_new(journal.folder.path(path), data)
         return SavedProgress(self._ref.attempt, path=path, size=len(data), sha256=digest)
 
     def _commit(self, saved: SavedProgress) -> None:

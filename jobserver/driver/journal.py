@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -42,14 +43,25 @@ def newest_base(files: FileStore, context_id: str, secret: bytes) -> Base:
     return load(files, context_id, names[-1], secret) if names else Base(None)
 
 
+@dataclass(frozen=True, slots=True)
+class ContextFolder:
+    """Where the data of one context lies."""
+
+    files: FileStore
+    context_id: str
+
+    def path(self, relative: str) -> str:
+        """The store's path of something relative to the context's folder."""
+        return layout.in_context(self.context_id, relative)
+
+
 class Journal:
     """Commits for one context. A commit that meets a higher epoch waits, since an adoption may give the right back."""
 
     def __init__(
         self, files: FileStore, context_id: str, writer: CheckpointWriter, superseded: Callable[[int], None]
     ) -> None:
-        self.files = files
-        self.context_id = context_id
+        self.folder = ContextFolder(files, context_id)
         self._writer = writer
         self._superseded = superseded
         self._changed = threading.Condition()
@@ -116,11 +128,7 @@ class Journal:
         """Remove what nothing needs. Raises CheckpointError."""
         removed = self._writer.sweep(in_use)
         if removed:
-            log.info("swept %d paths of context %s", len(removed), self.context_id)
-
-    def path(self, relative: str) -> str:
-        """The store's path of something relative to the context's folder."""
-        return layout.in_context(self.context_id, relative)
+            log.info("swept %d paths of context %s", len(removed), self.folder.context_id)
 
     def _hold(self, epoch: int, seen: int) -> None:
         log.warning(

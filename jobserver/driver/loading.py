@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jobserver.driver.bundles import BrokenBundle, Bundle, rewrap, root_name, without_root
+from jobserver.driver.bundles import BrokenBundle, rewrap, root_name, without_root
+from jobserver.driver.payload import BundleSource
 from jobserver.driver.waits import SlicedLock
 from jobserver.model import BinaryType, ErrorInfo, OutcomeKind
 
@@ -64,7 +65,7 @@ class JobLoader:
         # a lock for each upload, so that an import that never ends holds up only its own; sliced, so that who waits
         # for it can be killed
         self._locks: dict[str, SlicedLock] = {}
-        self._roots: set[str] = set()
+        self.sources: dict[str, BundleSource] = {}
         self._jobs: dict[tuple[str, str], LoadedJob] = {}
 
     def load(self, main_class: str, binaries: Sequence[DriverBinary]) -> LoadedJob:
@@ -82,9 +83,8 @@ class JobLoader:
     def _loaded(self, main_class: str, binary: DriverBinary) -> LoadedJob:
         module_name, name, is_function = _parts(main_class)
         root = root_name(binary.digest, module_name if binary.type is BinaryType.PYTHON else "")
-        if root not in self._roots:
-            self._install(binary, module_name)
-            self._roots.add(root)
+        if root not in self.sources:
+            self._install(_read(binary), BundleSource(binary.digest, binary.type, module_name), binary.name)
         module = _imported(root, module_name, main_class)
         target = getattr(module, name, None)
         if target is None or not callable(target):
@@ -95,8 +95,17 @@ class JobLoader:
             raise LoadRefused(OutcomeKind.LOADING_FAILED, f"{main_class} has no method run_job: it is no job")
         return LoadedJob(target, is_function)
 
-    def _install(self, binary: DriverBinary, module_name: str) -> None:
-        bundle = _read(binary, module_name)
+    def provide(self, root: str, source: BundleSource, read: Callable[[], bytes]) -> None:
+        """Make a bundle importable that a stored value needs. Raises LoadRefused, or what `read` raises."""
+        with self._locks.setdefault(source.digest, SlicedLock()):
+            if root not in self.sources:
+                self._install(read(), source, source.digest)
+
+    def _install(self, data: bytes, source: BundleSource, name: str) -> None:
+        try:
+            bundle = rewrap(data, source.type, source.digest, source.module)
+        except BrokenBundle as error:
+            raise LoadRefused(OutcomeKind.LOADING_FAILED, f"binary {name}: {error}") from error
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{bundle.root}.zip"
         path.write_bytes(bundle.data)
@@ -104,6 +113,7 @@ class JobLoader:
             sys.path.append(str(path))
         importlib.invalidate_caches()
         self._ship(path)
+        self.sources[bundle.root] = source
 
 
 def _only_python(binaries: Sequence[DriverBinary]) -> DriverBinary:
@@ -128,7 +138,7 @@ def _parts(main_class: str) -> tuple[str, str, bool]:
     return module, name, bool(colon)
 
 
-def _read(binary: DriverBinary, module_name: str) -> Bundle:
+def _read(binary: DriverBinary) -> bytes:
     try:
         data = binary.path.read_bytes()
     except OSError as error:
@@ -139,10 +149,7 @@ def _read(binary: DriverBinary, module_name: str) -> Bundle:
         raise LoadRefused(
             OutcomeKind.LOADING_FAILED, f"the bytes of binary {binary.name} do not have its digest"
         )
-    try:
-        return rewrap(data, binary.type, binary.digest, module_name)
-    except BrokenBundle as error:
-        raise LoadRefused(OutcomeKind.LOADING_FAILED, f"binary {binary.name}: {error}") from error
+    return data
 
 
 def _imported(root: str, module_name: str, main_class: str) -> ModuleType:

@@ -84,16 +84,30 @@ class Shelf(Protocol):
 
 
 class Registry:
-    """All named objects of one context. `journal` is None when the driver has no checkpoint."""
+    """All named objects of one context. `journal` is None when the driver has no checkpoint.
 
-    def __init__(self, shelf: Shelf, journal: Journal | None, sealers: Keeper, background: Keeper) -> None:
+    `prepared`: what a standby has restored ahead; used where the version is still the sealed one.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        journal: Journal | None,
+        sealers: Keeper,
+        background: Keeper,
+        prepared: Mapping[str, Held] | None = None,
+    ) -> None:
         self._shelf = shelf
         self._journal = journal
         self._sealers = sealers
         self._background = background
         self._changed = threading.Condition()
         self._stored: dict[str, NamedObject] = dict(journal.objects()) if journal else {}
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, Held] = {
+            name: held
+            for name, held in (prepared or {}).items()
+            if name in self._stored and self._stored[name].version == held.version
+        }
         self._turns: dict[str, _Turn] = {}
         self._damaged: dict[str, str] = {}
         self._retired: list[Held] = []

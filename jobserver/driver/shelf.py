@@ -11,18 +11,19 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cloudpickle
 import pyspark
 from pyspark import RDD, Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
-from checkpoint import layout
+from checkpoint import binaries, layout
 from checkpoint.errors import AlreadyExists, Missing
 from checkpoint.manifest import INLINE_LIMIT, FileEntry, Kind, NamedObject
-from jobserver.driver.journal import Journal
+from jobserver.driver.journal import ContextFolder
+from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Held
 from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.payload import BundleSource, pack, unpack
 from jobserver.driver.sessions import job_session
 from jobserver.driver.spark import Spark
 from sparkjobserver.api import ObjectDamaged
@@ -32,10 +33,11 @@ VALUE_FILE = "value.pickle"
 
 @dataclass(frozen=True, slots=True)
 class SparkShelf:
-    """See `named_objects.Shelf`. `journal` is None when nothing is written."""
+    """See `named_objects.Shelf`. `folder` is None when nothing is written."""
 
     spark: Spark
-    journal: Journal | None
+    loader: JobLoader
+    folder: ContextFolder | None
 
     def make(self, name: str, value: Any, options: ObjectOptions, version: str, write: bool) -> Held:
         """Cache what a job built, written first if asked for."""
@@ -95,7 +97,7 @@ class SparkShelf:
             return self.spark.root.read.schema(schema).parquet(self._files_url(record.path))
         if record.kind is Kind.RDD:
             return self.spark.context.pickleFile(self._files_url(record.path))
-        value = cloudpickle.loads(self._value_bytes(record))
+        value = unpack(self._value_bytes(record), self._provide)
         return self.spark.context.broadcast(value) if record.kind is Kind.BROADCAST else value
 
     def _of_root(self, frame: DataFrame) -> DataFrame:
@@ -109,25 +111,26 @@ class SparkShelf:
         return self._files_url(layout.object_path(held.name, held.version))
 
     def _files_url(self, path: str | None) -> str:
-        journal = self._needed_journal()
-        return journal.files.url(journal.path(path or ""))
+        folder = self._needed_folder()
+        return folder.files.url(folder.path(path or ""))
 
     def _record(self, held: Held, schema: str | None = None) -> NamedObject:
         """Make what Spark wrote durable, and describe it."""
-        journal, path = self._needed_journal(), layout.object_path(held.name, held.version)
-        sizes = journal.files.seal_tree(journal.path(path))
+        folder, path = self._needed_folder(), layout.object_path(held.name, held.version)
+        sizes = folder.files.seal_tree(folder.path(path))
         files = tuple(FileEntry(name, size) for name, size in sorted(sizes.items()))
         return _record_of(held, schema=schema, path=path, files=files, size=sum(sizes.values()))
 
     def _write_value(self, held: Held) -> NamedObject:
-        data = cloudpickle.dumps(held.value.value if held.kind == Kind.BROADCAST else held.value)
+        value = held.value.value if held.kind == Kind.BROADCAST else held.value
+        data = pack(value, self.loader.sources)
         if len(data) <= INLINE_LIMIT:
             return _record_of(held, inline=data, size=len(data))
-        journal, path = self._needed_journal(), layout.object_path(held.name, held.version)
+        folder, path = self._needed_folder(), layout.object_path(held.name, held.version)
         try:
-            journal.files.write_new(journal.path(f"{path}/{VALUE_FILE}"), data)
+            folder.files.write_new(folder.path(f"{path}/{VALUE_FILE}"), data)
         except AlreadyExists:  # an earlier try, whose outcome was unknown, had succeeded
-            if journal.files.read(journal.path(f"{path}/{VALUE_FILE}")) != data:
+            if folder.files.read(folder.path(f"{path}/{VALUE_FILE}")) != data:
                 raise
         entry = FileEntry(VALUE_FILE, len(data), hashlib.sha256(data).hexdigest())
         return _record_of(held, path=path, files=(entry,), size=len(data))
@@ -135,8 +138,8 @@ class SparkShelf:
     def _value_bytes(self, record: NamedObject) -> bytes:
         if record.inline is not None:
             return record.inline
-        journal, (entry,) = self._needed_journal(), record.files
-        data = journal.files.read(journal.path(f"{record.path}/{entry.name}"))
+        folder, (entry,) = self._needed_folder(), record.files
+        data = folder.files.read(folder.path(f"{record.path}/{entry.name}"))
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ObjectDamaged(
                 f"named object {record.name!r} (version {record.version}): its bytes have changed"
@@ -147,18 +150,27 @@ class SparkShelf:
         """Every file is there in its length. Raises ObjectDamaged; trouble of the store is no damage and passes."""
         for entry in record.files:
             path = f"{record.path}/{entry.name}"
-            journal = self._needed_journal()
+            folder = self._needed_folder()
             try:
-                size = journal.files.size(journal.path(path))
+                size = folder.files.size(folder.path(path))
             except Missing as error:
                 raise _damaged(record, f"its file {entry.name} is gone") from error
             if size != entry.size:
                 raise _damaged(record, f"its file {entry.name} has {size} bytes instead of {entry.size}")
 
-    def _needed_journal(self) -> Journal:
-        if self.journal is None:
+    def _provide(self, root: str, source: BundleSource) -> None:
+        """Load the code that a value was made with, if this driver has not seen it."""
+        files = self._needed_folder().files
+        try:
+            self.loader.provide(root, source, lambda: binaries.read(files, source.digest))
+        except Missing as error:
+            text = f"a stored object needs the code of binary {source.digest}, which is no longer stored"
+            raise RuntimeError(text) from error
+
+    def _needed_folder(self) -> ContextFolder:
+        if self.folder is None:
             raise RuntimeError("this driver was given no checkpoint to write to")
-        return self.journal
+        return self.folder
 
     def _in_background(self) -> None:
         """What no job's thread writes, runs in the pool that yields to all jobs."""

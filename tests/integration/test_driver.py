@@ -20,6 +20,7 @@ from driver_client import (
     is_running,
 )
 
+from checkpoint import binaries
 from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
 
@@ -167,13 +168,13 @@ def test_what_goes_wrong_in_a_job_is_its_outcome(
 
 def test_two_packages_and_jars_are_refused_with_a_sentence(running: Running) -> None:
     binary = running.uploads.python("x = 1")
-    for binaries, kind, text in (
+    for packages, kind, text in (
         ([binary, binary], "loading_failed", "Python should have exactly one package file! Found: 2"),
         ([{**binary, "type": "Jar"}], "wrong_type", "jar"),
     ):
         job = f"job-{next(_numbers)}"
         fields = {"job_id": job, "attempt": 1, "main_class": "a.B", "config": "{}"}
-        assert running.client.ask("run", binaries=binaries, **fields)["ok"]
+        assert running.client.ask("run", binaries=packages, **fields)["ok"]
         event = running.outcome(job)
         assert event["kind"] == kind
         assert text in event["error"]["message"]
@@ -329,8 +330,24 @@ def test_an_adopted_driver_keeps_its_jobs_and_lists_what_was_not_acknowledged(ru
     stale.close()
 
 
+OWN_CLASS = """
+class Point:
+    def __init__(self, x):
+        self.x = x
+def make(spark, env, config):
+    return env.named_objects.update("own class", lambda: Point(7)).x
+"""
+READ_OWN_CLASS = """
+def run(spark, env, config):
+    return [env.named_objects.get("own class").x, type(env.named_objects.get("own class")).__name__]
+"""
+
+
 def test_named_objects_are_restored_equal_in_the_next_driver(running: Running, tmp_path: Path) -> None:
     running.value(MAKE, name="kept", n=4)
+    binary = running.uploads.python(OWN_CLASS)
+    binaries.put(running.files, Path(binary["path"]).read_bytes())
+    assert running.value(OWN_CLASS, "job:make") == 7
     root = str(running.files.url("x")).removeprefix("file://").removesuffix("/test/x")
     base = begin_epoch(running.files, "ctx-1", 50, "t50", b"cluster secret")
     process = DriverProcess(tmp_path, checkpoint_root=root)
@@ -346,6 +363,7 @@ def run(spark, env, config):
     return [total, names.get("v"), names.get("r").count(), names.get("b").value]
 """
         assert running.value(read) == [12, {"a": [1, 2]}, 10, [1, 2, 3]]
+        assert running.value(READ_OWN_CLASS) == [7, "Point"]
         running.client = older
         held = running.start("def run(s, e, c): e.named_objects.update('late', lambda: 1)")
         assert older.event("superseded", None)["epoch"] == 50  # type: ignore[arg-type]
@@ -355,8 +373,24 @@ def run(spark, env, config):
         assert eventually(
             lambda: running.process.process.poll() is not None
         )  # another has taken over for good
-        os.kill(process.process.pid, signal.SIGKILL)
-        process.process.wait()
-        assert eventually(lambda: not is_running(process.facts["jvm_pid"]))
+        running.client = client
+        running.start("import os\ndef run(s, e, c): os._exit(3)")
+        assert process.process.wait(10) == 3  # a job may end the driver, but never leave its JVM behind
+        assert eventually(lambda: not is_running(process.facts["jvm_pid"]), 5)
+    finally:
+        process.stop()
+
+
+def test_a_driver_that_cannot_start_says_why(tmp_path: Path) -> None:
+    process = DriverProcess(tmp_path, java={"executable": "/nowhere/java"})
+    assert process.facts == {"error": "there is no Java at '/nowhere/java'"}
+    assert process.process.wait(10) == 1
+
+
+def test_a_driver_ends_at_once_when_its_jvm_does_and_says_so_by_its_code(tmp_path: Path) -> None:
+    process = DriverProcess(tmp_path)
+    try:
+        os.kill(process.facts["jvm_pid"], signal.SIGKILL)
+        assert process.process.wait(5) == 70
     finally:
         process.stop()

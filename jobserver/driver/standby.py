@@ -1,0 +1,82 @@
+"""A hot standby: follows the manifests of its context, read only, and prepares what an activation will need.
+
+Data of a version never changes, so what was prepared under one manifest is good for any later one that names the same
+version. Only a bounded number of objects is prepared; the others are restored on first use, like all of them would be.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from checkpoint.base import Base
+from checkpoint.errors import CheckpointError
+from checkpoint.manifest import Kind, NamedObject
+from jobserver.driver.named_objects import Held, Shelf
+from sparkjobserver.api import ObjectDamaged
+
+log = logging.getLogger(__name__)
+
+FOLLOW_EVERY = 2.0
+"""Seconds between two looks at the manifests."""
+PREPARED = 64
+"""Objects prepared at most, the newest versions first."""
+
+
+class Standby:
+    """`newest` loads the newest manifest; `shelf` restores objects."""
+
+    def __init__(self, newest: Callable[[], Base], shelf: Shelf) -> None:
+        self._newest = newest
+        self._shelf = shelf
+        self._ended = threading.Event()
+        self._looking = threading.Lock()
+        self._prepared: dict[str, Held] = {}
+
+    def follow(self) -> None:
+        """Go on following in a thread of its own, until `end`."""
+        threading.Thread(target=self._follow, name="standby", daemon=True).start()
+
+    def look(self) -> None:
+        """Catch up with the newest manifest."""
+        with self._looking:
+            try:
+                base = self._newest()
+            except (
+                CheckpointError
+            ) as error:  # being sealed or swept right now, or a store in trouble: look again later
+                log.warning("the newest manifest cannot be followed: %s", error)
+                return
+            wanted = wanted_of(base.objects)
+            self._prepared = {
+                n: h for n, h in self._prepared.items() if n in wanted and h.version == wanted[n].version
+            }
+            for name, record in wanted.items():
+                if self._ended.is_set():
+                    return
+                self._prepare(name, record)
+
+    def end(self) -> Mapping[str, Held]:
+        """Stop following; what is prepared, by name."""
+        self._ended.set()
+        return dict(self._prepared)
+
+    def _prepare(self, name: str, record: NamedObject) -> None:
+        if name in self._prepared:
+            return
+        try:
+            self._prepared[name] = self._shelf.restore(record)
+        except (CheckpointError, ObjectDamaged) as error:  # told again to the job that asks for it
+            log.warning("named object %r cannot be prepared: %s", name, error)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(FOLLOW_EVERY):
+            self.look()
+
+
+def wanted_of(objects: Mapping[str, NamedObject]) -> dict[str, NamedObject]:
+    """The DataFrames worth preparing: values may need code that is loaded only when it is used."""
+    frames = [record for record in objects.values() if record.kind is Kind.DATAFRAME]
+    newest = sorted(frames, key=lambda record: record.version, reverse=True)[:PREPARED]
+    return {record.name: record for record in newest}

@@ -1,0 +1,199 @@
+"""Job threads, sliced waits and kills, without a JVM."""
+
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from jobserver.driver import jobthreads, waits
+from jobserver.driver.jobthreads import JobThreads, Killed, RunningAttempt
+from jobserver.driver.killing import Killer
+from jobserver.model import AttemptRef
+
+LIMIT = 10.0
+
+
+class NoSpark:
+    """Records what a kill asks of Spark."""
+
+    def __init__(self):
+        self.cancelled = 0
+
+    def cancel(self, attempt):
+        self.cancelled += 1
+        return False
+
+    def interrupt(self, attempt):
+        pass
+
+    def cut(self, attempt):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def patched(monkeypatch):
+    """The patches of a driver process, for one test."""
+    for owner, name in (
+        (time, "sleep"), (threading.Condition, "wait"), (threading.Thread, "join"), (threading.Thread, "start"),
+        (threading, "Lock"), (threading, "excepthook"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # so that it is put back at the end
+    waits.install()
+    jobthreads.install()
+
+
+def attempt(number=1):
+    return RunningAttempt(AttemptRef("j", number), f"g-{number}", "batch", [f"g-{number}"])
+
+
+def wait_for_lock():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def swallow_everything():
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:  # noqa: BLE001 - it plays a job that hides every error
+            continue
+
+
+def join_own_thread():
+    child = threading.Thread(target=lambda: time.sleep(600))
+    child.start()
+    child.join()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: time.sleep(600),
+        lambda: threading.Event().wait(),
+        lambda: threading.Event().wait(600),
+        lambda: Future().result(),
+        wait_for_lock,
+        swallow_everything,
+        join_own_thread,
+        lambda: [None for _ in iter(int, 1)],
+    ],
+)
+def test_a_kill_ends_every_wait_and_every_loop_in_python(wait):
+    running, reported = threading.Event(), threading.Event()
+    one, threads = attempt(), JobThreads()
+
+    def work():
+        running.set()
+        wait()
+
+    threads.start(one, work)
+    assert running.wait(LIMIT)
+    killer = Killer(NoSpark(), grace=LIMIT)
+    assert killer.kill(one, reported.set)
+    assert reported.wait(LIMIT)
+    assert one.alive() == []
+    assert killer.abandoned == 0
+
+
+def test_what_ignores_a_kill_is_reported_after_the_grace_and_counted():
+    running, reported, let_go = threading.Event(), threading.Event(), threading.Event()
+    one = attempt()
+
+    def deaf():
+        while not let_go.is_set():
+            try:
+                running.set()
+                let_go.wait()
+            except Killed:
+                continue
+
+    JobThreads().start(one, deaf)
+    assert running.wait(LIMIT)
+    killer = Killer(NoSpark(), grace=0.2)
+    killer.kill(one, reported.set)
+    assert reported.wait(LIMIT)
+    assert killer.abandoned == 1
+    let_go.set()
+
+
+def test_an_attempt_that_has_ended_cannot_be_killed():
+    one = attempt()
+    assert one.claim("job")
+    assert not Killer(NoSpark(), 1).kill(one, lambda: pytest.fail("it had ended"))
+
+
+def test_an_attempt_that_is_being_killed_cannot_end_by_itself():
+    one = attempt()
+    assert one.claim("killer")
+    assert not one.claim("job")
+    assert one.killing
+
+
+def test_spark_is_left_alone_by_the_kill_of_a_job_that_never_used_it():
+    running, reported = threading.Event(), threading.Event()
+    one, spark = attempt(), NoSpark()
+    JobThreads().start(one, lambda: running.set() or time.sleep(600))
+    assert running.wait(LIMIT)
+    Killer(spark, LIMIT).kill(one, reported.set)
+    assert reported.wait(LIMIT)
+    assert spark.cancelled == 0
+
+
+def test_a_thread_is_used_again_and_knows_only_its_new_attempt():
+    threads, seen, done = JobThreads(), [], threading.Semaphore(0)
+
+    def work():
+        seen.append((threading.current_thread().name, jobthreads.current().ref.attempt))
+        done.release()
+
+    for number in (1, 2, 3):
+        one = attempt(number)
+        threads.start(one, work)
+        assert done.acquire(timeout=LIMIT)
+        deadline = time.monotonic() + LIMIT
+        while not threads._idle and time.monotonic() < deadline:
+            threading.Event().wait(0.001)
+    assert [number for _, number in seen] == [1, 2, 3]
+    assert len({name for name, _ in seen}) == 1
+
+
+def test_threads_that_a_job_starts_work_for_its_attempt():
+    seen, done = [], threading.Event()
+
+    def work():
+        child = threading.Thread(target=lambda: seen.append(jobthreads.current()))
+        child.start()
+        child.join()
+        done.set()
+
+    one = attempt()
+    JobThreads().start(one, work)
+    assert done.wait(LIMIT)
+    assert seen == [one]
+    assert jobthreads.current() is None
+
+
+def test_sliced_waits_keep_their_meaning():
+    results, done = [], threading.Event()
+
+    def work():
+        lock = threading.Lock()
+        results.append(lock.acquire() and not lock.acquire(timeout=0.12) and not lock.acquire(False))
+        lock.release()
+        results.append(not lock.locked())
+        event = threading.Event()
+        results.append(event.wait(0.12) is False)
+        threading.Thread(target=event.set).start()
+        results.append(event.wait(LIMIT))
+        begun = time.monotonic()
+        time.sleep(0.12)
+        results.append(time.monotonic() - begun >= 0.12)
+        with pytest.raises(ValueError, match="non-negative"):
+            time.sleep(-1)
+        done.set()
+
+    JobThreads().start(attempt(), work)
+    assert done.wait(LIMIT)
+    assert results == [True] * 5
