@@ -13,13 +13,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from checkpoint.contents import Changes
 from checkpoint.errors import CheckpointError
 from checkpoint.manifest import NamedObject, Progress
+from jobserver.driver.held import Held, Shelf, shown_held, shown_record
 from jobserver.driver.jobthreads import current
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
@@ -40,19 +41,6 @@ RETRY_ASYNC = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class Held:
-    """One version of an object in memory. `record` is None until it is sealed (or for ever, with strategy none)."""
-
-    name: str
-    kind: str
-    version: str
-    value: Any
-    options: ObjectOptions
-    record: NamedObject | None = None
-    users: set[AttemptRef] = field(default_factory=set)
-
-
-@dataclass(slots=True, eq=False)
 class _Turn:
     """The right of one thread to make the next version of a name. `error`: why nothing came of it."""
 
@@ -62,25 +50,6 @@ class _Turn:
     @property
     def mine(self) -> bool:
         return self.thread is threading.current_thread()
-
-
-class Shelf(Protocol):
-    """Makes, keeps and hands out the things themselves; the Spark side."""
-
-    def make(self, name: str, value: Any, options: ObjectOptions, version: str, write: bool) -> Held:
-        """Cache what a job built; with `write`, write it first and keep the written version. Runs in the job's thread."""
-
-    def write(self, held: Held) -> NamedObject:
-        """Write an object that is in memory only; runs in a background thread."""
-
-    def restore(self, record: NamedObject) -> Held:
-        """Bring a sealed object back. Raises ObjectDamaged."""
-
-    def hand_out(self, held: Held) -> Any:
-        """The object as the calling job gets it."""
-
-    def discard(self, held: Held) -> None:
-        """Free what it has cached."""
 
 
 class Registry:
@@ -204,8 +173,8 @@ class Registry:
     def describe(self) -> list[dict[str, Any]]:
         """What the owner shows of them."""
         with self._changed:
-            shown = {name: _of_record(record) for name, record in self._stored.items()}
-            shown.update({name: _of_held(held) for name, held in self._held.items()})
+            shown = {name: shown_record(record) for name, record in self._stored.items()}
+            shown.update({name: shown_held(held) for name, held in self._held.items()})
             for name, why in self._damaged.items():
                 if name in shown:
                     shown[name] |= {"state": "damaged", "damage": why}
@@ -459,31 +428,3 @@ def _shared_failure(name: str, error: Exception) -> Exception:
     failure = RuntimeError(f"the build of named object {name!r} failed: {error!r}")
     failure.__cause__ = error
     return failure
-
-
-def _of_record(record: NamedObject) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "kind": record.kind.value,
-        "version": record.version,
-        "state": "stored",
-        "durability": record.durability,
-        "strategy": record.strategy,
-        "storage_level": record.storage_level,
-        "rows": record.rows,
-        "size": record.size,
-        "checkpointed": True,
-    }
-
-
-def _of_held(held: Held) -> dict[str, Any]:
-    shown = {
-        "name": held.name,
-        "kind": held.kind,
-        "version": held.version,
-        "durability": held.options.durability,
-        "strategy": held.options.strategy,
-        "storage_level": held.options.storage_level,
-    }
-    known = _of_record(held.record) if held.record else {"checkpointed": False, "rows": None, "size": 0}
-    return {**known, **shown, "state": "live"}

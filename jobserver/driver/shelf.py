@@ -19,9 +19,9 @@ from pyspark.sql.types import StructType
 from checkpoint import binaries, layout
 from checkpoint.errors import AlreadyExists, Missing
 from checkpoint.manifest import INLINE_LIMIT, FileEntry, Kind, NamedObject
+from jobserver.driver.held import Held
 from jobserver.driver.journal import ContextFolder
 from jobserver.driver.loading import JobLoader
-from jobserver.driver.named_objects import Held
 from jobserver.driver.object_options import ObjectOptions
 from jobserver.driver.payload import BundleSource, pack, unpack
 from jobserver.driver.sessions import job_session
@@ -33,7 +33,7 @@ VALUE_FILE = "value.pickle"
 
 @dataclass(frozen=True, slots=True)
 class SparkShelf:
-    """See `named_objects.Shelf`. `folder` is None when nothing is written."""
+    """See `held.Shelf`. `folder` is None when nothing is written."""
 
     spark: Spark
     loader: JobLoader

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from checkpoint.base import Base
 from checkpoint.errors import CheckpointError
 from checkpoint.manifest import Kind, NamedObject
-from jobserver.driver.named_objects import Held, Shelf
+from jobserver.driver.held import Held, Shelf
 from sparkjobserver.api import ObjectDamaged
 
 log = logging.getLogger(__name__)

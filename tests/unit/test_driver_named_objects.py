@@ -11,10 +11,11 @@ from checkpoint.local import LocalFiles
 from checkpoint.manifest import Kind, NamedObject
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import jobthreads
+from jobserver.driver.held import Held
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
-from jobserver.driver.named_objects import Held, Registry
+from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_options import ObjectOptions
 from jobserver.model import AttemptRef
 from sparkjobserver.api import ObjectDamaged
