@@ -7,7 +7,6 @@ look at SQL and by the next owner, until the client's time is over.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobserver.binaries import Binaries
+from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.peers import Peers
-from jobserver.contexts.registry import ContextRegistry, seconds_left
+from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import ContextStopping, NotFound, OwnerUnavailable, TimedOut
 from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState, OnFailover
@@ -76,7 +76,7 @@ class JobDesk:
 
     async def submit(self, submission: Submission) -> Submitted:
         """Accepts, then waits as asked. Raises NotFound, ContextStopping, QueueFull, KeyReused, TimedOut, Unavailable."""
-        deadline = time.monotonic() + submission.wait_seconds
+        deadline = now() + submission.wait_seconds
         spec = await self._spec(submission)
         context = await self._context(submission)
         job = await self._store.insert_job(_record(submission, spec, context), queue_limit=self._queue_limit)
@@ -105,7 +105,7 @@ class JobDesk:
 
     async def kill(self, job_id: str) -> JobRecord:
         """The job after the kill; one in ERROR is returned as it is. Raises NotFound, OwnerUnavailable."""
-        deadline = time.monotonic() + KILL_WAIT
+        deadline = now() + KILL_WAIT
         first = True
         while True:
             job = await self._store.job(job_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ from typing import Any
 
 from ha.coordination import Coordination
 from ha.placement import place, standby_order
+from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.peers import Peers
-from jobserver.contexts.registry import ContextRegistry, seconds_left
+from jobserver.contexts.registry import ContextRegistry
 from jobserver.errors import (
     ContextExists,
     ContextInitFailed,
@@ -116,7 +116,7 @@ class ContextDesk:
     async def create(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
         """Returns when it runs. Raises ContextExists, ContextInitFailed, TimedOut, Unavailable."""
         context = await self.insert(name, settings, adhoc=False)
-        await self._start(context, time.monotonic() + self._creation_timeout)
+        await self._start(context, now() + self._creation_timeout)
         return await self._store.context(context.id) or context
 
     async def insert(self, name: str, settings: Mapping[str, Any], *, adhoc: bool) -> ContextRecord:
@@ -158,7 +158,7 @@ class ContextDesk:
 
     async def _start_quietly(self, context: ContextRecord) -> None:
         try:
-            await self._start(context, time.monotonic() + self._creation_timeout)
+            await self._start(context, now() + self._creation_timeout)
         except JobServerError as error:
             log.error("context %s was not started: %s", context.name, error.message)
 
@@ -206,14 +206,14 @@ class ContextDesk:
         if context is None or context.state.final:
             raise NotFound(f"context {name} not found")
         await self._store.request_stop(context.id)
-        return await self._stop(context, time.monotonic() + self._deletion_timeout, force=force)
+        return await self._stop(context, now() + self._deletion_timeout, force=force)
 
     async def reset(self, *, wait: bool) -> None:
         """Stops every context; with `wait`, returns after their end and starts the configured ones again."""
         contexts = await self._store.active_contexts()
         for context in contexts:
             await self._store.request_stop(context.id)
-        deadline = time.monotonic() + self._deletion_timeout
+        deadline = now() + self._deletion_timeout
         stops = [asyncio.create_task(self._stop(context, deadline, force=False)) for context in contexts]
         if not wait:
             for stop in stops:
@@ -224,8 +224,8 @@ class ContextDesk:
 
     async def _stop(self, context: ContextRecord, deadline: float, *, force: bool) -> bool:
         while True:
-            now = await self._store.context(context.id)
-            if now is None or now.state.final:
+            found = await self._store.context(context.id)
+            if found is None or found.state.final:
                 return True
             if (left := seconds_left(deadline)) <= 0:
                 return False

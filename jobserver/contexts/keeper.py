@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +44,7 @@ from ha.ownership import (
     WorkFailed,
     step,
 )
+from jobserver.contexts.clock import now
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import REFILL_DELAY
@@ -261,11 +261,11 @@ class ContextKeeper:
 
     async def _ask_incumbent(self) -> Event:
         """The recorded owner keeps its context when it answers within the grace, in the same incarnation."""
-        ends = time.monotonic() + self._parts.times.incumbent_grace
+        ends = now() + self._parts.times.incumbent_grace
         row = await self._parts.takeover.store.fence(self.context_id)
         if row is not None and row.owner == self._parts.me.id:
             return IncumbentSilent()  # our own earlier life
-        while (left := ends - time.monotonic()) > 0:
+        while (left := ends - now()) > 0:
             url = self._parts.url_of(row.owner) if row and row.owner else None
             if row and url:
                 with contextlib.suppress(OwnerUnavailable):
@@ -305,7 +305,7 @@ class ContextKeeper:
         return await self._takeover.grant()
 
     def _begin_takeover(self) -> None:
-        self._began = time.monotonic()
+        self._began = now()
         seconds = self._parts.times.takeover_timeout
         self._deadline = asyncio.get_running_loop().call_later(
             seconds, lambda: self.post(WorkFailed(f"the takeover took longer than {seconds:g} s"))
@@ -317,7 +317,7 @@ class ContextKeeper:
         takeover = self._takeover
         if takeover is None or takeover.jobs is None:
             raise RuntimeError("the gate opens after the jobs were planned")
-        seconds = time.monotonic() - self._began
+        seconds = now() - self._began
         self._end_deadline()
         self._jobs = takeover.jobs
         self._jobs.open_gate()
@@ -397,7 +397,7 @@ class ContextKeeper:
         while not takeover.link.closed:
             with contextlib.suppress(JobServerError):
                 await takeover.link.request(Request.PING, timeout=limit)
-            if time.monotonic() - takeover.link.heard_at >= limit and not takeover.link.closed:
+            if now() - takeover.link.heard_at >= limit and not takeover.link.closed:
                 takeover.kill_driver()
                 self.post(DriverLost(f"the driver was silent for {limit:g} s"))
                 return

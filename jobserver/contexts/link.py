@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
+from jobserver.contexts.clock import now
 from jobserver.errors import DriverFailed
 from jobserver.model import DriverRecord
 from jobserver.protocol import VERSION, Event, Message, ProtocolError, Request, frame, proof_of, read_frame
@@ -42,7 +42,7 @@ class DriverLink:
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._number = 0
         self._closed: str | None = None
-        self.heard_at = time.monotonic()
+        self.heard_at = now()
         self.on_event: EventHandler = lambda event, message: None
         self.on_closed: Callable[[str], None] = lambda why: None
         self._task: asyncio.Task[None] | None = None
@@ -120,7 +120,7 @@ class DriverLink:
         try:
             while True:
                 message = await read_frame(self._reader)
-                self.heard_at = time.monotonic()
+                self.heard_at = now()
                 self._dispatch(message)
         except (OSError, asyncio.IncompleteReadError) as error:
             why = f"EOF from the driver ({type(error).__name__})"

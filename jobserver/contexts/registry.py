@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from typing import Any
 
 from ha.coordination import (
@@ -263,8 +262,3 @@ class ContextRegistry:
         for context_id in owned:
             with contextlib.suppress(CoordinationLost):  # then the session's end releases it
                 await self._coordination.release(context_id)
-
-
-def seconds_left(deadline: float) -> float:
-    """Seconds until a time of the monotonic clock, at least 0."""
-    return max(0.0, deadline - time.monotonic())
