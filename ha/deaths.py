@@ -10,10 +10,24 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from ha.coordination import ServerInfo
 
 Died = Callable[[ServerInfo], None]
+
+
+class Deaths(Protocol):
+    """Tells of servers whose process has ended; each one once."""
+
+    def watch(self, servers: Mapping[str, ServerInfo]) -> None:
+        """Watches those of the servers that it can and does not watch yet."""
+
+    def close(self) -> None:
+        """Watches nothing any more."""
+
+
+WatchDeaths = Callable[[ServerInfo, Died], Deaths]
 
 
 class LocalDeaths:

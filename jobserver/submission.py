@@ -66,6 +66,7 @@ class JobDesk:
         queue_limit: int,
         new_adhoc_context: NewContext,
         start_context: Start,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._store = store
         self._binaries = binaries
@@ -73,13 +74,15 @@ class JobDesk:
         self._queue_limit = queue_limit
         self._new_adhoc_context = new_adhoc_context
         self._start_context = start_context
+        self._new_id = new_id
 
     async def submit(self, submission: Submission) -> Submitted:
         """Accepts, then waits as asked. Raises NotFound, ContextStopping, QueueFull, KeyReused, TimedOut, Unavailable."""
         deadline = now() + submission.wait_seconds
         spec = await self._spec(submission)
         context = await self._context(submission)
-        job = await self._store.insert_job(_record(submission, spec, context), queue_limit=self._queue_limit)
+        record = _record(self._new_id(), submission, spec, context)
+        job = await self._store.insert_job(record, queue_limit=self._queue_limit)
         if submission.context is None:
             self._start_context(context)
         until = Until.ENDED if submission.sync else Until.ACCEPTED
@@ -136,7 +139,7 @@ class JobDesk:
     async def _context(self, submission: Submission) -> ContextRecord:
         if submission.context is None:
             return await self._new_adhoc_context(
-                f"{uuid.uuid4()}-{submission.main_class}", _context_settings(submission.config)
+                f"{self._new_id()}-{submission.main_class}", _context_settings(submission.config)
             )
         context = await self._store.latest_context(submission.context)
         if context is None or context.state.final:
@@ -146,9 +149,9 @@ class JobDesk:
         return context
 
 
-def _record(submission: Submission, spec: JobSpec, context: ContextRecord) -> JobRecord:
+def _record(job_id: str, submission: Submission, spec: JobSpec, context: ContextRecord) -> JobRecord:
     return JobRecord(
-        id=str(uuid.uuid4()),
+        id=job_id,
         context_id=context.id,
         context_name=context.name,
         spec=spec,

@@ -50,6 +50,7 @@ class ContextDesk:
         deletion_timeout: float,
         standby: str,
         check: Callable[[Mapping[str, Any]], None],
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._me = me
         self._store = store
@@ -62,6 +63,7 @@ class ContextDesk:
         self._deletion_timeout = deletion_timeout
         self._standby = standby
         self._check = check
+        self._new_id = new_id
         self._starting: set[asyncio.Task[None]] = set()
 
     # Reading
@@ -124,7 +126,7 @@ class ContextDesk:
         settings = {**self._defaults, **settings}
         self._check(settings)
         context = ContextRecord(
-            id=str(uuid.uuid4()),
+            id=self._new_id(),
             name=name,
             settings=settings,
             state=ContextState.STARTED,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, Self
 
 from jobserver.contexts.clock import now
 from jobserver.errors import DriverFailed
@@ -48,7 +48,7 @@ class DriverLink:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def connect(cls, driver: DriverRecord, *, timeout: float) -> DriverLink:
+    async def connect(cls, driver: DriverRecord, *, timeout: float) -> Self:
         """Connects and proves the secret. Raises LinkBroken."""
         try:
             async with asyncio.timeout(timeout):
@@ -67,8 +67,13 @@ class DriverLink:
             raise LinkBroken(
                 f"no connection to the driver at {driver.host}:{driver.port}: {error}"
             ) from error
+        return cls.over(reader, writer, driver.driver_id)
+
+    @classmethod
+    def over(cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, driver_id: str) -> Self:
+        """A link on a connection whose peer has checked the secret."""
         link = cls(reader, writer)
-        link._task = asyncio.create_task(link._read(), name=f"driver-link-{driver.driver_id}")
+        link._task = asyncio.create_task(link._read(), name=f"driver-link-{driver_id}")
         return link
 
     @property
@@ -150,3 +155,10 @@ class DriverLink:
             if not answer.done():
                 answer.set_exception(LinkBroken(why))
         self.on_closed(why)
+
+
+class Connect(Protocol):
+    """How a driver is reached: `DriverLink.connect`, or a simulation's."""
+
+    async def __call__(self, driver: DriverRecord, *, timeout: float) -> DriverLink:
+        """Connects and proves the secret. Raises LinkBroken."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
-from jobserver.contexts.link import DriverLink, LinkBroken
+from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.errors import ContextInitFailed
 from jobserver.model import DriverRecord
@@ -38,11 +38,19 @@ class StartedDriver:
 class DriverPool:
     """Warm drivers of one launch spec; others are started when asked for. Belongs to the event loop."""
 
-    def __init__(self, launcher: Launcher, spec: LaunchSpec, size: int, turn: Turn = no_turn) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        spec: LaunchSpec,
+        size: int,
+        turn: Turn = no_turn,
+        connect: Connect = DriverLink.connect,
+    ) -> None:
         self._launcher = launcher
         self._spec = spec
         self._size = size
         self._turn = turn
+        self._connect = connect
         self._warm: list[StartedDriver] = []
         self._filling: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[StartedDriver] | None = None
@@ -117,7 +125,7 @@ class DriverPool:
     async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
         record = await self._launcher.start(spec, warm_up=warm_up)
         try:
-            link = await DriverLink.connect(record, timeout=CONNECT_TIMEOUT)
+            link = await self._connect(record, timeout=CONNECT_TIMEOUT)
         except LinkBroken as error:
             self._launcher.kill(record)
             raise ContextInitFailed(f"the driver is ready and does not answer: {error.message}") from error

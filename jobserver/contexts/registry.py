@@ -19,7 +19,7 @@ from ha.coordination import (
     ServerInfo,
     ServersChanged,
 )
-from ha.deaths import LocalDeaths
+from ha.deaths import Deaths, LocalDeaths, WatchDeaths
 from ha.errors import CoordinationLost
 from ha.ownership import OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
 from ha.placement import standby_rank
@@ -36,7 +36,13 @@ class ContextRegistry:
     """Belongs to the event loop. `claim_stagger` in seconds."""
 
     def __init__(
-        self, me: ServerInfo, coordination: Coordination, store: Metadata, *, claim_stagger: float
+        self,
+        me: ServerInfo,
+        coordination: Coordination,
+        store: Metadata,
+        *,
+        claim_stagger: float,
+        watch_deaths: WatchDeaths = LocalDeaths,
     ) -> None:
         self._me = me
         self._coordination = coordination
@@ -49,7 +55,7 @@ class ContextRegistry:
         self._last_owner: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._leaving = False
-        self._deaths = LocalDeaths(me, self._server_died)
+        self._deaths: Deaths = watch_deaths(me, self._server_died)
         self._leader_change = asyncio.Event()
 
     def use(self, parts: KeeperParts) -> None:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import checkpoint.errors as checkpoint_errors
 from checkpoint.epoch import Base, begin_epoch
@@ -39,7 +39,7 @@ from ha.ownership import (
 from jobserver.contexts.jobs import STORE_RETRY, BinaryPath, ContextJobs, JobsSettings
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
 from jobserver.contexts.launcher import Launcher
-from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
+from jobserver.contexts.link import Connect, DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.pool import DriverPool, StartedDriver
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import ContextInitFailed, JobServerError, OutcomeUnknown, StoreUnavailable
@@ -61,8 +61,20 @@ from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.RESTARTING, ContextState.STOPPING)
+
+
+class Run(Protocol):
+    """Carries out a function that blocks, beside the event loop."""
+
+    async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What it returns or raises."""
+
+
+def _new_token() -> str:
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,9 @@ class TakeoverParts:
     checkpoint_secret: bytes
     adopt_timeout: float
     activate_timeout: float
+    connect: Connect = DriverLink.connect
+    run: Run = asyncio.to_thread
+    new_token: Callable[[], str] = _new_token
 
 
 class Takeover:
@@ -169,7 +184,7 @@ class Takeover:
             return ContextEnded()
         if held is not None and row.token != held.token:
             return GrantRefused()
-        fence = Fence(self._context_id, row.epoch + 1, secrets.token_hex(16))
+        fence = Fence(self._context_id, row.epoch + 1, self._parts.new_token())
         if not await self._answered(lambda: self._try_grant(row, fence)):
             return GrantRefused()
         context = await self._answered(lambda: self._parts.store.context(self._context_id))
@@ -198,7 +213,7 @@ class Takeover:
         timeout = self._parts.adopt_timeout
         link: DriverLink | None = None
         try:
-            link = await DriverLink.connect(driver, timeout=timeout)
+            link = await self._parts.connect(driver, timeout=timeout)
             hello = await link.request(Request.HELLO, timeout=timeout)
         except (LinkBroken, RefusedByDriver, TimeoutError) as error:
             return await self._not_adopted(link, spent=False, why=str(error))
@@ -255,7 +270,7 @@ class Takeover:
         """A store that does not answer is asked again for as long as the takeover may last."""
         while True:
             try:
-                return await asyncio.to_thread(
+                return await self._parts.run(
                     begin_epoch,
                     self._parts.files,
                     self._context_id,
