@@ -80,7 +80,9 @@ def test_every_module_path_that_a_document_names_is_there(name: str) -> None:
 
 def test_every_module_has_its_place_in_the_architecture() -> None:
     modules = document("ARCHITECTURE.md").partition("## 10. Modules")[2]
-    files = [path for package in ("ha", "checkpoint", "jobserver", "sparkjobserver") for path in sources(package)]
+    files = [
+        path for package in ("ha", "checkpoint", "jobserver", "sparkjobserver") for path in sources(package)
+    ]
     assert [str(path) for path in files if f"{path.name}`" not in modules] == []
 
 
