@@ -2,7 +2,7 @@
 handler that reads the body and returns the same bytes.
 
 One server process holds both; each case is measured in turns, as CPU time of the server per request (which other load on
-the machine does not change much) and as round-trip time. Run: python -m benchmarks.api_overhead
+the machine does not change much) and as round-trip time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import psutil
 from aiohttp import web
 
+from benchmarks.measure import Effort, Section, Series
 from jobserver.api import make_app
 from jobserver.model import JobRecord, JobSpec, JobState
 from jobserver.service import Submission, Submitted
@@ -35,7 +36,7 @@ JOB = JobRecord(
 )
 JSON_BODY = b'{"input":{"string":"a b c a b see"}}'
 HOCON_BODY = b"input.string = a b c a b see"
-ROUNDS, REQUESTS = 10, 400
+BARE = "bare aiohttp"
 
 
 class InstantService:
@@ -88,39 +89,46 @@ async def repeat(port: int, data: bytes, times: int) -> list[float]:
     return taken
 
 
-async def measure(server: psutil.Process, ours: int, floor: int) -> None:
+async def measure(server: psutil.Process, ours: int, floor: int, effort: Effort) -> list[Series]:
+    """Round trips and CPU per request of each case; the first turn warms up."""
     cases = {
-        "bare aiohttp": (floor, request(JSON_BODY)),
+        BARE: (floor, request(JSON_BODY)),
         "JSON body": (ours, request(JSON_BODY)),
         "JSON body with key": (ours, request(JSON_BODY, b"Idempotency-Key: k1")),
         "HOCON body": (ours, request(HOCON_BODY)),
     }
-    trips: dict[str, list[float]] = {name: [] for name in cases}
-    cpu = dict.fromkeys(cases, 0.0)
-    for turn in range(ROUNDS + 1):
+    trips, cpu = _series(list(cases), "round trip", "s"), _series(list(cases), "server CPU a request", "µs")
+    requests = effort.times(400, 50)
+    for turn in range(effort.rounds_of(10) + 1):
         for name, (port, data) in cases.items():
             before = sum(server.cpu_times()[:2])
-            taken = await repeat(port, data, REQUESTS)
-            if turn:  # the first turn warms up
-                cpu[name] += sum(server.cpu_times()[:2]) - before
-                trips[name] += taken
-    for name in cases:
-        ordered = sorted(trips[name])
-        per_request = cpu[name] / len(ordered) * 1e6
-        print(f"{name:20} server CPU {per_request:6.0f} us  p50 {ordered[len(ordered) // 2] * 1e6:6.0f} us")
+            taken = await repeat(port, data, requests)
+            if turn:
+                cpu[name].values.append((sum(server.cpu_times()[:2]) - before) / requests * 1e6)
+                trips[name].values += taken
+    return [*trips.values(), *cpu.values()]
 
 
-def main() -> None:
+def _series(names: list[str], what: str, unit: str) -> dict[str, Series]:
+    bare = Series(f"{BARE}, {what}", unit)
+    return {BARE: bare} | {
+        name: Series(f"{name}, {what}", unit, baseline=bare) for name in names if name != BARE
+    }
+
+
+def run(effort: Effort) -> Section:
+    """Both applications in one server process, in turns."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     process = multiprocessing.get_context("fork").Process(target=serve, args=listeners)
     process.start()
     try:
         ports = [listener.getsockname()[1] for listener in listeners]
-        asyncio.run(measure(psutil.Process(process.pid), ports[0], ports[1]))
+        series = asyncio.run(measure(psutil.Process(process.pid), ports[0], ports[1], effort))
     finally:
         process.terminate()
         process.join()
-
-
-if __name__ == "__main__":
-    main()
+    return Section(
+        "The REST layer alone",
+        "POST /jobs?sync=true on a service that answers at once, against a bare aiohttp handler, in one process.",
+        series,
+    )

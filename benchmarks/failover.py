@@ -1,86 +1,158 @@
 """From a kill to the first right answer: of the owner server, of the driver, of both.
 
-The answer is a group-by over a named DataFrame of random rows, asked through a server that lives. Each round kills once,
-and starts the killed server again before the next.
+The answer is a group-by over a named DataFrame of random rows, asked through a server that lives and does not own the
+context, with one idempotency key for all tries. Each round kills once, and begins when all that was killed is there again.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
-from benchmarks.measure import Series
-from jobserver.cli import demo_steps as steps
-from jobserver.cli.db import upgrade_url
-from jobserver.cli.demo import examples_folder
-from jobserver.local.ports import busy_ports
+from benchmarks.cluster import BenchCluster, Refused, cluster, job_request, job_result
+from benchmarks.measure import Effort, Goal, Section, Series
 from jobserver.local.processes import wait_until
-from jobserver.local.up import LocalCluster, Plan
 
-GOALS = {
+CONTEXT = "bench"
+GOALS: dict[str, dict[str, float | None]] = {
     "cold": {"server": 0.5, "driver": None, "both": None},
     "warm": {"server": 0.5, "driver": 3.0, "both": 3.2},
     "hot": {"server": 0.5, "driver": 1.0, "both": 1.2},
 }
-STANDBY_TIMEOUT = 120.0
+KILLED = {"server": "owner server killed", "driver": "driver killed", "both": "server and driver killed"}
+PATIENCE = 120.0
+AGAIN = 0.02
+"""Seconds between two tries of a request that was answered 503."""
 
 
-def run(rounds: int, standby: str = "warm") -> list[Series]:
-    """Three series, one for each thing that is killed."""
-    port = next(first for first in range(19000, 28000, 20) if not busy_ports(range(first, first + 3)))
-    with tempfile.TemporaryDirectory(prefix="jobserver-bench-") as folder:
-        plan = Plan(Path(folder), 3, port, {"ha": {"standby": standby}})
-        with LocalCluster(plan, prepare_database=upgrade_url) as cluster:
-            view = steps.Cluster(cluster.layout, examples_folder())
-            for prepare in (steps.upload, steps.create_context, steps.build_rows):
-                prepare(view)
-            return [
-                _series(cluster, view, f"{what} killed ({standby})", kill, rounds, GOALS[standby][what])
-                for what, kill in KILLS.items()
-            ]
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One kind of failover: the whole, and what it consists of."""
+
+    whole: Series
+    noticed: Series
+    takeover: Series
+    answered: Series
+    kinds: Counter[str] = field(default_factory=Counter)
 
 
-def _series(
-    cluster: LocalCluster,
-    view: steps.Cluster,
-    name: str,
-    kill: Callable[[steps.Cluster, dict], None],
-    rounds: int,
-    goal: float | None,
-) -> Series:
-    series = Series(name, goal=goal)
-    for _ in range(rounds):
-        _wait_standby(view)
-        before = view.context()
-        with series.timed():
-            kill(view, before)
-            view.same_totals()
-        for dead in sorted(view.dead):
-            cluster.start_server(dead)
-        view.dead.clear()
-    return series
+def run(effort: Effort, standby: str = "warm") -> Section:
+    """For each thing that is killed: the whole time and its parts."""
+    calm = Series("the same query, nothing killed")
+    parts = {what: _parts(what, GOALS[standby][what], calm) for what in KILLED}
+    with cluster(3, standby) as bench:
+        bench.create_context(CONTEXT)
+        bench.run(CONTEXT, "build", {})
+        wanted = bench.run(CONTEXT, "totals", {})
+        for _ in range(effort.rounds_of(10)):
+            for what, series in parts.items():
+                bench.wait_warm(1)
+                _round(bench, what, wanted, series)
+                _calm(bench, calm, wanted)
+    return Section(
+        f"Failovers ({standby} standby)",
+        "Seconds from the kill (SIGKILL) to the first right answer of a group-by over a named DataFrame of a million random "
+        "rows, through a server that lives and is not the owner; then its parts, by the failover's record in GET /cluster.",
+        [calm, *(series for each in parts.values() for series in _series_of(each))],
+        [f"{KILLED[what]}: {_counted(each.kinds)}" for what, each in parts.items()],
+    )
 
 
-def _wait_standby(view: steps.Cluster) -> None:
-    """A round begins when the context runs and its standby is there again; without one, when the wait is over."""
-    wait_until(lambda: bool(view.context()["standbys"]), STANDBY_TIMEOUT)
+def _parts(what: str, goal: float | None, calm: Series) -> Parts:
+    name = KILLED[what]
+    return Parts(
+        Series(name, goals=() if goal is None else (Goal(0.95, goal),), baseline=calm),
+        Series(f"{name}: until the takeover begins"),
+        Series(f"{name}: takeover, until jobs may start"),
+        Series(f"{name}: from there to the answer"),
+    )
 
 
-def _kill_server(view: steps.Cluster, context: dict) -> None:
-    os.kill(view.server_pid(context["owner"]), signal.SIGKILL)
-    view.dead.add(context["owner"])
+def _series_of(parts: Parts) -> tuple[Series, ...]:
+    return (parts.whole, parts.noticed, parts.takeover, parts.answered)
 
 
-def _kill_driver(view: steps.Cluster, context: dict) -> None:
-    os.kill(context["driver"]["pid"], signal.SIGKILL)
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items()))
 
 
-def _kill_both(view: steps.Cluster, context: dict) -> None:
-    _kill_server(view, context)
-    _kill_driver(view, context)
+def _round(bench: BenchCluster, what: str, wanted: Any, parts: Parts) -> None:
+    before = _running(bench, "s1")
+    owner, asked = before["owner"], bench.other_than(before["owner"])
+    began, began_clock = time.time(), time.perf_counter()
+    if what in ("server", "both"):
+        os.kill(bench.pid(owner), signal.SIGKILL)
+    if what in ("driver", "both"):
+        os.kill(before["driver"]["pid"], signal.SIGKILL)
+    totals = _asked_until_answered(bench, asked)
+    whole = time.perf_counter() - began_clock
+    if totals != wanted:
+        raise Refused(f"the totals after the failover: {totals}, before: {wanted}")
+    _note(parts, began, whole, _failover_after(bench, asked, began))
+    if what in ("server", "both"):
+        bench.local.start_server(owner)
 
 
-KILLS = {"server": _kill_server, "driver": _kill_driver, "both": _kill_both}
+def _note(parts: Parts, began: float, whole: float, failover: dict[str, Any]) -> None:
+    opened = datetime.fromisoformat(failover["at"]).timestamp() - began
+    parts.whole.values.append(whole)
+    parts.noticed.values.append(opened - failover["seconds"])
+    parts.takeover.values.append(failover["seconds"])
+    parts.answered.values.append(whole - opened)
+    parts.kinds[failover["kind"]] += 1
+
+
+def _calm(bench: BenchCluster, calm: Series, wanted: Any) -> None:
+    """The second of two queries: the first one after a restore is part of no baseline."""
+    asked = bench.other_than(_running(bench, "s1")["owner"])
+    bench.run(CONTEXT, "totals", {}, server=asked)
+    with calm.timed():
+        totals = bench.run(CONTEXT, "totals", {}, server=asked)
+    if totals != wanted:
+        raise Refused(f"the totals: {totals}, at first: {wanted}")
+
+
+def _asked_until_answered(bench: BenchCluster, server: str) -> Any:
+    request = job_request(CONTEXT, "totals", {}, Idempotency_Key=secrets.token_hex(16))
+    deadline = time.monotonic() + PATIENCE
+    connection = bench.connect(server)
+    try:
+        while True:
+            answer = connection.ask(request)
+            if answer[0] != 503 or time.monotonic() > deadline:
+                return job_result(answer)
+            time.sleep(AGAIN)
+    finally:
+        connection.close()
+
+
+def _running(bench: BenchCluster, server: str) -> dict[str, Any]:
+    """The context, once it runs under an owner."""
+    found: dict[str, Any] = {}
+
+    def runs() -> bool:
+        found.update(bench.context(CONTEXT, server=server))
+        return found.get("state") == "RUNNING" and bool(found["owner"]) and bool(found["driver"])
+
+    if not wait_until(runs, PATIENCE):
+        raise Refused(f"the context does not run: {found}")
+    return found
+
+
+def _failover_after(bench: BenchCluster, server: str, began: float) -> dict[str, Any]:
+    """The record of the failover since a time; it is written after jobs may start."""
+    found: dict[str, Any] = {}
+
+    def recorded() -> bool:
+        found.update(bench.context(CONTEXT, server=server).get("last_failover") or {})
+        return bool(found) and datetime.fromisoformat(found["at"]).timestamp() > began
+
+    if not wait_until(recorded, PATIENCE):
+        raise Refused("no record of the failover")
+    return found

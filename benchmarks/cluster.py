@@ -1,0 +1,138 @@
+"""A local cluster for a benchmark: started in a temporary folder, with the measured functions uploaded."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from benchmarks.connection import Connection, http_request
+from benchmarks.plain import MASTER, SETTINGS
+from jobserver.cli.db import upgrade_url
+from jobserver.local.layout import read_driver
+from jobserver.local.ports import busy_ports
+from jobserver.local.processes import ProcessId, alive, wait_until
+from jobserver.local.up import LocalCluster, Plan
+
+BINARY = "bench_jobs"
+"""The name under which `benchmarks/jobs.py` is uploaded."""
+QUIET_LIMIT = 120.0
+"""Seconds to wait for what must be there before something is measured."""
+
+
+class Refused(Exception):
+    """Another answer than the wanted one; the text is what came."""
+
+
+class BenchCluster:
+    """What benchmarks ask of a cluster."""
+
+    def __init__(self, cluster: LocalCluster, warm_drivers: int) -> None:
+        self.local = cluster
+        self.folder = cluster.layout.root
+        self._warm = warm_drivers
+
+    @property
+    def server_ids(self) -> list[str]:
+        """All servers of the cluster, living or not."""
+        return [server.id for server in self.local.picture.servers]
+
+    def pid(self, server_id: str) -> int:
+        """The process of a server."""
+        return next(server.pid for server in self.local.picture.servers if server.id == server_id)
+
+    def connect(self, server_id: str) -> Connection:
+        """A connection to a server, to be kept."""
+        return Connection(self.local.url(server_id))
+
+    def ask(self, method: str, target: str, body: bytes = b"", *, server: str = "s1", **headers: str) -> Any:
+        """The JSON of a good answer on a connection of its own. Raises Refused, OSError, EOFError."""
+        connection = self.connect(server)
+        try:
+            status, answer = connection.ask(http_request(method, target, body, **headers))
+        finally:
+            connection.close()
+        if status not in (200, 201):
+            raise Refused(f"{method} {target}: {status}: {answer[:500].decode(errors='replace')}")
+        return json.loads(answer)
+
+    def upload(self) -> None:
+        """The measured functions."""
+        self.ask(
+            "POST",
+            f"/binaries/{BINARY}",
+            Path(__file__).with_name("jobs.py").read_bytes(),
+            Content_Type="text/x-python",
+        )
+
+    def create_context(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        """Returns when it runs."""
+        self.ask("POST", f"/contexts/{name}?{urlencode(settings or {})}")
+
+    def delete_context(self, name: str) -> None:
+        """Returns when it has ended, and its driver."""
+        self.ask("DELETE", f"/contexts/{name}")
+
+    def run(self, context: str, function: str, config: object, *, server: str = "s1") -> Any:
+        """The result of a sync job, on a connection of its own. Raises Refused."""
+        connection = self.connect(server)
+        try:
+            return job_result(connection.ask(job_request(context, function, config)))
+        finally:
+            connection.close()
+
+    def context(self, name: str, *, server: str = "s1") -> dict[str, Any]:
+        """A context as GET /cluster shows it; empty when it does not."""
+        contexts = self.ask("GET", "/cluster", server=server)["contexts"]
+        return next((each for each in contexts if each["name"] == name), {})
+
+    def other_than(self, owner: str) -> str:
+        """Another server."""
+        return next(name for name in self.server_ids if name != owner)
+
+    def drivers(self) -> list[ProcessId]:
+        """Drivers that have started and live, warm ones included."""
+        found = (read_driver(file) for file in self.local.layout.driver_files())
+        return [driver for driver in found if driver is not None and alive(driver)]
+
+    def wait_warm(self, contexts: int) -> None:
+        """Returns when every pool is full, beside the drivers of `contexts`: then nothing is being started any more."""
+        wanted = len(self.server_ids) * self._warm + contexts
+        if not wait_until(lambda: len(self.drivers()) >= wanted, QUIET_LIMIT):
+            raise Refused(f"{len(self.drivers())} of {wanted} drivers after {QUIET_LIMIT:g} s")
+
+
+@contextmanager
+def cluster(
+    servers: int, standby: str = "warm", settings: Mapping[str, Any] | None = None
+) -> Iterator[BenchCluster]:
+    """A running cluster with Spark set as the plain process has it; ended, with all its drivers, afterwards."""
+    port = next(first for first in range(19000, 28000, 20) if not busy_ports(range(first, first + servers)))
+    conf = {key: value for key, value in SETTINGS.items() if not key.startswith("spark.driver.")}
+    base = {"ha": {"standby": standby}, "driver": {"master": MASTER, "spark_conf": conf}, **(settings or {})}
+    with tempfile.TemporaryDirectory(prefix="jobserver-bench-") as folder:
+        plan = Plan(Path(folder), servers, port, base)
+        with LocalCluster(plan, prepare_database=upgrade_url) as started:
+            bench = BenchCluster(started, 0 if standby == "cold" else 1)
+            bench.upload()
+            yield bench
+
+
+def job_request(context: str, function: str, config: object, **headers: str) -> bytes:
+    """A sync job that runs one of the functions of `benchmarks/jobs.py`."""
+    query = {"cp": BINARY, "mainClass": f"{BINARY}:{function}", "context": context, "sync": "true"}
+    target = f"/jobs?{urlencode({**query, 'timeout': '100'})}"
+    return http_request("POST", target, json.dumps(config).encode(), **headers)
+
+
+def job_result(answer: tuple[int, bytes]) -> Any:
+    """The result in a sync answer. Raises Refused."""
+    status, body = answer
+    value = json.loads(body) if status == 200 else {}
+    if "result" not in value or "status" in value:
+        raise Refused(f"{status}: {body[:500].decode(errors='replace')}")
+    return value["result"]

@@ -1,0 +1,46 @@
+"""The work that is measured. The same functions run as jobs of a context and, unchanged, in a plain pyspark process."""
+
+from pyspark.sql import functions as f
+
+NAME = "bench_rows"
+ROWS = 1_000_000
+
+
+def answer(spark, env, config):
+    """A Python job that asks nothing of Spark."""
+    return 42
+
+
+def select_one(spark, env, config):
+    """The smallest query."""
+    return spark.sql("select 1 as one").collect()[0]["one"]
+
+
+def python_task(spark, env, config):
+    """Needs Python workers: what a first Python job waits for."""
+    return spark.sparkContext.parallelize(range(2), 2).map(lambda number: number + 1).sum()
+
+
+def build(spark, env, config):
+    """Makes the named rows; random, so that only the very same rows have the same totals."""
+    frame = env.named_objects.get_or_create(
+        NAME, lambda: _make_rows(spark), durability="sync", strategy="materialize"
+    )
+    return frame.count()
+
+
+def _make_rows(spark):
+    amount = (f.rand() * 1000).cast("int")
+    return spark.range(ROWS).select("id", (f.col("id") % 4).alias("region"), amount.alias("amount"))
+
+
+def point(spark, env, config):
+    """One row of the named rows by its id."""
+    found = env.named_objects.get(NAME).where(f.col("id") == config["id"]).select("id", "region").collect()
+    return [list(row) for row in found]
+
+
+def totals(spark, env, config):
+    """Rows and sum of amounts of each region."""
+    groups = env.named_objects.get(NAME).groupBy("region").agg(f.count("*"), f.sum("amount"))
+    return sorted(list(row) for row in groups.collect())

@@ -1,0 +1,126 @@
+"""A sync job over REST against the same function in a plain pyspark process: what the service adds to a query.
+
+Both sides are warmed by as many calls, and measured in turns: process, owner, process, another server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.cluster import BenchCluster, Refused, cluster, job_request, job_result
+from benchmarks.connection import Connection
+from benchmarks.measure import Against, Effort, Goal, Section, Series
+from benchmarks.plain import Plain
+
+CONTEXT = "bench"
+CASES = {"answer": "trivial Python job", "select_one": "select 1", "point": "point filter, 1M cached rows"}
+"""Functions of `benchmarks/jobs.py` and what they are called in the table."""
+OVER_PROCESS = (Goal(0.5, 0.003, Against.DIFFERENCE), Goal(0.99, 0.010, Against.DIFFERENCE))
+OVER_OWNER = (Goal(0.5, 0.002, Against.DIFFERENCE),)
+Configs = Sequence[dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One function and its three series."""
+
+    function: str
+    process: Series
+    owner: Series
+    other: Series
+
+
+def run(effort: Effort) -> Section:
+    """Nine series: each function in process, through the owner, through another server."""
+    cases = [_case(function, name) for function, name in CASES.items()]
+    with cluster(2) as bench, Plain(bench.folder) as plain:
+        bench.create_context(CONTEXT)
+        owner = bench.context(CONTEXT)["owner"]
+        sides = _Sides(plain, bench, owner)
+        _build(plain, bench)
+        bench.wait_warm(1)
+        for case in cases:
+            _warm(sides, case, effort.times(100, 2))
+        for number in range(effort.rounds_of(10)):
+            for case in cases:
+                _round(sides, case, effort.times(20, 3), number)
+        sides.close()
+    return Section(
+        "Sync jobs over REST",
+        "Seconds from the request to the whole answer on a kept connection, one client, against the same function called in "
+        "a plain pyspark process (its JVM as Spark starts it; `local[2]`, 2 shuffle partitions on both sides), in turns.",
+        [series for case in cases for series in (case.process, case.owner, case.other)],
+    )
+
+
+def _case(function: str, name: str) -> Case:
+    process = Series(f"{name}, in process")
+    owner = Series(f"{name}, through the owner", goals=OVER_PROCESS, baseline=process)
+    other = Series(f"{name}, through another server", goals=OVER_OWNER, baseline=owner)
+    return Case(function, process, owner, other)
+
+
+def _build(plain: Plain, bench: BenchCluster) -> None:
+    """The named rows on both sides."""
+    here, there = plain.run("build", [{}])[1][0], bench.run(CONTEXT, "build", {})
+    if here != there:
+        raise Refused(f"{there} rows over REST, {here} in process")
+
+
+class _Sides:
+    """The three ways to call a function. Each answers seconds and results."""
+
+    def __init__(self, plain: Plain, bench: BenchCluster, owner: str) -> None:
+        self.process: Callable[[str, Configs], tuple[list[float], list[Any]]] = plain.run
+        self._owner = bench.connect(owner)
+        self._other = bench.connect(bench.other_than(owner))
+
+    def owner(self, function: str, configs: Configs) -> tuple[list[float], list[Any]]:
+        return _over_rest(self._owner, function, configs)
+
+    def other(self, function: str, configs: Configs) -> tuple[list[float], list[Any]]:
+        return _over_rest(self._other, function, configs)
+
+    def close(self) -> None:
+        self._owner.close()
+        self._other.close()
+
+
+def _over_rest(connection: Connection, function: str, configs: Configs) -> tuple[list[float], list[Any]]:
+    seconds, results = [], []
+    for config in configs:
+        request = job_request(CONTEXT, function, config)
+        begin = time.perf_counter()
+        answer = connection.ask(request)
+        seconds.append(time.perf_counter() - begin)
+        results.append(job_result(answer))
+    return seconds, results
+
+
+def _warm(sides: _Sides, case: Case, times: int) -> None:
+    for call in (sides.process, sides.owner, sides.process, sides.other):
+        call(case.function, _configs(times, 0))
+
+
+def _round(sides: _Sides, case: Case, times: int, number: int) -> None:
+    """The same arguments on every side, and so the same results."""
+    configs = _configs(times, number)
+    wanted = None
+    turns = (
+        ((sides.process, case.process), (sides.owner, case.owner)),
+        ((sides.process, case.process), (sides.other, case.other)),
+    )
+    for call, series in (*turns[0], *turns[1]):
+        seconds, results = call(case.function, configs)
+        series.values += seconds
+        wanted = results if wanted is None else wanted
+        if results != wanted:
+            raise Refused(f"{series.name}: {results}, in process {wanted}")
+
+
+def _configs(times: int, number: int) -> Configs:
+    """Ids all over the rows: a query for each is a new one for Spark."""
+    return [{"id": (number * times + index) * 7919 % 1_000_000} for index in range(times)]
