@@ -21,7 +21,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """One living server as it announces itself. `pid_started` is in kernel ticks; `host` a name of the machine's own."""
+    """One living server as it announces itself.
+
+    `pid_started` is in kernel ticks; `host` names the machine's boot and pid namespace; `warm` counts its started drivers
+    without a context; `hot` are ids of contexts for which it keeps a driver that follows their checkpoints.
+    """
 
     id: str
     incarnation: str
@@ -31,6 +35,8 @@ class ServerInfo:
     pid_started: int
     version: str
     draining: bool = False
+    warm: int = 0
+    hot: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,16 @@ def standby_rank(
     return order.index(me) if me in order else len(order)
 
 
+def first_standby(context_id: str, servers: Mapping[str, ServerInfo], owner: str) -> str | None:
+    """The server that keeps the hot standby: first in the order, not the owner, not draining; None when there is none."""
+    order = [
+        server
+        for server in standby_order(context_id, servers)
+        if server != owner and not servers[server].draining
+    ]
+    return order[0] if order else None
+
+
 def place(context_id: str, servers: Mapping[str, ServerInfo], owners: Iterable[OwnerNode]) -> list[str]:
     """Server ids for a new context, best first: not draining, fewest contexts, then the standby order."""
     load = dict.fromkeys(servers, 0)

@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -66,12 +67,14 @@ class ZooKeeperCoordination:
         self._client = KazooClient(hosts, timeout=session_timeout, connection_retry=retry)
         self._session_timeout = session_timeout
         self._call_timeout = call_timeout
-        self._negotiated: float | None = None
+        self._negotiated = 0.0
+        self._noted = threading.Event()
         self._link = Link.SUSPENDED
         self._servers: dict[str, ServerInfo] = {}
         self._owners: dict[str, OwnerNode] = {}
         self._unbroken: set[str] = set()
         self._watched: set[str] = set()
+        self._watched_servers: set[str] = set()
         self._generation = 0
         self._leader: str | None = None
         self._me: ServerInfo | None = None
@@ -220,13 +223,17 @@ class ZooKeeperCoordination:
         def noting(*args: Any, **kwargs: Any) -> Any:
             read_timeout, connect_timeout = connect(*args, **kwargs)
             self._negotiated = read_timeout * 1.5 / 1000
+            self._noted.set()
             return read_timeout, connect_timeout
 
         connection._connect = noting
 
     async def _check_timeout(self) -> None:
+        await asyncio.to_thread(
+            self._noted.wait, self._call_timeout
+        )  # kazoo says "connected" a moment before
         granted = self._negotiated
-        if granted is not None and abs(granted - self._session_timeout) > 0.01:
+        if abs(granted - self._session_timeout) > 0.01:
             await self.stop()
             raise SessionTimeoutRefused(
                 f"zookeeper.session_timeout is {self._session_timeout:g} s, but ZooKeeper grants {granted:g} s: "
@@ -305,6 +312,7 @@ class ZooKeeperCoordination:
         """
         self._generation += 1
         self._watched = set()
+        self._watched_servers = set()
         generation = self._generation
         for folder, changed in (
             ("/servers", self._on_servers),
@@ -332,18 +340,33 @@ class ZooKeeperCoordination:
             loop.call_soon_threadsafe(call, *args)
 
     def _on_servers(self, names: list[str]) -> None:
-        seen = {}
-        for name in names:
-            try:
-                data, _ = self._client.get(f"/servers/{name}")
-            except NoNodeError:
-                continue
-            seen[name] = ServerInfo(**json.loads(data))
-        self._in_loop(self._servers_seen, seen)
+        new = set(names) - self._watched_servers
+        self._watched_servers = set(names)
+        self._in_loop(self._servers_left, frozenset(names))
+        for name in new:
+            DataWatch(self._client, f"/servers/{name}", self._server_watch(name))
 
-    def _servers_seen(self, servers: dict[str, ServerInfo]) -> None:
-        self._servers = servers
-        self._listener(ServersChanged(servers))
+    def _server_watch(self, name: str) -> Callable[[bytes | None, Any], bool]:
+        generation = self._generation
+
+        def changed(data: bytes | None, _stat: Any) -> bool:
+            if generation != self._generation or name not in self._watched_servers:
+                return False
+            if data:
+                self._in_loop(self._server_seen, _server_of(data))
+            return True
+
+        return changed
+
+    def _server_seen(self, info: ServerInfo) -> None:
+        self._servers = {**self._servers, info.id: info}
+        self._listener(ServersChanged(self._servers))
+
+    def _servers_left(self, names: frozenset[str]) -> None:
+        gone = [name for name in self._servers if name not in names]
+        if gone:
+            self._servers = {name: info for name, info in self._servers.items() if name in names}
+            self._listener(ServersChanged(self._servers))
 
     def _on_candidates(self, names: list[str]) -> None:
         leader = None
@@ -423,8 +446,15 @@ def _owner_data(node: OwnerNode) -> bytes:
 
 
 def _owner_of(context_id: str, data: bytes) -> OwnerNode:
-    fields = json.loads(data)
-    return OwnerNode(context_id, fields["server"], fields["incarnation"], int(fields["election"]))
+    node = json.loads(data)
+    return OwnerNode(context_id, node["server"], node["incarnation"], int(node["election"]))
+
+
+def _server_of(data: bytes) -> ServerInfo:
+    """What a server of another release adds is left out; what it lacks has its default."""
+    known = {field.name for field in fields(ServerInfo)}
+    values = {key: value for key, value in json.loads(data).items() if key in known}
+    return ServerInfo(**{**values, "hot": tuple(values.get("hot", ()))})
 
 
 def _server_data(info: ServerInfo) -> bytes:

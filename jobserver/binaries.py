@@ -52,7 +52,10 @@ class Binaries:
         return tuple(refs)
 
     async def delete(self, name: str) -> None:
-        """Every version of the name; the bytes go when nothing names their digest. Raises NotFound, BinaryInUse."""
+        """Every version of the name. Raises NotFound, BinaryInUse.
+
+        The bytes stay: named objects may hold values whose classes are in them, and name them by digest.
+        """
         record = await self._store.find_binary(name)
         if record is None:
             raise NotFound(f"can't find binary with name {name}")

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from jobserver.contexts.launch_spec import LaunchSpec, launch_spec, whole_number
 from jobserver.contexts.launcher import LauncherSettings, ProcessLauncher
 from jobserver.contexts.pool import DriverPool
 from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot, tend_always
 from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.turns import machine_turn
 from jobserver.errors import BadRequest, CoordinationUnavailable, JobServerError, NotFound
@@ -216,11 +218,29 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
         turn = machine_turn(_archive_dir(settings) / "warming.lock")
         pool = DriverPool(launcher, _spec(settings, settings.contexts.defaults), _pool_size(settings), turn)
         stack.push_async_callback(pool.close)
+        standbys = HotStandbys(
+            me.id,
+            coordination,
+            store,
+            pool,
+            lambda context: _spec(settings, context.settings),
+            StandbySettings(
+                mode=settings.ha.standby,
+                bind_timeout=settings.driver.start_timeout,
+                checkpoint_root=str(Path(settings.checkpoint.root).absolute()),
+                cluster=settings.cluster.name,
+            ),
+        )
+        stack.callback(standbys.close)
+        takeover = replace(
+            _takeover_parts(settings, secret, store, files, pool, launcher),
+            hot=lambda context_id: find_hot(context_id, me.id, coordination, peers, standbys),
+        )
         registry.use(
             KeeperParts(
                 me=me,
                 coordination=coordination,
-                takeover=_takeover_parts(settings, secret, store, files, pool, launcher),
+                takeover=takeover,
                 peers=peers,
                 times=KeeperTimes(
                     incumbent_grace=settings.ha.incumbent_grace,
@@ -242,7 +262,6 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
             predefined=settings.contexts.predefined,
             creation_timeout=settings.contexts.creation_timeout,
             deletion_timeout=settings.contexts.deletion_timeout,
-            standby=settings.ha.standby,
             check=lambda chosen: _check_context(settings, chosen),
         )
         binaries = Binaries(store, files)
@@ -264,7 +283,8 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
             ),
         )
         app.add_subapp(
-            "/internal", InternalRoutes(registry, incarnation=me.incarnation, secret=secret).application()
+            "/internal",
+            InternalRoutes(registry, standbys, incarnation=me.incarnation, secret=secret).application(),
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=LEAVE_TIMEOUT)
         await runner.setup()
@@ -281,6 +301,12 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
             _chores(settings, coordination, registry, contexts, me.id), name="chores"
         )
         stack.push_async_callback(_cancelled, chores)
+        tending = asyncio.create_task(
+            tend_always(standbys, registry, settings.ha.sweep_interval), name="standbys"
+        )
+        stack.push_async_callback(_cancelled, tending)
+        announcing = asyncio.create_task(Announcer(me, coordination, pool, standbys).run(), name="announcer")
+        stack.push_async_callback(_cancelled, announcing)
         pool.refill()
         log.info("server %s serves at %s", me.id, me.url)
         yield server

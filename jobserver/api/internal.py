@@ -10,9 +10,10 @@ import hmac
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from jobserver.api.job_records import job_fields
+from jobserver.api.job_records import driver_fields, job_fields
 from jobserver.api.peers import SECRET_HEADER
 from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.standbys import HotStandbys
 from jobserver.contexts.waiters import Until
 from jobserver.errors import ContextInitFailed, JobServerError, TimedOut
 
@@ -20,8 +21,11 @@ from jobserver.errors import ContextInitFailed, JobServerError, TimedOut
 class InternalRoutes:
     """Handlers over the registry of this server."""
 
-    def __init__(self, registry: ContextRegistry, *, incarnation: str, secret: str) -> None:
+    def __init__(
+        self, registry: ContextRegistry, standbys: HotStandbys, *, incarnation: str, secret: str
+    ) -> None:
         self._registry = registry
+        self._standbys = standbys
         self._incarnation = incarnation
         self._secret = secret.encode()
 
@@ -31,6 +35,7 @@ class InternalRoutes:
         app.router.add_get("/incarnation", self._own_incarnation)
         app.router.add_post("/contexts/{context}/claim", self._claim)
         app.router.add_post("/contexts/{context}/stop", self._stop)
+        app.router.add_post("/contexts/{context}/take-hot", self._take_hot)
         app.router.add_get("/contexts/{context}/objects", self._objects)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
@@ -67,6 +72,10 @@ class InternalRoutes:
             force=request.query.get("force") == "true",
         )
         return web.json_response({"ended": ended})
+
+    async def _take_hot(self, request: web.Request) -> web.Response:
+        driver = await self._standbys.hand_over(request.match_info["context"])
+        return web.json_response({"driver": driver_fields(driver) if driver else None})
 
     async def _objects(self, request: web.Request) -> web.Response:
         return web.json_response({"objects": await self._registry.objects(request.match_info["context"])})

@@ -1,4 +1,4 @@
-"""Jobs as JSON between servers. Not the public form: that is made in the routes."""
+"""Jobs and drivers as JSON between servers. Not the public form: that is made in the routes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from jobserver.model import JobRecord
+from jobserver.model import DriverRecord, JobRecord
 
 _ADAPTER = TypeAdapter(JobRecord)
+_DRIVERS = TypeAdapter(DriverRecord)
 
 
 def job_fields(job: JobRecord) -> dict[str, Any]:
@@ -20,3 +21,14 @@ def job_fields(job: JobRecord) -> dict[str, Any]:
 def job_of(fields: dict[str, Any]) -> JobRecord:
     """The record in fields made by `job_fields`. Raises ValueError."""
     return _ADAPTER.validate_python(fields)
+
+
+def driver_fields(driver: DriverRecord) -> dict[str, Any]:
+    """Every field of the record in JSON's types, with its secret: only between servers."""
+    fields: dict[str, Any] = _DRIVERS.dump_python(driver, mode="json")
+    return fields
+
+
+def driver_of(fields: dict[str, Any]) -> DriverRecord:
+    """The record in fields made by `driver_fields`. Raises ValueError."""
+    return _DRIVERS.validate_python(fields)

@@ -10,9 +10,10 @@ from typing import Any
 
 import aiohttp
 
-from jobserver.api.job_records import job_of
+from jobserver.api.job_records import driver_of, job_of
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import ContextInitFailed, OwnerUnavailable, TimedOut
+from jobserver.model import DriverRecord
 
 SECRET_HEADER = "X-Jobserver-Secret"
 GRACE = 2.0
@@ -61,6 +62,10 @@ class HttpPeers:
         path = f"{url}/internal/contexts/{context_id}/stop"
         answer = await self._call("POST", path, seconds, seconds=seconds, force=str(force).lower())
         return bool(answer["ended"])
+
+    async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
+        answer = await self._call("POST", f"{url}/internal/contexts/{context_id}/take-hot", 2.0)
+        return driver_of(answer["driver"]) if answer.get("driver") else None
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         answer = await self._call("GET", f"{url}/internal/contexts/{context_id}/objects", 10.0)

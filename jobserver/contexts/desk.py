@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ha.coordination import Coordination
+from ha.coordination import Coordination, ServerInfo
 from ha.placement import place, standby_order
 from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.peers import Peers
@@ -48,7 +48,6 @@ class ContextDesk:
         predefined: Mapping[str, Mapping[str, Any]],
         creation_timeout: float,
         deletion_timeout: float,
-        standby: str,
         check: Callable[[Mapping[str, Any]], None],
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
@@ -61,7 +60,6 @@ class ContextDesk:
         self._predefined = predefined
         self._creation_timeout = creation_timeout
         self._deletion_timeout = deletion_timeout
-        self._standby = standby
         self._check = check
         self._new_id = new_id
         self._starting: set[asyncio.Task[None]] = set()
@@ -94,7 +92,11 @@ class ContextDesk:
         """The servers next in line, in their order, with what they keep ready."""
         owner = self.owner(context_id)
         order = standby_order(context_id, self._coordination.servers)
-        return tuple({"server": server, "mode": self._standby} for server in order if server != owner)
+        return tuple(
+            {"server": server, "mode": _readiness(self._coordination.servers[server], context_id)}
+            for server in order
+            if server != owner
+        )
 
     async def objects(self, name: str) -> list[NamedObjectInfo]:
         """Named objects of a living context. Raises NotFound, OwnerUnavailable."""
@@ -246,3 +248,10 @@ class ContextDesk:
         if context is None or context.state.final:
             raise NotFound(f"context {name} not found")
         return context
+
+
+def _readiness(server: ServerInfo, context_id: str) -> str:
+    """What a standby really has at this moment, whatever the settings wish for."""
+    if context_id in server.hot:
+        return "hot"
+    return "warm" if server.warm else "cold"

@@ -395,11 +395,14 @@ class ContextKeeper:
         """Pings; a driver that is silent for too long is dead: ended if it is ours to end, then replaced."""
         limit = self._parts.times.driver_timeout
         while not takeover.link.closed:
+            silence = 0.0
             with contextlib.suppress(JobServerError):
-                await takeover.link.request(Request.PING, timeout=limit)
-            if now() - takeover.link.heard_at >= limit and not takeover.link.closed:
+                answer = await takeover.link.request(Request.PING, timeout=limit)
+                silence = answer.get("jvm_silence", 0.0)
+            silence = max(silence, now() - takeover.link.heard_at)
+            if silence >= limit and not takeover.link.closed:
                 takeover.kill_driver()
-                self.post(DriverLost(f"the driver was silent for {limit:g} s"))
+                self.post(DriverLost(f"the driver or its JVM was silent for {silence:.1f} s"))
                 return
             await asyncio.sleep(PING_INTERVAL)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from jobserver.contexts.waiters import JobNews, Until
+from jobserver.model import DriverRecord
 
 
 class Peers(Protocol):
@@ -26,6 +27,9 @@ class Peers(Protocol):
 
     async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
         """Asks the owner to stop the context; whether it has ended within the time."""
+
+    async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
+        """The server's hot standby of the context, given away to the caller; None when it has none."""
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         """Named objects as the driver tells them."""

@@ -56,6 +56,7 @@ class DriverPool:
         self._warming: asyncio.Task[StartedDriver] | None = None
         self._warming_taken = False
         self._closed = False
+        self.on_change: Callable[[], None] = lambda: None
 
     async def take(self, spec: LaunchSpec) -> StartedDriver:
         """A warm driver when one fits and is alive, else the one being warmed, else a new one.
@@ -64,6 +65,7 @@ class DriverPool:
         """
         while spec == self._spec and self._warm:
             driver = self._warm.pop(0)
+            self.on_change()
             driver.link.on_closed = _nothing
             if not driver.link.closed:
                 return driver
@@ -73,6 +75,11 @@ class DriverPool:
             )
             return await asyncio.shield(self._warming)
         return await self._start(spec, warm_up=False, how="cold")
+
+    async def start_extra(self, spec: LaunchSpec) -> StartedDriver:
+        """A warmed-up driver beside the pool, in its turn on this machine. Raises ContextInitFailed."""
+        async with self._turn():
+            return await self._start(spec, warm_up=True, how="hot")
 
     def discard(self, driver: StartedDriver) -> None:
         """Ends a driver that was taken and is not needed or not good."""
@@ -121,6 +128,7 @@ class DriverPool:
         if not self._warming_taken:
             driver.link.on_closed = self._leaver(driver)
             self._warm.append(driver)
+            self.on_change()
 
     async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
         record = await self._launcher.start(spec, warm_up=warm_up)
@@ -136,6 +144,7 @@ class DriverPool:
             if driver in self._warm:
                 log.warning("the warm driver %s ended: %s", driver.record.driver_id, why)
                 self._warm.remove(driver)
+                self.on_change()
 
         return left
 

@@ -66,6 +66,11 @@ P = ParamSpec("P")
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.RESTARTING, ContextState.STOPPING)
 
 
+async def no_hot(_context_id: str) -> StartedDriver | None:
+    """For servers that keep no hot standbys."""
+    return None
+
+
 class Run(Protocol):
     """Carries out a function that blocks, beside the event loop."""
 
@@ -96,6 +101,7 @@ class TakeoverParts:
     connect: Connect = DriverLink.connect
     run: Run = asyncio.to_thread
     new_token: Callable[[], str] = _new_token
+    hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
 
 
 class Takeover:
@@ -231,6 +237,10 @@ class Takeover:
             return await self._not_adopted(link, spent=error.code == Refused.STALE_NONCE, why=error.message)
         except LinkBroken as error:
             return await self._not_adopted(link, spent=True, why=error.message)
+        if link.closed:
+            return await self._not_adopted(
+                link, spent=True, why="the driver went right after it had confirmed"
+            )
         self._hold(link, replace(driver, epoch=self.fence.epoch))
         self._held = {
             AttemptRef(job["job_id"], job["attempt"]): outcome_of(job["outcome"]) if job["outcome"] else None
@@ -285,7 +295,12 @@ class Takeover:
     def _acquire(self) -> None:
         """A driver is taken or started beside the work on the base."""
         if self._acquiring is None:
-            self._acquiring = asyncio.create_task(self._parts.pool.take(self._parts.spec_of(self.context)))
+            self._acquiring = asyncio.create_task(self._some_driver())
+
+    async def _some_driver(self) -> StartedDriver:
+        """Hot, else warm, else cold. Raises ContextInitFailed."""
+        hot = await self._parts.hot(self._context_id) if self.is_failover else None
+        return hot or await self._parts.pool.take(self._parts.spec_of(self.context))
 
     async def _start_driver(self) -> Event:
         self._acquire()
@@ -313,6 +328,9 @@ class Takeover:
             spent = not (isinstance(error, RefusedByDriver) and error.code == Refused.BOUND)
             self._parts.pool.discard(started)
             return StartFailed(spent=spent, hopeless=False, why=error.message)
+        if started.link.closed:
+            self._parts.pool.discard(started)
+            return StartFailed(spent=True, hopeless=False, why="the driver went right after it had confirmed")
         self.how = f"restored-{started.how}"
         self._hold(
             started.link,
@@ -327,10 +345,9 @@ class Takeover:
         return DriverReady()
 
     def _hold(self, link: DriverLink, driver: DriverRecord) -> None:
+        """From here on the link's end is an event. Nothing is awaited between the look at `closed` and this."""
         self._link, self._driver = link, driver
         link.on_closed = self._driver_lost
-        if link.closed:
-            self._driver_lost("the driver closed the connection")
 
     async def _plan_jobs(self) -> Event:
         driver = _known(self._driver)

@@ -18,7 +18,7 @@ from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import OwnerUnavailable
-from jobserver.model import BinaryType
+from jobserver.model import BinaryType, DriverRecord
 from jobserver.service import Submission
 from jobserver.submission import JobDesk, Owners
 from tests.fakes.coordination import FakeCoordination, FakeEnsemble
@@ -74,6 +74,10 @@ class FakePeers:
     async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
         return bool(await self._guard(url, lambda registry: registry.stop(context_id, seconds, force=force)))
 
+    async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
+        self._server(url)
+        return None
+
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return list(await self._guard(url, lambda registry: registry.objects(context_id)))
 
@@ -127,7 +131,6 @@ class FakeServer:
             predefined={},
             creation_timeout=5,
             deletion_timeout=5,
-            standby="cold",
             check=lambda settings: None,
         )
         self.jobs = JobDesk(

@@ -36,6 +36,7 @@ class FakeDriver:
         self.started: list[AttemptRef] = []
         self.alive = False
         self.lose_replies_to: set[Request] = set()
+        self.die_after: set[Request] = set()
         self._nonce = ""
         self._server: asyncio.Server | None = None
         self._owner: asyncio.StreamWriter | None = None
@@ -57,10 +58,14 @@ class FakeDriver:
         if not self.alive:
             return
         self.alive = False
-        if self._server is not None:
-            self._server.close()
+        self._end_listening()
         for writer in list(self._writers):
             writer.transport.abort()
+
+    def _end_listening(self) -> None:
+        self.alive = False
+        if self._server is not None:
+            self._server.close()
 
     def freeze(self) -> None:
         self._thawed.clear()
@@ -112,6 +117,9 @@ class FakeDriver:
             writer.transport.abort()
         elif reply is not None:
             writer.write(frame({"t": "reply", "n": message["n"], "ok": "refused" not in reply, **reply}))
+        if kind in self.die_after:
+            writer.close()
+            self._end_listening()
 
     def _on_hello(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         self._nonce = secrets.token_hex(8)
@@ -181,11 +189,13 @@ class FakeLauncher:
     def __init__(self) -> None:
         self.drivers: list[FakeDriver] = []
         self.broken: str | None = None
+        self.die_after: set[Request] = set()
 
     async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
         if self.broken is not None:
             raise ContextInitFailed(self.broken)
         driver = FakeDriver(pid=1000 + 2 * len(self.drivers))
+        driver.die_after, self.die_after = self.die_after, set()
         await driver.start()
         self.drivers.append(driver)
         return driver.record

@@ -301,3 +301,19 @@ async def test_a_job_of_which_no_message_came_is_found_by_the_sweep(cluster, thr
         await other.jobs.submit(submission("answer:1", wait=0.2))
     await owner.registry.sweep()
     await until(lambda: job_of(cluster, caught.value.job_id).state is JobState.FINISHED, "it ran")
+
+
+@pytest.mark.parametrize("request_kind", [Request.ADOPT, Request.ACTIVATE])
+async def test_a_driver_that_goes_right_after_it_confirmed_is_replaced(cluster, three, request_kind):
+    """The end of the connection is read together with the reply, before the owner has looked at either."""
+    context = await three[0].contexts.create("ctx", {})
+    if request_kind is Request.ADOPT:
+        cluster.driver().die_after.add(Request.ADOPT)
+        await cluster.kill(cluster.owner(context.id))
+    else:
+        cluster.launcher.die_after.add(Request.ACTIVATE)
+        cluster.driver().kill()
+    alive = next(server for server in three if server.alive)
+    done = await alive.jobs.submit(submission("answer:1"))
+    assert done.job.result == "1"
+    assert cluster.driver().epoch == cluster.store.fences[context.id].epoch

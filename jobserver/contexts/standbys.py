@@ -1,0 +1,222 @@
+"""Hot standbys on this server: started drivers that follow the checkpoints of contexts which other servers own.
+
+Every server works out by itself, from the picture all of them share, for which contexts it is the first standby; no leader is
+asked. What it keeps is announced, so that a context says truthfully what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ha.coordination import Coordination, ServerInfo
+from ha.errors import HaError
+from ha.placement import first_standby
+from jobserver.contexts.launch_spec import LaunchSpec, flatten
+from jobserver.contexts.link import DriverLink, LinkBroken
+from jobserver.contexts.peers import Peers
+from jobserver.contexts.pool import CONNECT_TIMEOUT, DriverPool, StartedDriver
+from jobserver.contexts.registry import ContextRegistry
+from jobserver.errors import JobServerError, OwnerUnavailable
+from jobserver.model import ContextRecord, ContextState, DriverRecord
+from jobserver.protocol import Request
+from jobserver.store.metadata import Metadata
+
+log = logging.getLogger(__name__)
+
+SETTLE = 0.2
+"""Seconds that a burst of changes is given to end before it is acted on."""
+MODES = ("cold", "warm", "hot")
+
+
+@dataclass(frozen=True, slots=True)
+class StandbySettings:
+    """`mode` of contexts that do not set `standby` themselves; `bind_timeout` in seconds."""
+
+    mode: str
+    bind_timeout: float
+    checkpoint_root: str
+    cluster: str
+
+
+class HotStandbys:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        me: str,
+        coordination: Coordination,
+        store: Metadata,
+        pool: DriverPool,
+        spec_of: Callable[[ContextRecord], LaunchSpec],
+        settings: StandbySettings,
+    ) -> None:
+        self._me = me
+        self._coordination = coordination
+        self._store = store
+        self._pool = pool
+        self._spec_of = spec_of
+        self._settings = settings
+        self._bound: dict[str, StartedDriver] = {}
+        self._tending = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def hot(self) -> tuple[str, ...]:
+        """Ids of contexts for which a bound driver is ready here."""
+        return tuple(sorted(self._bound))
+
+    async def tend(self) -> None:
+        """Brings what is bound in line with what this server should keep. Raises StoreUnavailable."""
+        async with self._tending:
+            wanted = {
+                context.id: context for context in await self._store.active_contexts() if self._mine(context)
+            }
+            for context_id in [bound for bound in self._bound if bound not in wanted]:
+                self._drop(self._bound.pop(context_id))
+                self.on_change()
+            for context in wanted.values():
+                if context.id not in self._bound:
+                    await self._bind(context)
+
+    def take(self, context_id: str) -> StartedDriver | None:
+        """The bound driver of a context, for a takeover; from then on it is the taker's."""
+        driver = self._bound.pop(context_id, None)
+        if driver is None:
+            return None
+        driver.link.on_closed = _nothing
+        self.on_change()
+        return None if driver.link.closed else driver
+
+    async def hand_over(self, context_id: str) -> DriverRecord | None:
+        """The same for an owner on another server: the driver waits a few seconds for its connection."""
+        driver = self.take(context_id)
+        if driver is None:
+            return None
+        asyncio.get_running_loop().call_later(1.0, lambda: asyncio.ensure_future(driver.link.close()))
+        return driver.record
+
+    def close(self) -> None:
+        """Ends every bound driver."""
+        for driver in self._bound.values():
+            self._drop(driver)
+        self._bound.clear()
+
+    def _mine(self, context: ContextRecord) -> bool:
+        if mode_of(context, self._settings.mode) != "hot" or context.state is not ContextState.RUNNING:
+            return False
+        owner = self._coordination.owners.get(context.id)
+        if owner is None:
+            return context.id in self._bound  # a failover is under way: nothing is moved
+        return first_standby(context.id, self._coordination.servers, owner.server) == self._me
+
+    async def _bind(self, context: ContextRecord) -> None:
+        try:
+            driver = await self._pool.start_extra(self._spec_of(context))
+        except JobServerError as error:
+            log.error("no hot standby for context %s could be started: %s", context.name, error.message)
+            return
+        try:
+            await driver.link.request(
+                Request.BIND,
+                timeout=self._settings.bind_timeout,
+                context={"id": context.id, "name": context.name, "settings": context.settings},
+                cluster=self._settings.cluster,
+                checkpoint_root=self._settings.checkpoint_root,
+            )
+        except JobServerError as error:
+            log.error("the hot standby for context %s was not bound: %s", context.name, error.message)
+            self._drop(driver)
+            return
+        self._bound[context.id] = driver
+        driver.link.on_closed = lambda why: self._lost(context, driver, why)
+        log.info("context %s: a hot standby is ready here", context.name)
+        self.on_change()
+
+    def _lost(self, context: ContextRecord, driver: StartedDriver, why: str) -> None:
+        if self._bound.get(context.id) is driver:
+            log.warning("the hot standby of context %s ended: %s", context.name, why)
+            del self._bound[context.id]
+            self.on_change()
+
+    def _drop(self, driver: StartedDriver) -> None:
+        driver.link.on_closed = _nothing
+        self._pool.discard(driver)
+
+
+class Announcer:
+    """Tells the other servers what this one keeps ready, whenever it changes."""
+
+    def __init__(
+        self, me: ServerInfo, coordination: Coordination, pool: DriverPool, standbys: HotStandbys
+    ) -> None:
+        self._me = me
+        self._coordination = coordination
+        self._pool = pool
+        self._standbys = standbys
+        self._changed = asyncio.Event()
+        pool.on_change = standbys.on_change = self._changed.set
+
+    async def run(self) -> None:
+        """Announces until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            now = replace(self._me, warm=self._pool.ready, hot=self._standbys.hot)
+            try:
+                await self._coordination.announce(now)
+            except HaError as error:
+                log.warning("what is ready here was not announced: %s", error)
+                await asyncio.sleep(SETTLE)
+                self._changed.set()
+
+
+async def tend_always(standbys: HotStandbys, registry: ContextRegistry, interval: float) -> None:
+    """After every change of owners or servers, and at least every `interval` seconds; until cancelled."""
+    while True:
+        await registry.change(interval)
+        await asyncio.sleep(SETTLE)
+        try:
+            await standbys.tend()
+        except JobServerError as error:
+            log.warning("the standbys were not looked after: %s", error.message)
+
+
+async def find_hot(
+    context_id: str, me: str, coordination: Coordination, peers: Peers, standbys: HotStandbys
+) -> StartedDriver | None:
+    """The hot standby of a context: ours, or the one that another server announces and gives away."""
+    own = standbys.take(context_id)
+    if own is not None:
+        return own
+    for info in coordination.servers.values():
+        if context_id in info.hot and info.id != me:
+            try:
+                record = await peers.take_hot(info.url, context_id)
+            except OwnerUnavailable as error:
+                log.warning("the hot standby at %s cannot be had: %s", info.id, error.message)
+                continue
+            return await connect_handed_over(record) if record else None
+    return None
+
+
+async def connect_handed_over(record: DriverRecord) -> StartedDriver | None:
+    """A hot driver that another server gave away, or None when it cannot be reached."""
+    try:
+        link = await DriverLink.connect(record, timeout=CONNECT_TIMEOUT)
+    except (LinkBroken, TimeoutError) as error:
+        log.warning("the hot standby that was handed over does not answer: %s", error)
+        return None
+    return StartedDriver(record, link, "hot")
+
+
+def mode_of(context: ContextRecord, default: str) -> str:
+    """What the context's standbys keep ready: its setting `standby`, else the server's."""
+    chosen = dict(flatten(context.settings)).get("standby", default)
+    return chosen if chosen in MODES else default
+
+
+def _nothing(_why: str) -> None:
+    return None
