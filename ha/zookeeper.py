@@ -60,11 +60,19 @@ _NO_ANSWER = (ConnectionLoss, SessionExpiredError, OperationTimeoutError, KazooT
 
 
 class ZooKeeperCoordination:
-    """`Coordination` on a ZooKeeper ensemble; `session_timeout` and `call_timeout` in seconds."""
+    """`Coordination` on a ZooKeeper ensemble; `session_timeout` and `call_timeout` in seconds.
 
-    def __init__(self, hosts: str, *, session_timeout: float, call_timeout: float = 3.0) -> None:
+    Everything lies below `/jobserver/<cluster>`, so that clusters can share an ensemble.
+    """
+
+    def __init__(
+        self, hosts: str, *, session_timeout: float, call_timeout: float = 3.0, cluster: str = "default"
+    ) -> None:
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=RECONNECT_DELAY)
-        self._client = KazooClient(hosts, timeout=session_timeout, connection_retry=retry)
+        self._client = KazooClient(
+            f"{hosts}/jobserver/{cluster}", timeout=session_timeout, connection_retry=retry
+        )
+        self._root = f"/jobserver/{cluster}"
         self._session_timeout = session_timeout
         self._call_timeout = call_timeout
         self._negotiated = 0.0
@@ -125,11 +133,11 @@ class ZooKeeperCoordination:
 
     async def elect(self, context_id: str, replace: OwnerNode | None = None) -> Elected | NotElected:
         me = self._announced()
-        parent, path = _parent(context_id), _owner_path(context_id)
+        parent, path = self._parent(context_id), self._owner_path(context_id)
         count = replace.election if replace else await self._election_count(parent)
         node = OwnerNode(context_id, me.id, me.incarnation, count + 1)
         transaction = self._client.transaction()
-        transaction.check(f"/servers/{me.id}", -1)
+        transaction.check(f"{self._root}/servers/{me.id}", -1)
         transaction.set_data(parent, b"", version=count)
         if replace:
             transaction.delete(path)
@@ -149,26 +157,32 @@ class ZooKeeperCoordination:
         if node is None or (node.server, node.incarnation) != (me.id, me.incarnation):
             return
         transaction = self._client.transaction()
-        transaction.check(_parent(context_id), node.election)
-        transaction.delete(_owner_path(context_id))
+        transaction.check(self._parent(context_id), node.election)
+        transaction.delete(self._owner_path(context_id))
         await self._call(transaction.commit_async())
 
     async def forget(self, context_id: str) -> None:
-        for path in (_owner_path(context_id), _parent(context_id)):
+        for path in (self._owner_path(context_id), self._parent(context_id)):
             await self._ignoring(NoNodeError, self._client.delete_async(path))
 
     async def owner(self, context_id: str) -> OwnerNode | None:
         try:
-            data, _ = await self._call(self._client.get_async(_owner_path(context_id)))
+            data, _ = await self._call(self._client.get_async(self._owner_path(context_id)))
         except NoNodeError:
             return None
         return _owner_of(context_id, data)
 
     async def announce(self, me: ServerInfo) -> None:
         self._me = me
-        await self._call(self._client.set_async(f"/servers/{me.id}", _server_data(me)))
+        await self._call(self._client.set_async(f"{self._root}/servers/{me.id}", _server_data(me)))
 
-    # calls
+    # paths and calls
+
+    def _parent(self, context_id: str) -> str:
+        return f"{self._root}/contexts/{context_id}"
+
+    def _owner_path(self, context_id: str) -> str:
+        return f"{self._parent(context_id)}/owner"
 
     def _announced(self) -> ServerInfo:
         if self._me is None:
@@ -200,7 +214,7 @@ class ZooKeeperCoordination:
         try:
             _, stat = await self._call(self._client.get_async(parent))
         except NoNodeError:
-            await self._ignoring(NodeExistsError, self._client.create_async(parent, makepath=True))
+            await self._ignoring(NodeExistsError, self._client.create_async(parent))
             _, stat = await self._call(self._client.get_async(parent))
         return int(stat.version)
 
@@ -291,15 +305,19 @@ class ZooKeeperCoordination:
     async def _register(self) -> None:
         """Announces the server; a node of an earlier life under our id is replaced."""
         me = self._announced()
-        path = f"/servers/{me.id}"
-        for folder in ("/servers", "/leader", "/contexts"):
-            await self._ignoring(NodeExistsError, self._client.create_async(folder))
+        path = f"{self._root}/servers/{me.id}"
+        for folder in ("servers", "leader", "contexts"):
+            await self._ignoring(
+                NodeExistsError, self._client.create_async(f"{self._root}/{folder}", makepath=True)
+            )
         await self._ignoring(NoNodeError, self._client.delete_async(path))
         await self._call(self._client.create_async(path, _server_data(me), ephemeral=True))
         if self._candidate:
             await self._ignoring(NoNodeError, self._client.delete_async(self._candidate))
         self._candidate = await self._call(
-            self._client.create_async("/leader/n-", me.id.encode(), ephemeral=True, sequence=True)
+            self._client.create_async(
+                f"{self._root}/leader/n-", me.id.encode(), ephemeral=True, sequence=True
+            )
         )
 
     # watches (called from kazoo's threads)
@@ -315,11 +333,11 @@ class ZooKeeperCoordination:
         self._watched_servers = set()
         generation = self._generation
         for folder, changed in (
-            ("/servers", self._on_servers),
-            ("/leader", self._on_candidates),
-            ("/contexts", self._on_contexts),
+            ("servers", self._on_servers),
+            ("leader", self._on_candidates),
+            ("contexts", self._on_contexts),
         ):
-            ChildrenWatch(self._client, folder, self._while_current(generation, changed))
+            ChildrenWatch(self._client, f"{self._root}/{folder}", self._while_current(generation, changed))
 
     def _while_current(
         self, generation: int, changed: Callable[[list[str]], None]
@@ -344,7 +362,7 @@ class ZooKeeperCoordination:
         self._watched_servers = set(names)
         self._in_loop(self._servers_left, frozenset(names))
         for name in new:
-            DataWatch(self._client, f"/servers/{name}", self._server_watch(name))
+            DataWatch(self._client, f"{self._root}/servers/{name}", self._server_watch(name))
 
     def _server_watch(self, name: str) -> Callable[[bytes | None, Any], bool]:
         generation = self._generation
@@ -372,7 +390,7 @@ class ZooKeeperCoordination:
         leader = None
         if names:
             try:
-                data, _ = self._client.get(f"/leader/{min(names)}")
+                data, _ = self._client.get(f"{self._root}/leader/{min(names)}")
                 leader = data.decode()
             except NoNodeError:
                 leader = None
@@ -390,7 +408,7 @@ class ZooKeeperCoordination:
         for name in gone:
             self._in_loop(self._context_gone, name)
         for name in new:
-            DataWatch(self._client, _owner_path(name), self._owner_watch(name))
+            DataWatch(self._client, self._owner_path(name), self._owner_watch(name))
 
     def _owner_watch(self, context_id: str) -> Callable[[bytes | None, Any], bool]:
         generation = self._generation
@@ -429,14 +447,6 @@ def _settle(future: asyncio.Future[Any], error: BaseException | None, value: Any
         future.set_exception(error)
     else:
         future.set_result(value)
-
-
-def _parent(context_id: str) -> str:
-    return f"/contexts/{context_id}"
-
-
-def _owner_path(context_id: str) -> str:
-    return f"/contexts/{context_id}/owner"
 
 
 def _owner_data(node: OwnerNode) -> bytes:

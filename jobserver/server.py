@@ -196,7 +196,7 @@ async def _run(settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[JobServer]:
     """A server that listens. Raises CoordinationUnavailable, StoreUnavailable and what the store says of its schema."""
-    secret = secret_of(settings.cluster) or secrets.token_hex(32)
+    secret = _secret(settings)
     async with contextlib.AsyncExitStack() as stack:
         store = await Metadata.open(settings.database.url, timeout=settings.database.timeout)
         stack.push_async_callback(store.close)
@@ -209,10 +209,11 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
             settings.zookeeper.hosts,
             session_timeout=settings.zookeeper.session_timeout,
             call_timeout=settings.zookeeper.call_timeout,
+            cluster=settings.cluster.name,
         )
         peers = HttpPeers(secret)
         stack.push_async_callback(peers.close)
-        files = LocalFiles(Path(settings.checkpoint.root) / settings.cluster.name)
+        files = LocalFiles(_checkpoint_root(settings) / settings.cluster.name)
         registry = ContextRegistry(me, coordination, store, claim_stagger=settings.ha.claim_stagger)
         launcher = ProcessLauncher(_launcher_settings(settings, secret))
         turn = machine_turn(_archive_dir(settings) / "warming.lock")
@@ -227,7 +228,7 @@ async def serving(settings: Settings) -> AsyncIterator[JobServer]:
             StandbySettings(
                 mode=settings.ha.standby,
                 bind_timeout=settings.driver.start_timeout,
-                checkpoint_root=str(Path(settings.checkpoint.root).absolute()),
+                checkpoint_root=str(_checkpoint_root(settings)),
                 cluster=settings.cluster.name,
             ),
         )
@@ -364,12 +365,30 @@ def _launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
         host=settings.server.host,
         java=str(find_java(settings.driver.java).command),
         archive_dir=_archive_dir(settings),
-        checkpoint_root=str(Path(settings.checkpoint.root).absolute()),
+        checkpoint_root=str(_checkpoint_root(settings)),
         cluster=settings.cluster.name,
         cluster_secret=secret,
         orphan_timeout=settings.driver.orphan_timeout,
         start_timeout=settings.driver.start_timeout,
     )
+
+
+def _checkpoint_root(settings: Settings) -> Path:
+    return Path(settings.checkpoint.root).absolute()
+
+
+def _secret(settings: Settings) -> str:
+    """The cluster's secret; a server for itself (loopback only) makes one once and keeps it with its files."""
+    secret = secret_of(settings.cluster)
+    if secret:
+        return secret
+    file = settings.server.dir.absolute() / "secret"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(descriptor, secrets.token_hex(32).encode())
+        os.close(descriptor)
+    return file.read_text()
 
 
 def _archive_dir(settings: Settings) -> Path:
@@ -410,7 +429,7 @@ def _takeover_parts(
     pool: DriverPool,
     launcher: ProcessLauncher,
 ) -> TakeoverParts:
-    root = Path(settings.checkpoint.root).absolute()
+    root = _checkpoint_root(settings)
 
     def binary_path(ref: BinaryRef) -> str:
         return str(root / settings.cluster.name / layout.binary_path(ref.digest))

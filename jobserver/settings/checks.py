@@ -22,6 +22,14 @@ def unsafe_together(settings: Settings) -> list[str]:
     return [sentence for rule in RULES for sentence in rule(settings)]
 
 
+def _checkpoints_in_a_directory(s: Settings) -> Iterator[str]:
+    if "://" in s.checkpoint.root:
+        yield (
+            f"checkpoint.root ({s.checkpoint.root}) must be the path of a directory: this release keeps checkpoints in "
+            f"directories only, and would make a local one of that name that no other machine sees."
+        )
+
+
 def _takeover_outlasts_adoption(s: Settings) -> Iterator[str]:
     if s.driver.adopt_timeout >= s.ha.takeover_timeout:
         yield (
@@ -115,6 +123,7 @@ def _others_know_the_address(s: Settings) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    _checkpoints_in_a_directory,
     _takeover_outlasts_adoption,
     _takeover_outlasts_start,
     _creation_outlasts_start,

@@ -103,7 +103,7 @@ class CheckpointSettings(Section):
     """Durable data: named objects, progress of jobs, bytes of binaries, big results."""
 
     root: Annotated[str, Field(min_length=1)] = "jobserver-data/checkpoints"
-    """A directory that all servers and drivers share, or hdfs://<namenode>:<port>/<path>."""
+    """A directory that all servers and drivers share."""
 
 
 class ContextsSettings(Section):
