@@ -69,9 +69,7 @@ class ZooKeeperCoordination:
         self, hosts: str, *, session_timeout: float, call_timeout: float = 3.0, cluster: str = "default"
     ) -> None:
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=RECONNECT_DELAY)
-        self._client = KazooClient(
-            f"{hosts}/jobserver/{cluster}", timeout=session_timeout, connection_retry=retry
-        )
+        self._client = KazooClient(hosts, timeout=session_timeout, connection_retry=retry)
         self._root = f"/jobserver/{cluster}"
         self._session_timeout = session_timeout
         self._call_timeout = call_timeout
@@ -306,10 +304,9 @@ class ZooKeeperCoordination:
         """Announces the server; a node of an earlier life under our id is replaced."""
         me = self._announced()
         path = f"{self._root}/servers/{me.id}"
-        for folder in ("servers", "leader", "contexts"):
-            await self._ignoring(
-                NodeExistsError, self._client.create_async(f"{self._root}/{folder}", makepath=True)
-            )
+        folders = [f"{self._root}/{folder}" for folder in ("servers", "leader", "contexts")]
+        for folder in ("/jobserver", self._root, *folders):
+            await self._ignoring(NodeExistsError, self._client.create_async(folder))
         await self._ignoring(NoNodeError, self._client.delete_async(path))
         await self._call(self._client.create_async(path, _server_data(me), ephemeral=True))
         if self._candidate:
