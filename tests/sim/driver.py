@@ -1,0 +1,361 @@
+"""A driver without Spark or threads: the real rules (binding, attempts, lifetime) and the real checkpoint writer.
+
+Its main classes are small programs on one named value, a list that only grows, so that every acknowledged update can be
+looked for later: "add <name>", "once <name>" (sealed with the job's progress), "read <name>", "sleep", "fail", "die".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import Any
+
+from checkpoint.contents import Changes
+from checkpoint.epoch import load
+from checkpoint.errors import CheckpointError, StoreUnavailable, Superseded
+from checkpoint.manifest import Kind, NamedObject, Progress
+from checkpoint.writer import CheckpointWriter
+from jobserver.driver import binding
+from jobserver.driver.attempts import AttemptRefused, Attempts
+from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
+from jobserver.driver.lifetime import Lifetime
+from jobserver.model import AttemptOutcome, AttemptRef, DriverRecord, ErrorInfo, OutcomeKind
+from jobserver.protocol import Event, Message, Refused, Request, outcome_message
+from tests.sim import blocking
+from tests.sim.files import SimFiles
+from tests.sim.loop import Process, SimLoop
+from tests.sim.network import DriverEnd
+from tests.sim.oracle import Oracle
+
+ORPHAN_TIMEOUT = 12.0
+UNBOUND_TIMEOUT = 6.0
+TICK = 1.0
+MARKERS_EVERY = 2.0
+SECRET = b"secret"
+Values = tuple[str, ...]
+
+
+class SimDriver:
+    """One driver process. `died` is told of its end, whatever ended it."""
+
+    def __init__(
+        self,
+        number: int,
+        process: Process,
+        loop: SimLoop,
+        files: SimFiles,
+        random: Random,
+        oracle: Oracle,
+        died: Callable[[SimDriver, str], None],
+    ) -> None:
+        pid = 1000 + number
+        self.process = process
+        self.record = DriverRecord(f"driver-{number}", process.host, number, pid, 1, "secret", 0)
+        self.binding = Binding()
+        self.attempts = Attempts()
+        self.values: dict[str, Values] = {}
+        self.writer: CheckpointWriter | None = None
+        self.lose_reply_to: set[str] = set()
+        self._loop = loop
+        self._files = files
+        self._random = random
+        self._oracle = oracle
+        self._died = died
+        self._connections: list[DriverEnd] = []
+        self._owner: DriverEnd | None = None
+        self._nonce = ""
+        self._nonces = 0
+        self._adoptions = 0
+        self._adopted = asyncio.Event()
+        self._sealing = asyncio.Lock()
+        self._updating: dict[str, asyncio.Lock] = {}
+        self._running: dict[AttemptRef, asyncio.Task[None]] = {}
+        self._lifetime = Lifetime(ORPHAN_TIMEOUT, UNBOUND_TIMEOUT, loop.time(), loop.time())
+
+    # Its end
+
+    async def live(self) -> None:
+        """Ends the process when nobody needs it, as the real one's main thread does."""
+        looked = self._loop.time()
+        while True:
+            await asyncio.sleep(TICK)
+            now, active = self._loop.time(), self.binding.role is Role.ACTIVE
+            reason = self._lifetime.reason_to_end(now, active, bool(self._connections))
+            if reason is None and active and not self.has_owner and now - looked > MARKERS_EVERY:
+                looked, reason = now, await self._check_markers()
+            if reason is not None:
+                self.die(reason)
+
+    def die(self, why: str) -> None:
+        """The process ends at once."""
+        if self.process.alive:
+            self._died(self, why)
+
+    async def _check_markers(self) -> str | None:
+        if self.writer is None:
+            return None
+        try:
+            await blocking.run(self.writer.check)
+        except Superseded as higher:
+            self._tell(Event.SUPERSEDED, {"epoch": higher.epoch})
+        except CheckpointError:
+            return None
+        try:
+            replaced = await blocking.run(self.writer.replaced_by)
+        except CheckpointError:
+            return None
+        return None if replaced is None else f"another driver has sealed in epoch {replaced}"
+
+    # Connections
+
+    @property
+    def has_owner(self) -> bool:
+        owner = self._owner
+        return owner is not None and owner.open and self._lifetime.owner_present(self._loop.time())
+
+    def connected(self, end: DriverEnd) -> None:
+        self._connections.append(end)
+
+    def disconnected(self, end: DriverEnd) -> None:
+        if end in self._connections:
+            self._connections.remove(end)
+        end.close()
+
+    def received(self, end: DriverEnd, message: Message) -> None:
+        if self.binding.role is not Role.ACTIVE or end is self._owner:
+            self._lifetime.heard(self._loop.time())
+        kind = Request(message["t"])
+        if kind in _OWNERS_ONLY and end is not self._owner:
+            self._refuse(end, message, Refused.NOT_OWNER, "another connection is the owner's")
+            return
+        try:
+            getattr(self, f"_on_{kind.value}")(end, message)
+        except (BindingRefused, AttemptRefused) as refused:
+            self._refuse(end, message, refused.code, str(refused))
+
+    def _reply(self, end: DriverEnd, message: Message, fields: Mapping[str, Any]) -> None:
+        if message["t"] in self.lose_reply_to:
+            self.lose_reply_to.discard(message["t"])
+            end.close()
+        elif "n" in message:
+            end.send({"t": "reply", "n": message["n"], "ok": True, **fields})
+
+    def _refuse(self, end: DriverEnd, message: Message, code: Refused, text: str) -> None:
+        if "n" in message:
+            end.send({"t": "reply", "n": message["n"], "ok": False, "refused": code.value, "message": text})
+
+    def _tell(self, event: Event, fields: Message) -> None:
+        if self._owner is not None:
+            self._owner.send({**fields, "t": "event", "e": event.value})
+
+    # Requests
+
+    def _on_hello(self, end: DriverEnd, message: Message) -> None:
+        self._nonces += 1
+        self._nonce = f"nonce-{self._nonces}"
+        context = self.binding.context
+        self._reply(
+            end,
+            message,
+            {
+                "driver_id": self.record.driver_id,
+                "nonce": self._nonce,
+                "context_id": None if context is None else context.id,
+                "has_owner": self.has_owner,
+            },
+        )
+
+    def _on_adopt(self, end: DriverEnd, message: Message) -> None:
+        epoch, token = message["epoch"], message["token"]
+        new = self._rebind(epoch, token, message["nonce"])
+        if self.writer is not None:
+            self.writer.readopt(epoch, token)
+        self.binding, self._nonce = new, ""
+        self._adoptions += 1
+        self._adopted.set()
+        self._adopted = asyncio.Event()
+        self._oracle.told(self.record.driver_id, new)
+        self._change_owner(end, message, {"jobs": self.attempts.listing()})
+
+    def _rebind(self, epoch: int, token: str, nonce: str) -> Binding:
+        return binding.adopt(self.binding, epoch, token, nonce, self._nonce)
+
+    def _on_activate(self, end: DriverEnd, message: Message) -> None:
+        asyncio.create_task(self._activate(end, message))  # noqa: RUF006  the loop keeps it
+
+    async def _activate(self, end: DriverEnd, message: Message) -> None:
+        context = ContextRef(message["context"]["id"], message["context"]["name"], {})
+        epoch, token, base = message["epoch"], message["token"], message["base"]
+        try:
+            loaded = await blocking.run(load, self._files, context.id, base, SECRET)
+            new = binding.activate(self.binding, context, epoch, token)
+        except CheckpointError as error:
+            self._refuse(end, message, Refused.FAILED, f"manifest {base} cannot be loaded: {error}")
+            return
+        except BindingRefused as refused:
+            self._refuse(end, message, refused.code, str(refused))
+            return
+        self.writer = self._make_writer(context.id, epoch, token, loaded)
+        self.values = {name: values_of(item) for name, item in loaded.objects.items()}
+        self.binding = new
+        self._oracle.told(self.record.driver_id, new)
+        self._oracle.restored(context.id, self.values, f"{self.record.driver_id} in epoch {epoch}")
+        self._change_owner(end, message, {"application_id": "app", "ui_url": None, "jvm_pid": 1})
+
+    def _make_writer(self, context_id: str, epoch: int, token: str, base: Any) -> CheckpointWriter:
+        return CheckpointWriter(self._files, context_id, epoch, token, base, SECRET)
+
+    def _change_owner(self, end: DriverEnd, message: Message, fields: Mapping[str, Any]) -> None:
+        older, self._owner = self._owner, end
+        self._lifetime.heard(self._loop.time())
+        self._reply(end, message, fields)
+        if older is not None and older is not end:
+            older.close()
+
+    def _on_bind(self, end: DriverEnd, message: Message) -> None:
+        context = ContextRef(message["context"]["id"], message["context"]["name"], {})
+        self.binding = binding.bind(self.binding, context)
+        self._reply(end, message, {})
+
+    def _on_run(self, end: DriverEnd, message: Message) -> None:
+        ref = AttemptRef(message["job_id"], message["attempt"])
+        self.attempts.begin(ref)
+        self._oracle.begun(ref, self.record.driver_id)
+        self._reply(end, message, {})
+        self._running[ref] = asyncio.create_task(self._attempt(ref, message["main_class"]))
+
+    def _on_kill(self, end: DriverEnd, message: Message) -> None:
+        task = self._running.get(AttemptRef(message["job_id"], message["attempt"]))
+        self._reply(end, message, {"running": task is not None})
+        if task is not None:
+            task.cancel()
+
+    def _on_ack(self, end: DriverEnd, message: Message) -> None:
+        self.attempts.ack(AttemptRef(message["job_id"], message["attempt"]))
+        if self.writer is not None and message["job_id"] in self.writer.contents().progress:
+            asyncio.create_task(self._forget(message["job_id"]))  # noqa: RUF006  the loop keeps it
+
+    def _on_objects(self, end: DriverEnd, message: Message) -> None:
+        objects = [{"name": name, "kind": "value", "version": "1"} for name in self.values]
+        self._reply(end, message, {"objects": objects})
+
+    def _on_ping(self, end: DriverEnd, message: Message) -> None:
+        self._reply(end, message, {})
+
+    def _on_shutdown(self, end: DriverEnd, message: Message) -> None:
+        if self.binding.role is Role.ACTIVE and self.has_owner and end is not self._owner:
+            self._refuse(end, message, Refused.NOT_OWNER, "another connection is the owner's")
+            return
+        self._reply(end, message, {})
+        self._loop.call_later(0.05, self.die, "asked to shut down")
+
+    # Jobs
+
+    async def _attempt(self, ref: AttemptRef, main: str) -> None:
+        kind, result, error = OutcomeKind.FINISHED, None, None
+        try:
+            self._tell(Event.ACCEPTED, {"job_id": ref.job_id, "attempt": ref.attempt})
+            await asyncio.sleep(self._random.uniform(0.0, 0.1))
+            result = json.dumps(await self._program(ref, main))
+        except asyncio.CancelledError:
+            kind, error = OutcomeKind.KILLED, ErrorInfo("killed")
+        except (CheckpointError, RuntimeError) as failed:
+            kind, error = OutcomeKind.FAILED, ErrorInfo(str(failed), type(failed).__name__)
+        self._running.pop(ref, None)
+        outcome = AttemptOutcome(ref.job_id, ref.attempt, kind, result, error)
+        if self.attempts.end(outcome):
+            self._tell(Event.FINISHED, outcome_message(outcome))
+
+    def _program(self, ref: AttemptRef, main: str) -> Awaitable[Any]:
+        verb, _, argument = main.partition(" ")
+        match verb:
+            case "add":
+                return self._whole(self._update(argument, f"{ref.job_id}/{ref.attempt}"))
+            case "once":
+                return self._whole(self._once(ref, argument))
+            case "read":
+                return self._read(argument, self._oracle.count(self._context_id, argument))
+            case "sleep":
+                return asyncio.sleep(float(argument), "slept")
+            case "die":
+                self.die("its job ended it")
+        return self._fail()
+
+    async def _fail(self) -> None:
+        raise RuntimeError("this job fails")
+
+    async def _whole(self, work: Any) -> Any:
+        """A kill reaches who waits, not the seal and what belongs to it."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    async def _read(self, name: str, least: int) -> Any:
+        return {"name": name, "read": len(self.values.get(name, ())), "least": least}
+
+    async def _once(self, ref: AttemptRef, name: str) -> Any:
+        """Exactly once, however often it runs: the update and the sign that it happened are one seal."""
+        known = self._writer.contents().progress.get(ref.job_id)
+        inline = known.inline if known else None
+        await self._commit(Changes(progress={ref.job_id: Progress(ref.attempt, inline=inline)}))
+        if inline is not None:
+            return json.loads(inline)
+        return await self._update(name, f"{ref.job_id}/once", ref)
+
+    async def _update(self, name: str, entry: str, progress_of: AttemptRef | None = None) -> Any:
+        """Read, change, seal, publish; one update of a name at a time."""
+        async with self._updating.setdefault(name, asyncio.Lock()):
+            new = (*self.values.get(name, ()), entry)
+            result = {"name": name, "count": len(new), "entry": entry}
+            progress = {}
+            if progress_of is not None:
+                inline = json.dumps(result).encode()
+                progress[progress_of.job_id] = Progress(progress_of.attempt, inline=inline)
+            version = self._writer.next_version()
+            await self._commit(Changes(put=[_object(name, version, new)], progress=progress))
+            self.values[name] = new
+            self._oracle.acknowledged(self._context_id, name, new)
+            return result
+
+    async def _forget(self, job_id: str) -> None:
+        try:
+            await self._commit(Changes(forget=(job_id,)))
+        except StoreUnavailable:
+            return  # it is kept a little longer
+
+    async def _commit(self, changes: Changes) -> str:
+        """Holds while superseded, until the driver is adopted or ends (as `jobserver/driver/journal.py` does)."""
+        while True:
+            adoptions, adopted = self._adoptions, self._adopted
+            try:
+                async with self._sealing:
+                    return await blocking.run(self._writer.commit, changes)
+            except Superseded as higher:
+                self._tell(Event.SUPERSEDED, {"epoch": higher.epoch})
+                if adoptions == self._adoptions:
+                    await adopted.wait()
+
+    @property
+    def _writer(self) -> CheckpointWriter:
+        assert self.writer is not None, "jobs run in an active driver only"
+        return self.writer
+
+    @property
+    def _context_id(self) -> str:
+        assert self.binding.context is not None, "jobs run in an active driver only"
+        return self.binding.context.id
+
+
+_OWNERS_ONLY = (Request.RUN, Request.KILL, Request.ACK, Request.OBJECTS)
+
+
+def _object(name: str, version: str, values: Values) -> NamedObject:
+    inline = json.dumps(values).encode()
+    return NamedObject(name, Kind.VALUE, version, "materialize", "sync", inline=inline, size=len(inline))
+
+
+def values_of(item: NamedObject) -> Values:
+    """What a manifest holds of one of our named values."""
+    return tuple(json.loads(item.inline or b"[]"))

@@ -1,0 +1,241 @@
+"""An event loop whose clock jumps to the next timer, and the processes that live on it.
+
+Nothing here touches a socket, a thread or the real clock, so a run depends on its seed alone. A process is a tag that its
+callbacks and tasks carry (a context variable, inherited by all they start): a killed process never runs again, not even
+its `finally` blocks, as after SIGKILL; a frozen one runs what has piled up when it is thawed, as after SIGSTOP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from enum import Enum, auto
+from typing import Any
+
+START = 1000.0
+"""The clock's first reading, seconds; not 0, which code may use for "never"."""
+
+
+class State(Enum):
+    """Of a process."""
+
+    RUNNING = auto()
+    FROZEN = auto()
+    DEAD = auto()
+
+
+class Process:
+    """A process of the simulated cluster. `place` is what partitions cut, `host` what kills and proofs of death need."""
+
+    def __init__(self, name: str, place: str, host: str) -> None:
+        self.name = name
+        self.place = place
+        self.host = host
+        self.state = State.RUNNING
+        self.backlog: list[Handle] = []
+        self.context = copy_context()
+        self.context.run(PROCESS.set, self)
+
+    @property
+    def alive(self) -> bool:
+        """Not dead; it may be frozen."""
+        return self.state is not State.DEAD
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
+NOBODY = Context()
+"""For what is no process's work: messages under way, services, time itself."""
+
+
+class Handle:
+    """What the loop runs; the part of asyncio's handles that asyncio itself uses."""
+
+    __slots__ = ("_cancelled", "args", "at", "callback", "context", "number", "process")
+
+    def __init__(
+        self, at: float, number: int, callback: Callable[..., Any], args: Any, context: Context
+    ) -> None:
+        self.at = at
+        self.number = number
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.process = context.get(PROCESS)
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self.at
+
+    def __lt__(self, other: Handle) -> bool:
+        return (self.at, self.number) < (other.at, other.number)
+
+
+class SimTask(asyncio.Task[Any]):
+    """Hashes by number, not by address: sets of tasks have the same order in every run."""
+
+    _log_destroy_pending = False
+
+    def __init__(self, coro: Any, *, loop: SimLoop, number: int, **more: Any) -> None:
+        self.number = number
+        super().__init__(coro, loop=loop, **more)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class Livelock(Exception):
+    """More steps than any run should need."""
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """Runs one simulation. `failures` are exceptions that escaped from callbacks and tasks."""
+
+    def __init__(self, most_steps: int) -> None:
+        self._now = START
+        self._ready: deque[Handle] = deque()
+        self._timers: list[Handle] = []
+        self._numbers = 0
+        self._tasks: list[SimTask] = []
+        self._left = most_steps
+        self._closed = False
+        self.failures: list[str] = []
+
+    @property
+    def steps(self) -> int:
+        """Callbacks and timers that were made."""
+        return self._numbers
+
+    # What asyncio needs
+
+    def time(self) -> float:
+        return self._now
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        handle = self._handle(self._now, callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        handle = self._handle(when, callback, args, context)
+        heapq.heappush(self._timers, handle)
+        return handle
+
+    def _handle(self, at: float, callback: Any, args: Any, context: Context | None) -> Handle:
+        self._numbers += 1
+        return Handle(at, self._numbers, callback, args, copy_context() if context is None else context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> Any:
+        self._numbers += 1
+        task = SimTask(coro, loop=self, number=self._numbers, name=name, context=context)
+        self._tasks.append(task)
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return not self._closed
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._closed:
+            self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    # Running
+
+    def run(self, main: Coroutine[Any, Any, Any]) -> Any:
+        """Runs until `main` has ended, then throws everything else away. Raises Livelock, and what `main` raises."""
+        asyncio._set_running_loop(self)
+        try:
+            task = self.create_task(main)
+            while not task.done():
+                self._turn()
+            return task.result()
+        finally:
+            self._closed = True
+            self._dispose()
+            asyncio._set_running_loop(None)
+
+    def _turn(self) -> None:
+        """All that is ready at this moment, or the jump to the next one."""
+        if not self._ready:
+            self._jump()
+        ready, self._ready = self._ready, deque()
+        for handle in ready:
+            if not handle._cancelled:
+                self._step(handle)
+
+    def _jump(self) -> None:
+        if not self._timers:
+            raise Livelock("nothing will ever happen again, and the simulation has not ended")
+        timers = self._timers
+        self._now = max(self._now, timers[0].at)
+        while timers and timers[0].at <= self._now:
+            self._ready.append(heapq.heappop(timers))
+
+    def _step(self, handle: Handle) -> None:
+        process = handle.process
+        if process is not None and process.state is not State.RUNNING:
+            if process.state is State.FROZEN:
+                process.backlog.append(handle)
+            return
+        self._left -= 1
+        if self._left < 0:
+            raise Livelock("the cluster does not come to rest")
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except Livelock:
+            raise
+        except Exception as error:
+            # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
+            self.call_exception_handler({"message": f"callback {handle.callback}", "exception": error})
+
+    def _dispose(self) -> None:
+        """Ends coroutines that nobody will resume, here and not whenever the garbage collector comes by."""
+        for task in self._tasks:
+            if not task.done():
+                with contextlib.suppress(BaseException):
+                    # their `finally` blocks run without a cluster around them: whatever they say means nothing
+                    task.get_coro().close()  # type: ignore[union-attr]
+        self._tasks.clear()
+        self._timers.clear()
+        self._ready.clear()
+
+    # Processes
+
+    def freeze(self, process: Process) -> None:
+        """SIGSTOP."""
+        if process.state is State.RUNNING:
+            process.state = State.FROZEN
+
+    def thaw(self, process: Process) -> None:
+        """SIGCONT: what came meanwhile is done now, in its order."""
+        if process.state is State.FROZEN:
+            process.state = State.RUNNING
+            self._ready.extend(process.backlog)
+            process.backlog.clear()
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL."""
+        process.state = State.DEAD
+        process.backlog.clear()

@@ -1,0 +1,148 @@
+"""What was acknowledged, by whom and to whom; every contradiction to it is a broken promise. Knows no server and no driver."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from jobserver.driver.binding import Binding
+from jobserver.model import AttemptRef, JobRecord, JobState
+
+Values = tuple[str, ...]
+
+
+class Oracle:
+    """`broken` collects one sentence for each broken promise."""
+
+    def __init__(self) -> None:
+        self.broken: list[str] = []
+        self.acknowledgements = 0
+        self.answers: dict[str, JobRecord] = {}
+        self.accepted: dict[str, str] = {}
+        self._values: dict[tuple[str, str], Values] = {}
+        self._begun: dict[AttemptRef, str] = {}
+        self._executions: Counter[str] = Counter()
+        self._told: dict[tuple[str, int], str] = {}
+        self._keys: dict[str, set[str]] = defaultdict(set)
+
+    def breach(self, sentence: str) -> None:
+        """A promise is broken. Said once, however often it is seen."""
+        if sentence not in self.broken:
+            self.broken.append(sentence)
+
+    # Named values: each is a list that only grows, so that one history holds them all
+
+    def acknowledged(self, context_id: str, name: str, values: Values) -> None:
+        """A synchronous update returned: from now on it is part of every later value."""
+        self.acknowledgements += 1
+        self._grow(context_id, name, values, "an update returned")
+
+    def restored(self, context_id: str, values: Mapping[str, Values], where: str) -> None:
+        """A new driver begins with these values: all that was acknowledged before is in them, and all of it stays."""
+        names = {name for context, name in self._values if context == context_id} | set(values)
+        for name in sorted(names):
+            value, known = values.get(name, ()), self._values.get((context_id, name), ())
+            self._contains(value, known, f"{where} begins without an update of {name}")
+            self._values[context_id, name] = max(value, known, key=len)
+
+    def count(self, context_id: str, name: str) -> int:
+        """How many updates whoever asks now must see."""
+        return len(self._values.get((context_id, name), ()))
+
+    def finished(self, job: JobRecord) -> None:
+        """A result was accepted: what it says that it wrote is there, and it read no older state than was there before."""
+        result = json.loads(job.result or "null")
+        if not isinstance(result, dict):
+            return
+        name = result["name"]
+        if "entry" in result:
+            known = self._values.get((job.context_id, name), ())
+            if known[result["count"] - 1 : result["count"]] != (result["entry"],):
+                self.breach(f"job {job.id} finished with {result}, and {name} is {', '.join(known)}")
+        elif result["read"] < result["least"]:
+            self.breach(
+                f"job {job.id} read {result['read']} entries of {name} after {result['least']} were written"
+            )
+
+    def last_value(self, context_id: str, name: str, values: Values) -> None:
+        """What is there after healing."""
+        self._contains(values, self._values.get((context_id, name), ()), f"{name} has lost an update")
+        counts = Counter(entry for entry in values)
+        for entry, count in counts.items():
+            if count > 1:
+                self.breach(f"{name} holds {entry} {count} times")
+
+    def _grow(self, context_id: str, name: str, values: Values, what: str) -> None:
+        known = self._values.get((context_id, name), ())
+        if len(values) >= len(known):
+            self._contains(values, known, f"{what} of {name} without an acknowledged update")
+            self._values[context_id, name] = values
+        else:
+            self.breach(f"{what} of {name} with {len(values)} entries after one with {len(known)}")
+
+    def _contains(self, values: Values, known: Values, what: str) -> None:
+        if values[: len(known)] != known:
+            missing = [entry for entry in known if entry not in values] or ["(the order)"]
+            self.breach(f"{what}: {', '.join(missing)}")
+
+    # Attempts and epochs
+
+    def begun(self, ref: AttemptRef, driver: str) -> None:
+        """A driver runs an attempt: nobody ever did or will again."""
+        before = self._begun.get(ref)
+        self._begun[ref] = driver
+        self._executions[ref.job_id] += 1
+        if before is not None:
+            self.breach(f"attempt {ref.attempt} of job {ref.job_id} ran in {before} and in {driver}")
+
+    def executions(self, job_id: str) -> int:
+        return self._executions[job_id]
+
+    def told(self, driver: str, binding: Binding) -> None:
+        """A driver took an epoch: no other driver of the context ever does."""
+        context = binding.context.id if binding.context else "?"
+        before = self._told.setdefault((context, binding.epoch), driver)
+        if before != driver:
+            self.breach(f"epoch {binding.epoch} of {context} was taken by {before} and by {driver}")
+
+    # Clients
+
+    def acceptance(self, key: str, job_id: str) -> None:
+        """A client was told the id of its job."""
+        self.accepted[job_id] = key
+        self._keys[key].add(job_id)
+        if len(self._keys[key]) > 1:
+            self.breach(f"key {key} got the jobs {', '.join(sorted(self._keys[key]))}")
+
+    def answer(self, job: JobRecord) -> None:
+        """A client was shown the job; what is final stays."""
+        before = self.answers.get(job.id)
+        if before is not None and before.state.final and _shown(before) != _shown(job):
+            self.breach(f"job {job.id} was shown as {_shown(before)} and later as {_shown(job)}")
+        self.answers[job.id] = job
+
+    def check_jobs(self, jobs: Mapping[str, JobRecord]) -> None:
+        """After healing: every accepted job is final, as it was shown, within its attempts."""
+        for job_id in self.accepted:
+            job = jobs.get(job_id)
+            if job is None:
+                self.breach(f"job {job_id} was accepted and is gone")
+                continue
+            if not job.state.final:
+                self.breach(f"job {job_id} ({job.spec.main_class}) is still {job.state}")
+            if job_id in self.answers:
+                self.answer(job)
+        for job in jobs.values():
+            self._check_attempts(job)
+
+    def _check_attempts(self, job: JobRecord) -> None:
+        if job.attempt > job.spec.max_attempts or self.executions(job.id) > job.spec.max_attempts:
+            self.breach(
+                f"job {job.id} has attempt {job.attempt} and ran {self.executions(job.id)} times; "
+                f"max_attempts is {job.spec.max_attempts}"
+            )
+
+
+def _shown(job: JobRecord) -> str:
+    return f"{job.state} {job.result if job.state is JobState.FINISHED else job.error and job.error.message}"

@@ -1,0 +1,194 @@
+"""What happens in a run: values that a seed makes, and that a file can keep. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from random import Random
+from typing import Any
+
+SERVERS = ("s1", "s2", "s3")
+CONTEXTS = ("c1", "c2")
+
+
+class What(StrEnum):
+    """A fault. The target is a server, a context (its owner, its driver, both), or nothing."""
+
+    KILL_SERVER = "kill server"
+    KILL_OWNER = "kill owner"
+    KILL_DRIVER = "kill driver"
+    KILL_BOTH = "kill owner and driver"
+    LEAVE = "leave"
+    FREEZE_SERVER = "freeze server"
+    FREEZE_OWNER = "freeze owner"
+    FREEZE_DRIVER = "freeze driver"
+    FREEZE_BOTH = "freeze owner and driver"
+    CUT_ZOOKEEPER = "cut from ZooKeeper"
+    CUT_SQL = "cut from SQL"
+    CUT_FILES = "cut from the checkpoint store"
+    CUT_PEER = "cut from the next server"
+    CUT_DRIVER = "cut owner from driver"
+    ISOLATE = "isolate machine"
+    ZOOKEEPER_DOWN = "ZooKeeper down"
+    SQL_DOWN = "SQL down"
+    FILES_DOWN = "checkpoint store down"
+    EXPIRE = "expire session"
+    LOSE_ADOPT = "lose the reply to adopt"
+    LOSE_ACTIVATE = "lose the reply to activate"
+    LOSE_ELECTION = "lose the reply to an election"
+    SQL_LOSES = "SQL loses replies"
+    SQL_LATE = "SQL writes late"
+    FILES_FAIL = "checkpoint writes fail"
+    FILES_SLOW = "checkpoint store slow"
+    STOP_CONTEXT = "stop context"
+
+
+OF_CONTEXTS = (
+    What.KILL_OWNER,
+    What.KILL_DRIVER,
+    What.KILL_BOTH,
+    What.FREEZE_OWNER,
+    What.FREEZE_DRIVER,
+    What.FREEZE_BOTH,
+    What.CUT_DRIVER,
+    What.LOSE_ADOPT,
+    What.LOSE_ACTIVATE,
+)
+"""Faults whose target is a context: whoever owns or runs it at that moment."""
+
+OF_NOBODY = (
+    What.ZOOKEEPER_DOWN,
+    What.SQL_DOWN,
+    What.FILES_DOWN,
+    What.LOSE_ELECTION,
+    What.SQL_LOSES,
+    What.SQL_LATE,
+    What.FILES_FAIL,
+    What.FILES_SLOW,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Begins `at` and lasts so many seconds; a killed server is started again after them."""
+
+    at: float
+    what: What
+    target: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's wish, sent first to `server`, with a key if `keyed`; `kill_after` seconds it is killed (0: never)."""
+
+    at: float
+    server: str
+    context: str | None
+    main: str
+    sync: bool
+    wait: float
+    keyed: bool = True
+    max_attempts: int = 3
+    on_failover: str = "rerun"
+    kill_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run. `seed` decides all that is left: latencies, start times, which writes go wrong."""
+
+    seed: int
+    contexts: tuple[str, ...]
+    one_host: bool
+    warm: int
+    max_jobs: int
+    broken_starts: float
+    faults: tuple[Fault, ...]
+    requests: tuple[Request, ...]
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to healing."""
+        ends = [fault.at + min(fault.seconds, 8.0) for fault in self.faults]
+        return max([request.at for request in self.requests] + ends, default=0.0) + 1.0
+
+
+def scenario_of(seed: int) -> Scenario:
+    """The scenario of a seed; every one of them is fair: what it breaks, healing repairs."""
+    random = Random(f"scenario {seed}")
+    contexts = CONTEXTS[: random.choice((1, 1, 2))]
+    return Scenario(
+        seed=seed,
+        contexts=contexts,
+        one_host=random.random() < 0.4,
+        warm=random.choice((0, 0, 1)),
+        max_jobs=random.choice((1, 2, 8)),
+        broken_starts=random.choice((0.0, 0.0, 0.1)),
+        faults=_faults(random, contexts),
+        requests=_requests(random, contexts),
+    )
+
+
+def _faults(random: Random, contexts: Sequence[str]) -> tuple[Fault, ...]:
+    """Some come in bursts: it is the second fault during the failover of the first that finds something."""
+    faults, at = [], random.uniform(0.0, 2.0)
+    for _ in range(random.randint(1, 6)):
+        faults.append(_fault(random, contexts, at))
+        at += random.choice((random.uniform(0.0, 0.5), random.uniform(0.5, 6.0)))
+    return tuple(faults)
+
+
+def _fault(random: Random, contexts: Sequence[str], at: float) -> Fault:
+    what = random.choice(tuple(What))
+    if what is What.STOP_CONTEXT and random.random() < 0.5:
+        what = What.KILL_BOTH
+    if what in OF_CONTEXTS or what is What.STOP_CONTEXT:
+        target = random.choice(contexts)
+    else:
+        target = "" if what in OF_NOBODY else random.choice(SERVERS)
+    seconds = random.choice((0.3, 2.0, 5.0, 9.0)) * random.uniform(0.5, 1.5)
+    return Fault(round(at, 3), what, target, round(seconds, 3))
+
+
+def _requests(random: Random, contexts: Sequence[str]) -> tuple[Request, ...]:
+    requests = [_request(random, contexts) for _ in range(random.randint(5, 12))]
+    return tuple(sorted(requests, key=lambda request: request.at))
+
+
+def _request(random: Random, contexts: Sequence[str]) -> Request:
+    main = random.choice(_MAINS) if random.random() < 0.95 else "die"
+    return Request(
+        at=round(random.uniform(0.0, 10.0), 3),
+        server=random.choice(SERVERS),
+        context=random.choice(contexts) if random.random() < 0.95 else None,
+        main=main.replace("?", random.choice(("a", "b"))),
+        sync=random.random() < 0.6,
+        wait=round(random.choice((1.0, 10.0, 30.0)), 3),
+        keyed=random.random() < 0.9,
+        max_attempts=random.choice((1, 3, 3)),
+        on_failover=random.choice(("rerun", "rerun", "rerun", "fail")),
+        kill_after=random.uniform(0.05, 4.0) if random.random() < 0.1 else 0.0,
+    )
+
+
+_MAINS = ("add ?", "add ?", "once ?", "once ?", "read ?", "sleep 0.5", "sleep 3", "fail")
+
+
+def to_json(scenario: Scenario) -> str:
+    return json.dumps(asdict(scenario), indent=1) + "\n"
+
+
+def from_json(text: str) -> Scenario:
+    plain: dict[str, Any] = json.loads(text)
+    faults = tuple(Fault(**{**fault, "what": What(fault["what"])}) for fault in plain["faults"])
+    requests = tuple(Request(**request) for request in plain["requests"])
+    return Scenario(**{**plain, "contexts": tuple(plain["contexts"]), "faults": faults, "requests": requests})
+
+
+def kept(folder: Path) -> dict[str, Scenario]:
+    """The scenarios that once found something, by file name."""
+    return {path.stem: from_json(path.read_text()) for path in sorted(folder.glob("*.json"))}

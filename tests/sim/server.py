@@ -1,0 +1,263 @@
+"""One life of a server: the real registry, keepers, desks and pool, put together as `jobserver/server.py` does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ha.coordination import ServerInfo
+from ha.deaths import Died
+from jobserver.binaries import Binaries
+from jobserver.contexts.desk import ContextDesk
+from jobserver.contexts.jobs import JobsSettings
+from jobserver.contexts.keeper import KeeperParts, KeeperTimes
+from jobserver.contexts.launch_spec import LaunchSpec
+from jobserver.contexts.link import DriverLink
+from jobserver.contexts.pool import DriverPool
+from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.takeover import TakeoverParts
+from jobserver.contexts.waiters import JobNews, Until
+from jobserver.errors import ContextInitFailed, JobServerError, OwnerUnavailable, TimedOut
+from jobserver.model import DriverRecord
+from jobserver.submission import JobDesk, Owners
+from tests.sim import blocking, network
+from tests.sim.coordination import SimCoordination
+from tests.sim.driver import SECRET
+from tests.sim.loop import Process
+from tests.sim.metadata import SimMetadata
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+T = TypeVar("T")
+SPEC = LaunchSpec((), "1g", "")
+SWEEP_INTERVAL = 5.0
+LEAVE_TIMEOUT = 5.0
+GRACE = 2.0
+"""Seconds an answer of a peer may come late (as in `jobserver/api/peers.py`)."""
+TIMES = KeeperTimes(incumbent_grace=1.0, takeover_timeout=15.0, driver_timeout=4.0, stop_timeout=3.0)
+
+
+class SimServer:
+    """A server process; `start` runs in it."""
+
+    def __init__(self, world: World, name: str, life: int) -> None:
+        host = world.host_of(name)
+        self.process = Process(f"{name}.{life}", name, host)
+        self.me = ServerInfo(name, f"{name}.{life}", f"http://{name}", host, life, life, "0")
+        self.inbound: set[asyncio.Future[Any]] = set()
+        self.life: asyncio.Task[None] | None = None
+        self._requests: set[asyncio.Task[None]] = set()
+        self._world = world
+        self.coordination = SimCoordination(world.ensemble, self.process)
+        self.store = SimMetadata(world.store, world.network, self.process, world.random, world.trouble)
+        self.pool = DriverPool(
+            Launcher(world, self.process), SPEC, world.scenario.warm, connect=self._connect
+        )
+        peers = SimPeers(world, self.process)
+        self.registry = ContextRegistry(
+            self.me, self.coordination, self.store, claim_stagger=0.3, watch_deaths=world.watch_deaths
+        )
+        self.registry.use(
+            KeeperParts(
+                me=self.me,
+                coordination=self.coordination,
+                takeover=self._takeover_parts(),
+                peers=peers,
+                times=TIMES,
+                url_of=self.registry.url_of,
+                ended=self.registry.ended,
+            )
+        )
+        self.contexts = ContextDesk(
+            name,
+            self.store,
+            self.registry,
+            self.coordination,
+            peers,
+            defaults={},
+            predefined={},
+            creation_timeout=20.0,
+            deletion_timeout=10.0,
+            check=lambda settings: None,
+            new_id=world.new_id,
+        )
+        self.jobs = JobDesk(
+            self.store,
+            Binaries(self.store, world.files_of(self.process)),
+            Owners(self.registry, peers),
+            queue_limit=100,
+            new_adhoc_context=lambda name, settings: self.contexts.insert(name, settings, adhoc=True),
+            start_context=self.contexts.start_in_background,
+            new_id=world.new_id,
+        )
+
+    def _takeover_parts(self) -> TakeoverParts:
+        world = self._world
+        return TakeoverParts(
+            store=self.store,
+            files=world.files_of(self.process),
+            pool=self.pool,
+            launcher=Launcher(world, self.process),
+            spec_of=lambda context: SPEC,
+            jobs_of=lambda context: JobsSettings(1 if context.adhoc else world.scenario.max_jobs),
+            binary_path=lambda ref: ref.digest,
+            checkpoint_root="memory",
+            cluster="sim",
+            checkpoint_secret=SECRET,
+            adopt_timeout=2.0,
+            activate_timeout=6.0,
+            connect=self._connect,
+            run=blocking.run,
+            new_token=world.new_token,
+        )
+
+    async def _connect(self, driver: DriverRecord, *, timeout: float) -> DriverLink:
+        target = self._world.drivers[driver.driver_id]
+        return await network.connect(self._world.network, self.process, target, driver, timeout=timeout)
+
+    async def start(self) -> None:
+        """Serves until the process ends."""
+        await self.coordination.start(self.me, self.registry.hear)
+        self.pool.refill()
+        chores = asyncio.create_task(self._chores())
+        self._world.serving(self)
+        await chores
+
+    async def _chores(self) -> None:
+        """As `_chores` of `jobserver/server.py`."""
+        while True:
+            try:
+                await self.registry.sweep()
+                if self.coordination.leader == self.me.id:
+                    await self.contexts.claim_unowned(older_than=0.0)
+            except JobServerError as error:
+                self._world.say(self.process.name, f"the sweep was not finished: {error.message}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.registry.leader_changed(), SWEEP_INTERVAL)
+
+    def serve(self, request: Coroutine[Any, Any, None]) -> None:
+        """Carries a request out in this process."""
+        task = asyncio.create_task(request)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    async def leave(self) -> None:
+        """What SIGTERM does, up to the process's end: contexts are handed over, requests under way may end."""
+        if self.life is not None:
+            self.life.cancel()
+        await self.registry.leave()
+        self._world.servers.pop(self.me.url, None)
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=LEAVE_TIMEOUT)
+        await self.coordination.stop()
+        await self.pool.close()
+        self._world.stop(self)
+
+
+class Launcher:
+    """Starts drivers on the server's machine, and ends those that run there."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
+        await asyncio.sleep(self._world.random.uniform(0.1, 0.8))
+        if self._world.random.random() < self._world.scenario.broken_starts:
+            raise ContextInitFailed("the JVM did not start")
+        return self._world.start_driver(self._process).record
+
+    def kill(self, driver: DriverRecord) -> bool:
+        found = self._world.drivers[driver.driver_id]
+        mine = found.process.alive and found.process.host == self._process.host
+        if mine:
+            found.die(f"killed by {self._process.name}")
+        return mine
+
+
+class SimDeaths:
+    """Proof of death on one machine: told a moment after the process ended."""
+
+    def __init__(self, world: World, me: ServerInfo, died: Died) -> None:
+        self._world = world
+        self._me = me
+        self._died = died
+        self._watched: set[str] = set()
+
+    def watch(self, servers: Mapping[str, ServerInfo]) -> None:
+        for info in servers.values():
+            if (
+                info.host == self._me.host
+                and info.id != self._me.id
+                and info.incarnation not in self._watched
+            ):
+                self._watched.add(info.incarnation)
+                if not self._world.lives[info.incarnation].process.alive:
+                    self._died(info)
+
+    def close(self) -> None:
+        self._watched.clear()
+
+    def ended(self, info: ServerInfo) -> None:
+        if info.incarnation in self._watched:
+            self._died(info)
+
+
+class SimPeers:
+    """Calls between servers: as `jobserver/api/peers.py` asks and `jobserver/api/internal.py` answers."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def incarnation(self, url: str, *, timeout: float) -> str:
+        async def own(server: SimServer) -> str:
+            return server.me.incarnation
+
+        return await self._call(url, timeout, own)
+
+    async def claim(self, url: str, context_id: str, *, seconds: float) -> None:
+        await self._call(
+            url,
+            seconds,
+            lambda server: server.registry.claim(context_id, seconds),
+            (ContextInitFailed, TimedOut),
+        )
+
+    async def follow(
+        self, url: str, context_id: str, job_id: str, until: Until, seconds: float
+    ) -> JobNews | None:
+        return await self._call(
+            url, seconds, lambda server: server.registry.follow(context_id, job_id, until, seconds)
+        )
+
+    async def kill(self, url: str, context_id: str, job_id: str) -> bool:
+        return await self._call(url, 10.0, lambda server: server.registry.kill(context_id, job_id))
+
+    async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
+        return await self._call(
+            url, seconds, lambda server: server.registry.stop(context_id, seconds, force=force)
+        )
+
+    async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
+        return None
+
+    async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
+        return await self._call(url, 10.0, lambda server: server.registry.objects(context_id))
+
+    async def _call(
+        self,
+        url: str,
+        timeout: float,
+        call: Callable[[SimServer], Awaitable[T]],
+        passed_on: tuple[type[JobServerError], ...] = (),
+    ) -> T:
+        try:
+            return await self._world.call(self._process, url, timeout + GRACE, call)
+        except passed_on:
+            raise
+        except JobServerError as error:
+            raise OwnerUnavailable(f"{url}: {error.message}") from error

@@ -1,0 +1,250 @@
+"""One run: start the cluster, break it while clients use it, heal it, then judge.
+
+Real: the ownership machine, keepers, takeovers, jobs, registry, desks, admission, recovery, the driver's rules, the
+checkpoint's writer and fence. Simulated: time, processes, network, ZooKeeper, SQL, the checkpoint store, Spark. Everything
+follows from the scenario, so a run that found something tells its story when it is run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from checkpoint.epoch import list_manifests, load
+from checkpoint.errors import CheckpointError
+from ha.ownership import Phase
+from jobserver.driver.binding import Role
+from jobserver.errors import JobServerError
+from jobserver.model import ContextRecord
+from tests.sim import blocking
+from tests.sim.clients import Clients
+from tests.sim.driver import ORPHAN_TIMEOUT, SECRET, values_of
+from tests.sim.loop import PROCESS, START, Livelock, Process, SimLoop
+from tests.sim.nemesis import Nemesis
+from tests.sim.scenario import SERVERS, Scenario
+from tests.sim.world import Fences, World
+
+OWNED_WITHIN = 30.0
+"""Seconds after healing within which every context has one owner with an open gate."""
+AT_REST_WITHIN = 120.0
+"""Seconds after healing within which every job has ended and every client has its answer."""
+MOST_STEPS = 400_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run showed: the broken promises, and (if asked for) its story. Seconds are virtual."""
+
+    scenario: Scenario
+    broken: tuple[str, ...]
+    story: tuple[str, ...]
+    owned_after: float
+    seconds: float
+    steps: int
+    acknowledgements: int
+
+    @property
+    def text(self) -> str:
+        """The story with what it shows."""
+        lines = [*self.story, f"seed {self.scenario.seed} broke {len(self.broken)} promises:"]
+        return "\n".join([*lines, *(f"  * {sentence}" for sentence in self.broken)])
+
+
+def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False) -> Report:
+    """Runs the scenario. The same scenario gives the same report."""
+    loop = SimLoop(MOST_STEPS)
+    world = World(scenario, loop, fences or Fences(), tell=tell)
+    judge = _Run(world)
+    with _listening(world):
+        try:
+            loop.run(judge.run())
+        except Livelock as error:
+            world.breach(str(error))
+    for failure in loop.failures:
+        world.breach(failure)
+    return Report(
+        scenario,
+        tuple(world.oracle.broken),
+        tuple(f"{time - START:9.3f}  {who:<10} {what}" for time, who, what in world.story or ()),
+        judge.owned_after,
+        loop.time() - START,
+        loop.steps,
+        world.oracle.acknowledgements,
+    )
+
+
+class _Run:
+    """The course of a run, and the judgement after it."""
+
+    def __init__(self, world: World) -> None:
+        self.owned_after = 0.0
+        self._world = world
+        self._clients = Clients(world)
+        self._nemesis = Nemesis(world)
+
+    async def run(self) -> None:
+        world = self._world
+        for server in SERVERS:
+            world.start_server(server)
+        await asyncio.sleep(0.5)
+        for name in world.scenario.contexts:
+            await self._clients.create_context(name)
+        self._clients.begin()
+        await self._nemesis.run()
+        self._nemesis.heal()
+        healed = world.loop.time()
+        await self._until(self._not_owned, OWNED_WITHIN)
+        self.owned_after = world.loop.time() - healed
+        await self._until(self._not_at_rest, AT_REST_WITHIN)
+        world.oracle.check_jobs(world.store.jobs)
+        await asyncio.sleep(ORPHAN_TIMEOUT + 8.0)
+        await self._until(self._not_owned, OWNED_WITHIN)
+        await self._check_values()
+        self._check_drivers()
+        await self._end_contexts()
+
+    async def _until(self, fault: Callable[[], str | None], seconds: float) -> None:
+        """Waits until there is no fault to tell; one that stays is a broken promise."""
+        ends = self._world.loop.time() + seconds
+        while (found := fault()) is not None:
+            if self._world.loop.time() >= ends:
+                self._world.breach(f"{seconds:g} s after healing, {found}")
+                return
+            await asyncio.sleep(0.25)
+
+    # Judgement
+
+    def _not_owned(self) -> str | None:
+        for context in self._world.store.living():
+            owner = self._world.owner_of(context.name)
+            row = self._world.store.fences[context.id]
+            node = self._world.ensemble.owner(context.id)
+            if owner is None or node is None or node.incarnation != row.incarnation:
+                return f"context {context.name} ({context.state}) has owner node {node} and fence {row}"
+            gates = [
+                server.me.incarnation
+                for server in self._world.lives.values()
+                if server.process.alive and any(k.context_id == context.id for k in server.registry.owned())
+            ]
+            if gates != [owner.me.incarnation]:
+                return (
+                    f"context {context.name} ({context.state}) has open gates at {gates}, its owner is {node}"
+                )
+        return None
+
+    def _not_at_rest(self) -> str | None:
+        jobs = [job for job in self._world.store.jobs.values() if not job.state.final]
+        if jobs:
+            return (
+                f"job {jobs[0].id} ({jobs[0].spec.main_class}, attempt {jobs[0].attempt}) is {jobs[0].state}"
+            )
+        return None if self._clients.idle else "a client waits for its answer"
+
+    async def _check_values(self) -> None:
+        """Acknowledged data is in the driver and in the store."""
+        for context in self._world.store.living():
+            driver = self._world.driver_of(context.name)
+            if driver is None or not driver.process.alive:
+                self._world.breach(f"context {context.name} has no living driver on record")
+                continue
+            for name in ("a", "b"):
+                self._world.oracle.last_value(context.id, name, driver.values.get(name, ()))
+            await self._check_stored(context)
+
+    async def _check_stored(self, context: ContextRecord) -> None:
+        files = self._world.files_of(Process("checker", "checker", "checker"))
+        try:
+            names = await blocking.run(list_manifests, files, context.id)
+            good = None
+            for name in reversed(names):  # a torn one was never acknowledged
+                with contextlib.suppress(CheckpointError):
+                    good = await blocking.run(load, files, context.id, name, SECRET)
+                    break
+        except CheckpointError as error:
+            self._world.breach(f"the checkpoint of {context.name} cannot be read: {error}")
+            return
+        objects = good.objects if good else {}
+        for name in ("a", "b"):
+            values = values_of(objects[name]) if name in objects else ()
+            self._world.oracle.last_value(context.id, name, values)
+
+    def _check_drivers(self) -> None:
+        """No driver is left that nobody needs."""
+        recorded = {context.driver.driver_id for context in self._world.store.living() if context.driver}
+        pooled = sum(one.pool.ready for one in self._world.lives.values() if one.process.alive)
+        for driver in self._world.living_drivers():
+            if driver.binding.role is Role.ACTIVE and driver.record.driver_id not in recorded:
+                self._world.breach(f"{driver.process.name} still runs, and no context needs it")
+        unbound = [one for one in self._world.living_drivers() if one.binding.role is Role.UNBOUND]
+        if len(unbound) > pooled + len(SERVERS):
+            self._world.breach(f"{len(unbound)} unbound drivers run, pools hold {pooled}")
+
+    async def _end_contexts(self) -> None:
+        """Every context is stopped: nothing may be left of it."""
+        world = self._world
+        for context in world.store.living():
+            url = f"http://{world.random.choice(SERVERS)}"
+            name = context.name
+            try:
+                await world.call(
+                    None, url, 15.0, lambda one, name=name: one.contexts.delete(name, force=False)
+                )
+            except JobServerError as error:
+                world.breach(f"context {name} cannot be stopped: {error!r}")
+        await asyncio.sleep(10.0)
+        for context in world.store.contexts.values():
+            if not context.state.final:
+                world.breach(f"context {context.name} was stopped and is {context.state}")
+        for context_id in [*world.ensemble.owners, *world.ensemble.elections]:
+            world.breach(f"coordination still has nodes of the ended context {context_id}")
+        for server in world.lives.values():
+            if server.process.alive:
+                self._check_keepers(server.process.name, server.registry)
+        for driver in world.living_drivers():
+            if driver.binding.role is Role.ACTIVE:
+                world.breach(f"{driver.process.name} still runs after its context has ended")
+
+    def _check_keepers(self, name: str, registry: object) -> None:
+        for keeper in registry._keepers.values():  # type: ignore[attr-defined]  nothing else shows what is left
+            if keeper.phase not in (Phase.WATCHING, Phase.ENDED):
+                self._world.breach(f"{name} still has a keeper of {keeper.context_id}: {keeper.phase}")
+            if keeper.waiters.waited_for():
+                self._world.breach(f"{name} still has waiters of {keeper.waiters.waited_for()}")
+
+
+class _Listener(logging.Handler):
+    """The log belongs to the story; an exception in it that nobody foresaw is a finding."""
+
+    def __init__(self, world: World, level: int) -> None:
+        super().__init__(level)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = PROCESS.get()
+        who = process.name if process else "-"
+        if record.exc_info and record.exc_info[1] is not None:
+            self._world.breach(f"{who} logged {record.getMessage()}: {record.exc_info[1]!r}")
+        elif self._world.story is not None:
+            self._world.say(who, record.getMessage())
+
+
+@contextlib.contextmanager
+def _listening(world: World) -> Iterator[None]:
+    level = logging.INFO if world.story is not None else logging.ERROR
+    listener = _Listener(world, level)
+    loggers = [logging.getLogger(name) for name in ("jobserver", "ha", "checkpoint")]
+    before = [(one.level, one.propagate) for one in loggers]
+    for one in loggers:
+        one.setLevel(level)
+        one.propagate = False
+        one.addHandler(listener)
+    try:
+        yield
+    finally:
+        for one, (old, propagate) in zip(loggers, before, strict=True):
+            one.setLevel(old)
+            one.propagate = propagate
+            one.removeHandler(listener)
