@@ -15,7 +15,7 @@ def serve(config: Path) -> None:
     """Runs a server. Raises SettingsRefused before anything is started, and what keeps a server from starting."""
     settings = load(config)
     log_to_stderr(settings.server.log_level)
-    from jobserver.server import run  # only now: a bad settings file should be refused at once
+    from jobserver.serving import run  # only now: a bad settings file should be refused at once
 
     run(settings)
 

@@ -1,0 +1,99 @@
+"""What contexts and their drivers are given, worked out from the server's settings and the context's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobserver.contexts.jobs import JobsSettings
+from jobserver.contexts.launch_spec import LaunchSpec, launch_spec, whole_number
+from jobserver.contexts.launcher import LauncherSettings
+from jobserver.errors import BadRequest
+from jobserver.local.java import find_java
+from jobserver.model import ContextRecord
+from jobserver.settings import Settings, secret_of
+
+SIDE_BY_SIDE = 1024
+"""Largest `max-jobs` of a context."""
+
+
+def launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
+    """What every driver of this server is started with. Makes the drivers' folder."""
+    folder = settings.server.dir.absolute() / "drivers"
+    folder.mkdir(parents=True, exist_ok=True)
+    return LauncherSettings(
+        folder=folder,
+        host=settings.server.host,
+        java=str(find_java(settings.driver.java).command),
+        archive_dir=archive_dir(settings),
+        checkpoint_root=str(checkpoint_root(settings)),
+        cluster=settings.cluster.name,
+        cluster_secret=secret,
+        orphan_timeout=settings.driver.orphan_timeout,
+        start_timeout=settings.driver.start_timeout,
+    )
+
+
+def checkpoint_root(settings: Settings) -> Path:
+    """Where all servers and drivers find the checkpoints; absolute."""
+    return Path(settings.checkpoint.root).absolute()
+
+
+def cluster_secret(settings: Settings) -> str:
+    """The cluster's secret; a server for itself (loopback only) makes one once and keeps it with its files."""
+    secret = secret_of(settings.cluster)
+    if secret:
+        return secret
+    file = settings.server.dir.absolute() / "secret"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(descriptor, secrets.token_hex(32).encode())
+        os.close(descriptor)
+    return file.read_text()
+
+
+def archive_dir(settings: Settings) -> Path:
+    """Where class archives are kept; made if absent."""
+    folder = settings.driver.archive_dir or settings.server.dir.absolute() / "archive"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def spec(settings: Settings, context_settings: Mapping[str, Any]) -> LaunchSpec:
+    """What the driver of a context with these settings is started with. Raises ContextInitFailed."""
+    return launch_spec(
+        context_settings,
+        master=settings.driver.master,
+        driver_memory=f"{settings.driver.memory // 2**20}m",
+        python=str(settings.driver.python or ""),
+        conf=settings.driver.spark_conf,
+    )
+
+
+def pool_size(settings: Settings) -> int:
+    """Warm drivers this server keeps."""
+    return 0 if settings.ha.standby == "cold" else settings.driver.warm_drivers
+
+
+def check_context(settings: Settings, chosen: Mapping[str, Any]) -> None:
+    """Refuses settings that no driver could start with, before a context exists. Raises BadRequest, ContextInitFailed."""
+    spec(settings, chosen)
+    max_jobs(settings, chosen)
+
+
+def max_jobs(settings: Settings, chosen: Mapping[str, Any]) -> int:
+    """Jobs that run at a time in a context with these settings. Raises BadRequest."""
+    return whole_number(chosen, "max-jobs", settings.contexts.max_jobs, least=1, most=SIDE_BY_SIDE)
+
+
+def jobs_settings(settings: Settings, context: ContextRecord) -> JobsSettings:
+    """An ad-hoc context runs one job; others as many as their `max-jobs` or the server's limit says."""
+    try:
+        return JobsSettings(1 if context.adhoc else max_jobs(settings, context.settings))
+    except BadRequest:  # a row of an older release: the server's own limit holds
+        return JobsSettings(settings.contexts.max_jobs)

@@ -1,0 +1,121 @@
+"""The life of a server process: open, announce, listen, look around, leave. What it is made of is in `wiring`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from ha.errors import HaError
+from jobserver.contexts.standbys import Announcer, tend_always
+from jobserver.errors import CoordinationUnavailable, JobServerError
+from jobserver.settings import Settings
+from jobserver.store.metadata import Metadata
+from jobserver.watchdog import Watchdog
+from jobserver.wiring import Parts, wire
+
+log = logging.getLogger(__name__)
+
+LEAVE_TIMEOUT = 30.0
+"""Seconds that requests under way have when the server leaves."""
+KEEPALIVE = 75.0
+"""Seconds an idle connection of a client stays open; a little more than the contract's 60."""
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then leaves: contexts go to the other servers, drivers go on running."""
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings):
+        await stop.wait()
+        log.info("server %s leaves", settings.server.id)
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Parts]:
+    """A server that listens. Raises CoordinationUnavailable, StoreUnavailable, WrongSchema.
+
+    It leaves in this order: look around no more, give the contexts away, let requests end, close the session.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Metadata.open(settings.database.url, timeout=settings.database.timeout)
+        stack.push_async_callback(store.close)
+        await store.check()
+        watchdog = Watchdog(settings.ha.watchdog_timeout)
+        watchdog.start()
+        stack.callback(watchdog.stop)
+        parts = wire(settings, store)
+        stack.push_async_callback(parts.peers.close)
+        stack.push_async_callback(parts.pool.close)
+        stack.callback(parts.standbys.close)
+        runner = web.AppRunner(
+            parts.app, access_log=None, shutdown_timeout=LEAVE_TIMEOUT, keepalive_timeout=KEEPALIVE
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await _announce(parts)
+        stack.push_async_callback(parts.coordination.stop)
+        stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(parts.registry.leave)
+        await web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024).start()
+        interval = settings.ha.sweep_interval
+        for name, chore in (
+            ("chores", _chores(parts, interval)),
+            ("standbys", tend_always(parts.standbys, parts.registry, interval)),
+            ("announcer", Announcer(parts.me, parts.coordination, parts.pool, parts.standbys).run()),
+        ):
+            stack.push_async_callback(_cancelled, _task(chore, name))
+        parts.pool.refill()
+        log.info("server %s serves at %s", parts.me.id, parts.me.url)
+        yield parts
+
+
+async def _announce(parts: Parts) -> None:
+    try:
+        await parts.coordination.start(parts.me, parts.registry.hear)
+    except HaError as error:
+        raise CoordinationUnavailable(str(error)) from error
+
+
+async def _chores(parts: Parts, interval: float) -> None:
+    """The owner's and, while this server leads, the leader's regular looks for what a lost message left behind."""
+    while True:
+        try:
+            await parts.registry.sweep()
+            if parts.coordination.leader == parts.me.id:
+                await parts.contexts.start_predefined()
+                await parts.contexts.claim_unowned(older_than=interval)
+        except JobServerError as error:
+            log.warning("the sweep was not finished: %s", error.message)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(parts.registry.leader_changed(), interval)
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A task whose unforeseen end is told in the log, not kept for the garbage collector."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell_end)
+    return task
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error(
+            "%s ended by an unforeseen error; this server goes on without it", task.get_name(), exc_info=error
+        )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
