@@ -118,11 +118,13 @@ class ContextJobs:
             # one that waits for a slot is accepted as it is: its code is looked at when its turn comes
             self._waiters.accepted(self._jobs.get(job.id, job))
 
-    async def sweep(self) -> None:
-        """Finds accepted jobs of which no message came."""
-        for job in await self._store.unfinished_jobs(self.context.id):
+    async def sweep(self) -> int:
+        """Finds accepted jobs of which no message came; answers how many have not ended."""
+        unfinished = await self._store.unfinished_jobs(self.context.id)
+        for job in unfinished:
             if job.state in (JobState.QUEUED, JobState.RESTARTING):
                 await self.arrive(job)
+        return len(unfinished)
 
     async def kill(self, job_id: str) -> JobRecord | None:
         """The job after KILLED was committed, or None when it is not among the unfinished. Raises Superseded."""

@@ -53,7 +53,6 @@ from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import (
     ContextInitFailed,
     JobServerError,
-    OutcomeUnknown,
     OwnerUnavailable,
     StoreUnavailable,
 )
@@ -105,7 +104,8 @@ class ContextKeeper:
         self._began = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[Any]] = set()
-        self._stopping = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._needless = False
 
     # What others ask
 
@@ -161,12 +161,28 @@ class ContextKeeper:
         jobs, takeover = self.jobs, self._takeover
         if jobs is None or takeover is None:
             raise OwnerUnavailable("this server does not own the context")
-        if self._stopping:
-            await asyncio.wait([task for task in self._background if task.get_name() == "stop-context"])
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
             return
-        self._stopping = True
-        task = self._spawn(self._stop(jobs, takeover, state), "stop-context")
-        await asyncio.shield(task)
+        self._stopping = self._spawn(self._stop(jobs, takeover, state), "stop-context")
+        self._stopping.add_done_callback(self._stopped)
+        await asyncio.shield(self._stopping)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """One that failed (superseded) must not keep a later ownership of this server from stopping the context."""
+        self._stopping = None
+
+    async def sweep(self) -> None:
+        """Looks for what a lost message left behind: jobs, the wish to stop, an ad-hoc context that nobody needs."""
+        jobs, takeover = self.jobs, self._takeover
+        if jobs is None or takeover is None:
+            return
+        unfinished = await jobs.sweep()
+        context = await self._parts.takeover.store.context(self.context_id)
+        # it is inserted before its job is, so that only one without a job at two looks is left over
+        before, self._needless = self._needless, takeover.context.adhoc and unfinished == 0
+        if (before and self._needless) or (context is not None and context.state is ContextState.STOPPING):
+            self._spawn(self._stop_quietly(ContextState.FINISHED), "stop-left-over")
 
     # Life
 
@@ -275,6 +291,8 @@ class ContextKeeper:
         return IncumbentSilent()
 
     async def _elect(self, replaced: OwnerNode | None) -> Event:
+        if await self._has_ended():
+            return ContextEnded()
         try:
             result = await self._parts.coordination.elect(self.context_id, replaced)
         except CoordinationLost as error:
@@ -288,21 +306,29 @@ class ContextKeeper:
         mine = result.owner.incarnation == self._parts.me.incarnation
         return ElectionWon() if mine else ElectionLost()
 
+    async def _has_ended(self) -> bool:
+        """The owner node also goes when the context has ended; SQL in trouble is no reason to stand back."""
+        try:
+            context = await self._parts.takeover.store.context(self.context_id)
+        except StoreUnavailable:
+            return False
+        return context is None or context.state.final
+
     async def _grant(self) -> Event:
         if self._began == 0.0:
             self._begin_takeover()
         previous = self._takeover
-        self._takeover = Takeover(
+        self._takeover = takeover = Takeover(
             self.context_id,
             self._parts.takeover,
             self.waiters,
             self._parts.me,
             superseded=lambda why: self.post(Superseded(why)),
             driver_lost=lambda why: self.post(DriverLost(why)),
-            job_ended=self._job_ended,
+            job_ended=lambda job: self._job_ended(takeover, job),
             previous=previous,
         )
-        return await self._takeover.grant()
+        return await takeover.grant()
 
     def _begin_takeover(self) -> None:
         self._began = now()
@@ -422,9 +448,9 @@ class ContextKeeper:
             if job is not None and job.state.final:
                 self.waiters.ended(job)
 
-    def _job_ended(self, job: JobRecord) -> None:
-        takeover = self._takeover
-        if takeover is None or self._stopping:
+    def _job_ended(self, takeover: Takeover, job: JobRecord) -> None:
+        """A job that is killed can end when the next takeover has begun already: what counts is the one it ran under."""
+        if self._stopping is not None:
             return
         failed = job.outcome not in (OutcomeKind.FINISHED, None)
         if takeover.context.adhoc:
@@ -446,7 +472,7 @@ class ContextKeeper:
         self._background.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, StoreUnavailable | OutcomeUnknown | OwnerUnavailable):
+        if isinstance(error, JobServerError):
             log.warning("context %s: %s: %s", self.context_id, task.get_name(), error)
         else:
             log.error("context %s: %s failed", self.context_id, task.get_name(), exc_info=error)

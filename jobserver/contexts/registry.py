@@ -21,7 +21,7 @@ from ha.coordination import (
 )
 from ha.deaths import Deaths, LocalDeaths, WatchDeaths
 from ha.errors import CoordinationLost
-from ha.ownership import OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
+from ha.ownership import ContextEnded, OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
 from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
 from jobserver.contexts.waiters import JobNews, Until
@@ -242,13 +242,21 @@ class ContextRegistry:
         return keeper
 
     async def sweep(self) -> None:
-        """Jobs of which no message came, and an owner node that went unnoticed."""
+        """What lost messages left behind, an owner node that went unnoticed, and keepers of contexts that have ended."""
         for keeper in self.owned():
-            if keeper.jobs is not None:
-                await keeper.jobs.sweep()
+            await keeper.sweep()
             node = self.owner(keeper.context_id)
             if node is None and keeper.phase is Phase.OWNING:
                 keeper.post(OwnerVanished(witnessed=True, delay=0.0))
+        await self._forget_ended()
+
+    async def _forget_ended(self) -> None:
+        idle = [keeper for keeper in self._keepers.values() if keeper.phase is Phase.WATCHING]
+        for keeper in idle:
+            if self.owner(keeper.context_id) is None:
+                context = await self._store.context(keeper.context_id)
+                if context is None or context.state.final:
+                    keeper.post(ContextEnded())
 
     async def leave(self) -> None:
         """Gives every context to the next owner, drivers running, and claims none any more.
