@@ -76,9 +76,6 @@ class Handle:
     def when(self) -> float:
         return self.at
 
-    def __lt__(self, other: Handle) -> bool:
-        return (self.at, self.number) < (other.at, other.number)
-
 
 class SimTask(asyncio.Task[Any]):
     """Hashes by number, not by address: sets of tasks have the same order in every run."""
@@ -103,7 +100,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def __init__(self, most_steps: int) -> None:
         self._now = START
         self._ready: deque[Handle] = deque()
-        self._timers: list[Handle] = []
+        self._timers: list[tuple[float, int, Handle]] = []
         self._numbers = 0
         self._tasks: list[SimTask] = []
         self._left = most_steps
@@ -132,7 +129,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
         handle = self._handle(when, callback, args, context)
-        heapq.heappush(self._timers, handle)
+        heapq.heappush(self._timers, (when, handle.number, handle))
         return handle
 
     def _handle(self, at: float, callback: Any, args: Any, context: Context | None) -> Handle:
@@ -189,9 +186,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         if not self._timers:
             raise Livelock("nothing will ever happen again, and the simulation has not ended")
         timers = self._timers
-        self._now = max(self._now, timers[0].at)
-        while timers and timers[0].at <= self._now:
-            self._ready.append(heapq.heappop(timers))
+        self._now = now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= now:
+            self._ready.append(heapq.heappop(timers)[2])
 
     def _step(self, handle: Handle) -> None:
         process = handle.process

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 
 from checkpoint.epoch import list_manifests, load
 from checkpoint.errors import CheckpointError
-from ha.ownership import Phase
 from jobserver.driver.binding import Role
 from jobserver.errors import JobServerError
-from jobserver.model import ContextRecord
+from jobserver.model import ContextRecord, ContextState
 from tests.sim import blocking
 from tests.sim.clients import Clients
 from tests.sim.driver import ORPHAN_TIMEOUT, SECRET, values_of
@@ -141,7 +140,14 @@ class _Run:
             return (
                 f"job {jobs[0].id} ({jobs[0].spec.main_class}, attempt {jobs[0].attempt}) is {jobs[0].state}"
             )
-        return None if self._clients.idle else "a client waits for its answer"
+        if not self._clients.idle:
+            return "a client waits for its answer"
+        for context in self._world.store.living():
+            if context.state is ContextState.STOPPING:
+                return f"context {context.name} is to be stopped and still lives"
+            if context.adhoc:
+                return f"ad-hoc context {context.name} lives, and its job has ended or never was"
+        return None
 
     async def _check_values(self) -> None:
         """Acknowledged data is in the driver and in the store."""
@@ -209,8 +215,7 @@ class _Run:
 
     def _check_keepers(self, name: str, registry: object) -> None:
         for keeper in registry._keepers.values():  # type: ignore[attr-defined]  nothing else shows what is left
-            if keeper.phase not in (Phase.WATCHING, Phase.ENDED):
-                self._world.breach(f"{name} still has a keeper of {keeper.context_id}: {keeper.phase}")
+            self._world.breach(f"{name} still has a keeper of {keeper.context_id}: {keeper.phase}")
             if keeper.waiters.waited_for():
                 self._world.breach(f"{name} still has waiters of {keeper.waiters.waited_for()}")
 
