@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobserver.driver import archive, jobthreads, waits
+from jobserver.driver import archive, forks, jobthreads, output, waits
 from jobserver.driver.config import BrokenConfig, DriverConfig
 from jobserver.driver.java import find_java
 from jobserver.driver.jvm import Jvm, JvmFailed
@@ -33,7 +33,9 @@ FLUSH_LIMIT = 30.0
 """Seconds for async objects to be sealed at a planned end."""
 TICK = 0.5
 MARKERS_EVERY = 2.0
-JVM_ASKED_EVERY = 2.0
+JVM_ASKED_EVERY = 1.0
+REFUSALS = 3
+"""Calls that the JVM may refuse one after the other until its gateway counts as closed."""
 
 
 class Ending:
@@ -59,7 +61,13 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--ready-fd", type=int, default=1)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s")
+    output.keep_open()
+    logging.basicConfig(
+        stream=output.log_stream(),
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(threadName)s %(message)s",
+    )
+    logging.raiseExceptions = False  # what a job does to the log's stream must not fail who logs
     ending = Ending()
     signal.signal(signal.SIGTERM, lambda *_: ending.ask("SIGTERM"))
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -106,7 +114,7 @@ def run(
     from jobserver.driver.commands import Commands
     from jobserver.driver.driver import Driver
     from jobserver.driver.sessions import install_patches
-    from jobserver.driver.spark import jvm_answers, shut_down
+    from jobserver.driver.spark import shut_down, spark_runs
 
     sys.setswitchinterval(
         0.001
@@ -114,7 +122,9 @@ def run(
     install_patches(spark)
     now = time.monotonic()
     driver = Driver(config, spark, Lifetime(config.orphan_timeout, config.unbound_timeout, now, now))
-    silence = watch_jvm(lambda: jvm_answers(spark))
+    silence = watch_spark(lambda: spark_runs(spark), ending.ask)
+    forks.install(spark.context._gateway._gateway_client, lambda: let_go(listener, jvm))
+    driver.end = ending.ask
     listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
     facts = process_facts(config, listener.port, jvm, spark)
     write_private(config.dir / "driver.json", json.dumps(facts))
@@ -147,15 +157,28 @@ def live(driver: Any, listener: Listener, ending: Ending) -> None:
             ending.ask(reason)
 
 
-def watch_jvm(answers: Callable[[], bool]) -> Callable[[], float]:
-    """Ask the JVM every few seconds; answers how many seconds ago it answered last."""
+def watch_spark(runs: Callable[[], bool], end: Callable[[str], None]) -> Callable[[], float]:
+    """Ask Spark every few seconds whether it runs; without it this driver is of no use and ends.
+
+    Answers how many seconds ago the JVM answered last: one that is frozen is the owner's to judge.
+    """
+    from py4j.protocol import Py4JError
+
     last = [time.monotonic()]
 
     def ask() -> None:
-        while True:
-            if answers():
-                last[0] = time.monotonic()
+        refusals = 0
+        while refusals < REFUSALS:
+            try:
+                if not runs():
+                    end("Spark was stopped")
+                    return
+                last[0], refusals = time.monotonic(), 0
+            except (Py4JError, OSError) as error:
+                refusals += 1
+                log.warning("the JVM does not take a call: %s", error)
             time.sleep(JVM_ASKED_EVERY)
+        end("the JVM takes no calls any more")
 
     threading.Thread(target=ask, name="jvm-asked", daemon=True).start()
     return lambda: max(time.monotonic() - last[0] - JVM_ASKED_EVERY, 0.0)
@@ -167,6 +190,13 @@ def make_archive_beside(config: DriverConfig, config_file: Path) -> Any:
     if path is None or path.exists():
         return None
     return archive.start_maker(config_file, config.dir)
+
+
+def let_go(listener: Listener, jvm: Jvm) -> None:
+    """In a forked child: close its copies of what tells others that the driver lives."""
+    listener.let_go()
+    if jvm.process.stdin is not None:
+        jvm.process.stdin.close()
 
 
 def process_facts(config: DriverConfig, port: int, jvm: Jvm, spark: Any) -> dict[str, Any]:
@@ -206,10 +236,12 @@ def fail(descriptor: int, why: str) -> None:
 
 def leave(code: int, reason: str) -> None:
     """End this process at once, whatever its threads do."""
-    log.info("leaving with %d: %s", code, reason)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        log.info("leaving with %d: %s", code, reason)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # jobs may have done anything to these streams
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
-from jobserver.driver.spark import Spark, SparkKills, ship, warm_up_parquet
+from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
 from jobserver.driver.standby import Standby
 from jobserver.model import AttemptOutcome, AttemptRef
 from jobserver.protocol import Event, Message, Refused, outcome_message
@@ -55,6 +55,7 @@ class Driver:
         self.attempts = Attempts()
         self.killer = Killer(SparkKills(spark), config.kill_grace)
         self.journal: Journal | None = None
+        self.end: Callable[[str], None] = lambda reason: None
         self._changing = threading.RLock()
         self._owner: Connection | None = None
         self._sealers = Keeper("sealer", SEALERS)
@@ -171,6 +172,13 @@ class Driver:
             older.close()
 
     # what jobs need (execution.Workplace)
+
+    def spark_ended(self) -> bool:
+        """Whether Spark has ended under the running jobs; this driver then ends, too."""
+        ended = spark_ended(self.spark)
+        if ended:
+            self.end("Spark has ended under the jobs")
+        return ended
 
     def session(self, attempt: RunningAttempt) -> JobSession:
         """The job's own session; costs nothing until it is used."""

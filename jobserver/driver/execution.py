@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pyhocon import ConfigFactory
 
+from jobserver.driver import forks
 from jobserver.driver.attempts import Attempts
 from jobserver.driver.jobthreads import JobThreads, Killed, RunningAttempt
 from jobserver.driver.killing import Killer
@@ -39,6 +40,9 @@ class Workplace(Protocol):
 
     def environment(self, attempt: RunningAttempt) -> JobEnvironment:
         """What the job may know and share."""
+
+    def spark_ended(self) -> bool:
+        """Whether Spark has ended under the running jobs; this driver then ends, too."""
 
     def accepted(self, ref: AttemptRef) -> None:
         """Tell the owner that the code was loaded and `validate` passed."""
@@ -120,6 +124,10 @@ class Runner:
         """Runs in a job thread."""
         try:
             outcome = self._outcome(attempt, order)
+            if forks.in_child():
+                forks.leave()
+            if outcome.kind is not OutcomeKind.FINISHED and self._place.spark_ended():
+                return  # not the job's failure: it counts as running until this driver has ended, and runs again
             if attempt.claim("job"):
                 self._end(attempt, outcome)
         except Killed:
@@ -176,9 +184,12 @@ def problems_in(data: Any) -> list[str]:
 def _constructed(target: Callable[..., Any]) -> Any:
     try:
         return target()
-    except (Exception, SystemExit) as error:  # the author's constructor may raise anything
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        # the author's constructor may raise anything; a kill is none of these and passes
         info = error_info(error)
-        message = f"constructing {target.__name__} failed: {info.error_class}: {info.message}"
+        message = (
+            f"constructing {getattr(target, '__name__', target)} failed: {info.error_class}: {info.message}"
+        )
         raise LoadRefused(OutcomeKind.LOADING_FAILED, message, info.error_class, info.stack) from error
 
 

@@ -46,6 +46,14 @@ class Connection:
         """The next message. Raises EOFError, OSError, ProtocolError."""
         return recv_frame(self._socket)
 
+    def let_go(self) -> None:
+        """In a forked child: nothing is sent any more, and this copy of the socket is closed."""
+        self.lock, self.open = (
+            threading.RLock(),
+            False,
+        )  # a thread that the child does not have may hold the lock
+        self._socket.close()
+
     def close(self) -> None:
         """End it, also for threads that read or write it now."""
         self.open = False
@@ -72,6 +80,12 @@ class Listener:
         """Begin to accept."""
         self._received = received
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def let_go(self) -> None:
+        """In a forked child: give up its copies of all sockets without ending the parent's connections."""
+        for connection in list(self._connections):
+            connection.let_go()
+        self._socket.close()
 
     def _accept(self) -> None:
         while True:

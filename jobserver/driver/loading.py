@@ -20,6 +20,11 @@ from jobserver.driver.payload import BundleSource
 from jobserver.driver.waits import SlicedLock
 from jobserver.model import BinaryType, ErrorInfo, OutcomeKind
 
+MESSAGE_LIMIT = 64 * 1024
+"""Longest message of an error, characters."""
+STACK_LIMIT = 256 * 1024
+"""Longest stack of an error, characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class DriverBinary:
@@ -49,11 +54,35 @@ class LoadedJob:
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """An exception as clients see it, with module names as the job's author knows them."""
+    """An exception as clients see it, bounded, with module names as the job's author knows them."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    stack = "".join(traceback.format_exception(error))
-    return ErrorInfo(str(error) or kind.__name__, without_root(name), without_root(stack))
+    message, stack = _message(error) or kind.__name__, _stack(error)
+    return ErrorInfo(_shortened(message, MESSAGE_LIMIT), without_root(name), _shortened(stack, STACK_LIMIT))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as unprintable:  # noqa: BLE001
+        # the text of a stranger's exception may raise anything; without it the job still needs its end
+        return f"{type(error).__name__} (its text cannot be had: {type(unprintable).__name__})"
+
+
+def _stack(error: BaseException) -> str:
+    try:
+        return without_root("".join(traceback.format_exception(error)))
+    except Exception as unprintable:  # noqa: BLE001
+        # formatting reads attributes of the stranger's exception and of its causes
+        return f"(the stack cannot be had: {type(unprintable).__name__})"
+
+
+def _shortened(text: str, limit: int) -> str:
+    """The start and the end of a text that is too long: what went wrong stands in one of them."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
 class JobLoader:
@@ -161,8 +190,8 @@ def _imported(root: str, module_name: str, main_class: str) -> ModuleType:
             message = f"there is no module {module_name} for main class {main_class}"
             raise LoadRefused(OutcomeKind.NOT_FOUND, message) from error
         raise _failed(main_class, error) from error
-    except (Exception, SystemExit) as error:
-        # importing runs the author's code, which may raise anything; a kill is no Exception and passes
+    except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        # importing runs the author's code, which may raise anything; a kill is none of these and passes
         raise _failed(main_class, error) from error
 
 

@@ -16,6 +16,8 @@ import json
 import math
 from typing import Any
 
+from jobserver.driver.bundles import without_root
+
 MAX_DEPTH = 200
 MAX_BYTES = 64 * 1024 * 1024
 """Largest result in bytes of JSON; beyond it the job should write a file and return its name."""
@@ -110,7 +112,7 @@ def _plain_leaf(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     try:
-        return str(value)
+        return without_root(str(value))
     except Exception as error:
         # str() of a stranger's class may raise anything; it must end as this job's error, not as ours
         raise UnusableResult(f"str() of a {type(value).__name__} in the result failed: {error!r}") from error

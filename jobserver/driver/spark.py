@@ -166,11 +166,20 @@ class SparkKills:
         return any(job is not None and job.status == "RUNNING" for job in jobs)
 
 
-def jvm_answers(spark: Spark) -> bool:
-    """Ask the JVM for its clock; False if it refuses. Blocks as long as the JVM is frozen."""
-    with contextlib.suppress(Py4JError):
-        return int(spark.java.system.currentTimeMillis()) > 0
-    return False
+def spark_runs(spark: Spark) -> bool:
+    """Ask the JVM whether Spark has not been stopped (by its cluster, or by a job past our patches).
+
+    Blocks as long as the JVM is frozen. Raises Py4JError when it refuses.
+    """
+    return not spark.java.scala_context.isStopped()
+
+
+def spark_ended(spark: Spark) -> bool:
+    """Whether Spark was stopped, or its JVM takes no calls any more. Blocks as long as the JVM is frozen."""
+    try:
+        return not spark_runs(spark)
+    except (Py4JError, OSError):
+        return True
 
 
 def shut_down(context: Any) -> None:
