@@ -13,7 +13,10 @@ from typing import Any
 
 from jobserver.errors import BadRequest, ContextInitFailed
 
+MOST_CORES = 1_000_000
+"""Largest `num-cpu-cores`."""
 _MEMORY = re.compile(r"^[0-9]+[kmgt]?$")
+_SPARKS_MEMORY = re.compile(r"[1-9][0-9]{0,9}([kmgtp]b?|b)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,17 @@ class LaunchSpec:
 def launch_spec(
     settings: Mapping[str, Any], *, master: str, driver_memory: str, python: str, conf: Mapping[str, str]
 ) -> LaunchSpec:
-    """The spec for a context. `conf` are the server's defaults. Raises ContextInitFailed for a memory Spark would not take."""
+    """The spec for a context. `conf` are the server's defaults.
+
+    Raises BadRequest for a number or size that is none, ContextInitFailed for a driver's memory that Spark would not take.
+    """
     spark = {**conf, **_spark_settings(settings)}
     flat = dict(flatten(settings))
     if "num-cpu-cores" in flat:
-        spark["spark.cores.max"] = flat["num-cpu-cores"]
+        cores = whole_number(settings, "num-cpu-cores", 1, least=1, most=MOST_CORES)
+        spark["spark.cores.max"] = str(cores)
     if "memory-per-node" in flat:
-        spark["spark.executor.memory"] = flat["memory-per-node"]
+        spark["spark.executor.memory"] = _executor_memory(flat["memory-per-node"])
     spark["spark.master"] = flat.get("launcher.spark.master", spark.get("spark.master", master))
     memory = flat.get("launcher.spark.driver.memory", driver_memory)
     if not _MEMORY.match(memory):
@@ -43,6 +50,14 @@ def launch_spec(
         )
     executable = flat.get("python.executable", python)
     return LaunchSpec(tuple(sorted(spark.items())), memory, executable)
+
+
+def _executor_memory(text: str) -> str:
+    if not _SPARKS_MEMORY.fullmatch(text):
+        raise BadRequest(
+            f"context setting memory-per-node is {text!r}; it must be a size like 1024k, 512m or 2g"
+        )
+    return text
 
 
 def _spark_settings(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -61,3 +61,26 @@ def test_lists_are_joined_and_null_is_left_out():
 def test_a_number_out_of_its_bounds_is_refused_by_its_key(value):
     with pytest.raises(BadRequest, match="max-jobs"):
         whole_number({"max-jobs": value}, "max-jobs", 8, least=1, most=10)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num-cpu-cores": "many"},
+        {"num-cpu-cores": 0},
+        {"num-cpu-cores": "1.5"},
+        {"memory-per-node": "much"},
+        {"memory-per-node": "0"},
+        {"memory-per-node": "-1g"},
+    ],
+)
+def test_a_number_or_size_that_is_none_is_refused_before_a_driver_starts(settings):
+    (key,) = settings
+    with pytest.raises(BadRequest, match=key):
+        launch_spec(settings, master="local[2]", driver_memory="1g", python="", conf={})
+
+
+@pytest.mark.parametrize("memory", ["512m", "512MB", "2g", "1073741824", "1048576k"])
+def test_sizes_that_spark_takes_for_executors_are_taken(memory):
+    spec = launch_spec({"memory-per-node": memory}, master="local[2]", driver_memory="1g", python="", conf={})
+    assert dict(spec.spark_conf)["spark.executor.memory"] == memory
