@@ -350,8 +350,8 @@ class Takeover:
         link.on_closed = self._driver_lost
 
     async def _plan_jobs(self) -> Event:
+        """The driver is on record last: whoever adopts it may then conclude that what it does not hold never reached it."""
         driver = _known(self._driver)
-        await self._guarded(lambda: self._parts.store.record_driver(self.fence, driver))
         self.jobs = ContextJobs(
             self.context,
             self.fence,
@@ -364,6 +364,7 @@ class Takeover:
             job_ended=self._job_ended,
         )
         await self._answered(lambda: _known(self.jobs).recover(self._held))
+        await self._guarded(lambda: self._parts.store.record_driver(self.fence, driver))
         return JobsPlanned()
 
     # Guarded writes after the gate is open
