@@ -323,12 +323,17 @@ class ContextKeeper:
             self._parts.takeover,
             self.waiters,
             self._parts.me,
-            superseded=lambda why: self.post(Superseded(why)),
-            driver_lost=lambda why: self.post(DriverLost(why)),
+            superseded=lambda why: self._hear(takeover, Superseded(why)),
+            driver_lost=lambda why: self._hear(takeover, DriverLost(why)),
             job_ended=lambda job: self._job_ended(takeover, job),
             previous=previous,
         )
         return await takeover.grant()
+
+    def _hear(self, takeover: Takeover, event: Event) -> None:
+        """What befalls a takeover that was left behind is no news: its successor has its own fence and driver."""
+        if takeover is self._takeover:
+            self.post(event)
 
     def _begin_takeover(self) -> None:
         self._began = now()

@@ -210,12 +210,13 @@ class ContextRegistry:
     async def kill(self, context_id: str, job_id: str) -> bool:
         """Whether the job was killed; False when it is not living here. Raises OwnerUnavailable."""
         keeper = self._mine(context_id)
-        if keeper.jobs is None:
-            raise OwnerUnavailable("the context is being taken over")
         job = await self._store.job(job_id)
+        jobs = keeper.jobs
+        if jobs is None:
+            raise OwnerUnavailable("the context is being taken over")
         if job is not None and not job.state.final:
-            await keeper.jobs.arrive(job)
-        killed = await keeper.jobs.kill(job_id)
+            await jobs.arrive(job)
+        killed = await jobs.kill(job_id)
         return killed is not None
 
     async def stop(self, context_id: str, seconds: float, *, force: bool) -> bool:
