@@ -21,7 +21,15 @@ from benchmarks.measure import Effort, Section
 from benchmarks.report import markdown, plain_data, table
 from jobserver.local.java import find_java
 
-NAMES = ("api_overhead", "sync_jobs", "context_start", "failover", "idle")
+NAMES: dict[str, tuple[str, dict[str, str]]] = {
+    "api_overhead": ("api_overhead", {}),
+    "sync_jobs": ("sync_jobs", {}),
+    "context_start": ("context_start", {}),
+    "failover": ("failover", {"standby": "warm"}),
+    "failover_hot": ("failover", {"standby": "hot"}),
+    "idle": ("idle", {}),
+}
+"""Each benchmark's module, and what its `run` is told beside the effort."""
 WIDTH = 160
 """Columns of the tables also where the terminal is narrower, or none."""
 
@@ -37,7 +45,9 @@ def main() -> None:
     for name in chosen.names:
         begin = time.monotonic()
         try:
-            section = importlib.import_module(f"benchmarks.{name}").run(Effort(chosen.rounds, chosen.quick))
+            module, details = NAMES[name]
+            run = importlib.import_module(f"benchmarks.{module}").run
+            section: Section = run(Effort(chosen.rounds, chosen.quick), **details)
         except Exception:  # noqa: BLE001
             # whatever ends one benchmark, the others' numbers are worth having
             traceback.print_exc()

@@ -107,17 +107,19 @@ class BenchCluster:
 
 
 @contextmanager
-def cluster(
-    servers: int, standby: str = "warm", settings: Mapping[str, Any] | None = None
-) -> Iterator[BenchCluster]:
-    """A running cluster with Spark set as the plain process has it; ended, with all its drivers, afterwards."""
+def cluster(servers: int, standby: str = "warm") -> Iterator[BenchCluster]:
+    """A running cluster with Spark set as the plain process has it; ended, with all its drivers, afterwards.
+
+    Only where the standbys are warm has each server a pool of one driver: a hot standby is started beside any pool.
+    """
     port = next(first for first in range(19000, 28000, 20) if not busy_ports(range(first, first + servers)))
     conf = {key: value for key, value in SETTINGS.items() if not key.startswith("spark.driver.")}
-    base = {"ha": {"standby": standby}, "driver": {"master": MASTER, "spark_conf": conf}, **(settings or {})}
+    warm = 1 if standby == "warm" else 0
+    driver = {"master": MASTER, "spark_conf": conf, "warm_drivers": warm}
     with tempfile.TemporaryDirectory(prefix="jobserver-bench-") as folder:
-        plan = Plan(Path(folder), servers, port, base)
+        plan = Plan(Path(folder), servers, port, {"ha": {"standby": standby}, "driver": driver})
         with LocalCluster(plan, prepare_database=upgrade_url) as started:
-            bench = BenchCluster(started, 0 if standby == "cold" else 1)
+            bench = BenchCluster(started, warm)
             bench.upload()
             yield bench
 

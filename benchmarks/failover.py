@@ -52,7 +52,7 @@ def run(effort: Effort, standby: str = "warm") -> Section:
         wanted = bench.run(CONTEXT, "totals", {})
         for _ in range(effort.rounds_of(10)):
             for what, series in parts.items():
-                bench.wait_warm(1)
+                _wait_ready(bench, standby)
                 _round(bench, what, wanted, series)
                 _calm(bench, calm, wanted)
     return Section(
@@ -62,6 +62,17 @@ def run(effort: Effort, standby: str = "warm") -> Section:
         [calm, *(series for each in parts.values() for series in _series_of(each))],
         [f"{KILLED[what]}: {_counted(each.kinds)}" for what, each in parts.items()],
     )
+
+
+def _wait_ready(bench: BenchCluster, standby: str) -> None:
+    """Returns when the standby is what the benchmark is about; a hot one is announced, of warm ones each server has one."""
+    bench.wait_warm(1)
+    if standby == "hot" and not wait_until(lambda: _is_hot(_running(bench, "s1")), PATIENCE):
+        raise Refused(f"there is no hot standby: {_running(bench, 's1')}")
+
+
+def _is_hot(context: dict[str, Any]) -> bool:
+    return any(each["mode"] == "hot" for each in context["standbys"])
 
 
 def _parts(what: str, goal: float | None, calm: Series) -> Parts:
