@@ -97,6 +97,8 @@ class JobServer:
                 "url": info.url,
                 "pid": info.pid,
                 "state": "draining" if info.draining else "alive",
+                "warm_drivers": info.warm,
+                "hot_standbys": len(info.hot),
             }
             for _, info in sorted(self._coordination.servers.items())
         ]

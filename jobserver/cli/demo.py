@@ -47,7 +47,7 @@ def run(directory: Path | None, servers: int, port: int, standby: str | None, *,
                 ending_signals(),
                 running(Plan(folder, servers, port, base_sections(standby, None))) as cluster,
             ):
-                return play(cluster, examples, keep=keep)
+                return play(cluster, Cluster(cluster.layout, examples, standby or "warm"), keep=keep)
         except Stopped:
             typer.echo("Ended.")
             return 0 if keep else 1
@@ -64,11 +64,10 @@ def place(directory: Path | None) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def play(cluster: LocalCluster, examples: Path, *, keep: bool) -> int:
+def play(cluster: LocalCluster, target: Cluster, *, keep: bool) -> int:
     """Plays all steps against a running cluster and shows the table."""
     console = Console()
     results = []
-    target = Cluster(cluster.layout, examples)
     for title, step in STEPS:
         result = timed(title, step, target)
         console.print(f"{'ok ' if result.good else 'BAD'} {result.seconds:6.2f} s  {title}")

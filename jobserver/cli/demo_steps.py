@@ -37,6 +37,7 @@ class Cluster:
 
     layout: Layout
     examples: Path
+    standby: str = "warm"
     dead: set[str] = field(default_factory=set)
     totals: Any = None
 
@@ -141,6 +142,29 @@ def query(cluster: Cluster) -> str:
     return "the same totals"
 
 
+def standbys_ready(cluster: Cluster) -> str:
+    """Waits until what the settings want to be ready for the next failover is ready: standbys take seconds to start."""
+    if cluster.standby == "cold":
+        return "cold standbys: nothing is kept ready"
+    deadline = time.monotonic() + PATIENCE
+    while not (ready := _ready(cluster)):
+        if time.monotonic() > deadline:
+            raise StepFailed(f"no {cluster.standby} standby was ready within {PATIENCE:g} s")
+        time.sleep(0.1)
+    return ready
+
+
+def _ready(cluster: Cluster) -> str:
+    """Where the context's next driver is ready, or nothing. A dead driver is replaced by its own server first."""
+    context, picture = cluster.context(), cluster_picture(cluster.client())
+    if cluster.standby == "hot":
+        hot = [each["server"] for each in context["standbys"] if each["mode"] == "hot"]
+        return f"a hot standby on {hot[0]}" if hot and hot[0] not in cluster.dead else ""
+    living = [each for each in picture["servers"] if each["id"] not in cluster.dead]
+    ready = all(each["warm_drivers"] > 0 for each in living)
+    return f"a warm driver on each of {', '.join(each['id'] for each in living)}" if ready else ""
+
+
 def kill_owner(cluster: Cluster) -> str:
     """Kills the owner; the driver lives and must be adopted, not replaced."""
     before = cluster.context()
@@ -184,7 +208,8 @@ def _replaced(before: dict[str, Any], after: dict[str, Any]) -> str:
     old, new = before["driver"]["pid"], after["driver"]["pid"]
     if old == new:
         raise StepFailed(f"the driver that was killed (pid {old}) is still shown")
-    return f"driver pid {old} -> {new}, restored from the checkpoint"
+    how = (after["last_failover"] or {}).get("kind", "restored")
+    return f"driver pid {old} -> {new}, {how} from the checkpoint"
 
 
 STEPS: tuple[tuple[str, Callable[[Cluster], str]], ...] = (
@@ -194,6 +219,8 @@ STEPS: tuple[tuple[str, Callable[[Cluster], str]], ...] = (
     ("build a named DataFrame of a million rows", build_rows),
     ("query it", query),
     ("kill the owner server; same query through another", kill_owner),
+    ("wait for the next standby", standbys_ready),
     ("kill the driver; same query", kill_driver),
+    ("wait for the next standby", standbys_ready),
     ("kill both, server and driver; same query", kill_both),
 )

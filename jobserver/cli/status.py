@@ -36,10 +36,18 @@ def cluster_picture(client: Client) -> dict[str, Any]:
 
 def servers_table(picture: Picture) -> Table:
     """One row for each server."""
-    table = Table("server", "url", "pid", "state", "leader", title="Servers")
+    table = Table("server", "url", "pid", "state", "leader", "warm drivers", "hot standbys", title="Servers")
     for server in picture["servers"]:
         leader = "yes" if server["id"] == picture["leader"] else ""
-        table.add_row(server["id"], server["url"], _text(server["pid"]), _text(server["state"]), leader)
+        table.add_row(
+            server["id"],
+            server["url"],
+            _text(server["pid"]),
+            _text(server["state"]),
+            leader,
+            _text(server.get("warm_drivers")),
+            _text(server.get("hot_standbys")),
+        )
     return table
 
 
