@@ -262,6 +262,8 @@ class SimCoordination:
         self._listener(LinkChanged(link))
 
     def _look_again(self) -> None:
+        for context_id in [one for one in self._owners if one not in self._ensemble.elections]:
+            self.will_see(self.see_forgotten, context_id)
         for context_id in list(self._ensemble.elections):
             self.will_see(self.see_owner, context_id)
         self.will_see(self.see_servers)

@@ -15,6 +15,7 @@ from typing import Any
 from checkpoint.contents import Changes
 from checkpoint.epoch import load
 from checkpoint.errors import CheckpointError, StoreUnavailable, Superseded
+from checkpoint.fence import epoch_of
 from checkpoint.manifest import Kind, NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import binding
@@ -201,7 +202,7 @@ class SimDriver:
         self.values = {name: values_of(item) for name, item in loaded.objects.items()}
         self.binding = new
         self._oracle.told(self.record.driver_id, new)
-        self._oracle.restored(context.id, self.values, f"{self.record.driver_id} in epoch {epoch}")
+        self._oracle.restored(context.id, self.values, epoch)
         self._change_owner(end, message, {"application_id": "app", "ui_url": None, "jvm_pid": 1})
 
     def _make_writer(self, context_id: str, epoch: int, token: str, base: Any) -> CheckpointWriter:
@@ -314,9 +315,9 @@ class SimDriver:
                 inline = json.dumps(result).encode()
                 progress[progress_of.job_id] = Progress(progress_of.attempt, inline=inline)
             version = self._writer.next_version()
-            await self._commit(Changes(put=[_object(name, version, new)], progress=progress))
+            sealed = await self._commit(Changes(put=[_object(name, version, new)], progress=progress))
             self.values[name] = new
-            self._oracle.acknowledged(self._context_id, name, new)
+            self._oracle.acknowledged(self._context_id, name, new, epoch_of(sealed))
             return result
 
     async def _forget(self, job_id: str) -> None:

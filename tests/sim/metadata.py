@@ -58,18 +58,17 @@ class ContextTable(dict[str, ContextRecord]):
 class JobTable(dict[str, JobRecord]):
     """A job ends once, its attempts rise by one, and no attempt is above the limit."""
 
-    def __init__(self, broken: Callable[[str], None], finished: Callable[[JobRecord], None]) -> None:
+    def __init__(self, broken: Callable[[str], None], changed: Callable[[JobRecord], None]) -> None:
         super().__init__()
         self._broken = broken
-        self._finished = finished
+        self._changed = changed
 
     def __setitem__(self, job_id: str, job: JobRecord) -> None:
         before = self.get(job_id)
         if before is not None:
             self._check(before, job)
         super().__setitem__(job_id, job)
-        if job.state is JobState.FINISHED:
-            self._finished(job)
+        self._changed(job)
 
     def _check(self, before: JobRecord, job: JobRecord) -> None:
         move = f"{before.state} (attempt {before.attempt}) to {job.state} (attempt {job.attempt})"
@@ -82,10 +81,10 @@ class JobTable(dict[str, JobRecord]):
 
 
 class SimStore(FakeStore):
-    """The tables. `broken` is told of every change that no promise allows, `finished` of every accepted result."""
+    """The tables. `broken` is told of every change that no promise allows, `changed` of every change of a job."""
 
-    def __init__(self, broken: Callable[[str], None], finished: Callable[[JobRecord], None]) -> None:
-        super().__init__([], ContextTable(broken), FenceTable(broken), JobTable(broken, finished))
+    def __init__(self, broken: Callable[[str], None], changed: Callable[[JobRecord], None]) -> None:
+        super().__init__([], ContextTable(broken), FenceTable(broken), JobTable(broken, changed))
         self._broken = broken
 
     def change_context(self, fence: Fence, **changes: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from jobserver.driver.binding import Binding
 from jobserver.model import AttemptRef, JobRecord, JobState
@@ -15,12 +15,13 @@ Values = tuple[str, ...]
 class Oracle:
     """`broken` collects one sentence for each broken promise."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        self._say = say
         self.broken: list[str] = []
         self.acknowledgements = 0
         self.answers: dict[str, JobRecord] = {}
         self.accepted: dict[str, str] = {}
-        self._values: dict[tuple[str, str], Values] = {}
+        self._values: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
         self._begun: dict[AttemptRef, str] = {}
         self._executions: Counter[str] = Counter()
         self._told: dict[tuple[str, int], str] = {}
@@ -29,26 +30,39 @@ class Oracle:
     def breach(self, sentence: str) -> None:
         """A promise is broken. Said once, however often it is seen."""
         if sentence not in self.broken:
+            self._say("CHECKER", sentence)
             self.broken.append(sentence)
 
     # Named values: each is a list that only grows, so that one history holds them all
 
-    def acknowledged(self, context_id: str, name: str, values: Values) -> None:
+    def acknowledged(self, context_id: str, name: str, values: Values, epoch: int) -> None:
         """A synchronous update returned: from now on it is part of every later value."""
+        self._say("driver", f"update {len(values)} of {name} is acknowledged in epoch {epoch}: {values[-1]}")
         self.acknowledgements += 1
-        self._grow(context_id, name, values, "an update returned")
+        for later, known in self._values[context_id, name].items():
+            if later <= epoch:
+                self._contains(values, known, f"an update of {name} returned without an acknowledged one")
+            elif known[: len(values)] != values:
+                self.breach(f"epoch {epoch} acknowledged {values[-1]} of {name}, and epoch {later} lacks it")
+        self._values[context_id, name][epoch] = values
 
-    def restored(self, context_id: str, values: Mapping[str, Values], where: str) -> None:
-        """A new driver begins with these values: all that was acknowledged before is in them, and all of it stays."""
-        names = {name for context, name in self._values if context == context_id} | set(values)
+    def restored(self, context_id: str, all_values: Mapping[str, Values], epoch: int) -> None:
+        """A new driver begins with these values: what older epochs acknowledged is in them, and all of it stays."""
+        names = {name for context, name in self._values if context == context_id} | set(all_values)
         for name in sorted(names):
-            value, known = values.get(name, ()), self._values.get((context_id, name), ())
-            self._contains(value, known, f"{where} begins without an update of {name}")
-            self._values[context_id, name] = max(value, known, key=len)
+            values, known = all_values.get(name, ()), self._values[context_id, name]
+            for older, theirs in known.items():
+                if older < epoch:
+                    self._contains(values, theirs, f"epoch {epoch} begins without an update of {name}")
+            known[epoch] = max(values, known.get(epoch, ()), key=len)
 
     def count(self, context_id: str, name: str) -> int:
         """How many updates whoever asks now must see."""
-        return len(self._values.get((context_id, name), ()))
+        return len(self._newest(context_id, name))
+
+    def _newest(self, context_id: str, name: str) -> Values:
+        known = self._values[context_id, name]
+        return known[max(known)] if known else ()
 
     def finished(self, job: JobRecord) -> None:
         """A result was accepted: what it says that it wrote is there, and it read no older state than was there before."""
@@ -57,7 +71,7 @@ class Oracle:
             return
         name = result["name"]
         if "entry" in result:
-            known = self._values.get((job.context_id, name), ())
+            known = self._newest(job.context_id, name)
             if known[result["count"] - 1 : result["count"]] != (result["entry"],):
                 self.breach(f"job {job.id} finished with {result}, and {name} is {', '.join(known)}")
         elif result["read"] < result["least"]:
@@ -67,19 +81,11 @@ class Oracle:
 
     def last_value(self, context_id: str, name: str, values: Values) -> None:
         """What is there after healing."""
-        self._contains(values, self._values.get((context_id, name), ()), f"{name} has lost an update")
+        self._contains(values, self._newest(context_id, name), f"{name} has lost an update")
         counts = Counter(entry for entry in values)
         for entry, count in counts.items():
             if count > 1:
                 self.breach(f"{name} holds {entry} {count} times")
-
-    def _grow(self, context_id: str, name: str, values: Values, what: str) -> None:
-        known = self._values.get((context_id, name), ())
-        if len(values) >= len(known):
-            self._contains(values, known, f"{what} of {name} without an acknowledged update")
-            self._values[context_id, name] = values
-        else:
-            self.breach(f"{what} of {name} with {len(values)} entries after one with {len(known)}")
 
     def _contains(self, values: Values, known: Values, what: str) -> None:
         if values[: len(known)] != known:
@@ -90,6 +96,7 @@ class Oracle:
 
     def begun(self, ref: AttemptRef, driver: str) -> None:
         """A driver runs an attempt: nobody ever did or will again."""
+        self._say(driver, f"runs attempt {ref.attempt} of job {ref.job_id}")
         before = self._begun.get(ref)
         self._begun[ref] = driver
         self._executions[ref.job_id] += 1

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ha.coordination import ServerInfo
 from ha.deaths import Deaths, Died
 from jobserver.errors import JobServerError, OwnerUnavailable
-from jobserver.model import BinaryRecord, BinaryType
+from jobserver.model import BinaryRecord, BinaryType, JobRecord, JobState
 from jobserver.protocol import Request
 from tests.sim.coordination import Ensemble
 from tests.sim.driver import SimDriver
@@ -47,11 +47,11 @@ class World:
         self.scenario = scenario
         self.loop = loop
         self.random = Random(f"world {scenario.seed}")
-        self.oracle = Oracle()
+        self.oracle = Oracle(self.say)
         self.story: list[tuple[float, str, str]] | None = [] if tell else None
         self.network = Network(loop, self.random)
         self.ensemble = Ensemble(loop, self.network, self.random)
-        self.store = fences.store(self.breach, self.oracle.finished)
+        self.store = fences.store(self.breach, self._job_changed)
         self.store.binaries.append(
             BinaryRecord("bin", BinaryType.PYTHON, "d1", 4, datetime(2024, 1, 1, tzinfo=UTC))
         )
@@ -83,8 +83,12 @@ class World:
             self.story.append((self.loop.time(), who, what))
 
     def breach(self, sentence: str) -> None:
-        self.say("CHECKER", sentence)
         self.oracle.breach(sentence)
+
+    def _job_changed(self, job: JobRecord) -> None:
+        self.say("SQL", f"job {job.id} ({job.spec.main_class}) is {job.state}, attempt {job.attempt}")
+        if job.state is JobState.FINISHED:
+            self.oracle.finished(job)
 
     def files_of(self, process: Process) -> SimFiles:
         return SimFiles(self.shelf, self.network, process, self.random)
