@@ -67,6 +67,8 @@ class Live:
     ) -> Reply:
         """Raises NoAnswer."""
         ids = self.ids
+        if server is None and not ids:
+            raise NoAnswer("no server runs")
         url = self.cluster.url(server or ids[next(self._turn) % len(ids)])
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=timeout)
         data = body.encode() if isinstance(body, str) else body
@@ -110,16 +112,22 @@ class Live:
         timeout: int = 60,
         key: str | None = None,
         server: str | None = None,
+        patience: float = 300.0,
         **query: Any,
     ) -> Reply:
-        """One POST /jobs, whatever it answers."""
+        """One POST /jobs, whatever it answers; `timeout` is the server's to keep, `patience` ours."""
         fields = {"cp": binary, "mainClass": main, "sync": str(sync).lower(), "timeout": timeout, **query}
         if context is not None:
             fields["context"] = context
         body = config if isinstance(config, str) else json.dumps(config or {})
         headers = {"Idempotency-Key": key} if key else {}
         return self.ask(
-            "POST", f"/jobs?{urllib.parse.urlencode(fields)}", body, server=server, headers=headers
+            "POST",
+            f"/jobs?{urllib.parse.urlencode(fields)}",
+            body,
+            server=server,
+            headers=headers,
+            timeout=patience,
         )
 
     def value(self, binary: str, main: str, context: str, config: Any = None, **query: Any) -> Any:

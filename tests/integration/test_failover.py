@@ -1,0 +1,368 @@
+"""Processes of a real cluster die, freeze and come back while clients work. Afterwards: every acknowledged job is final, once,
+with the right answer; the named data is equal; there is one owner; and when the cluster has ended, no process is left."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from live_cluster import Live, NoAnswer, Reply
+
+from jobserver.local.processes import ProcessId, identify, naming, session_of, wait_until
+
+SESSION = 4.0
+"""ZooKeeper's session timeout of the cluster, seconds."""
+PLACE = "place"
+MANY = 1_000_000
+"""More jobs than there are."""
+
+CODE = """
+import time
+
+def build(spark, env, config):
+    frame = spark.range(20_000).selectExpr("id", "id % 7 as part", "cast(rand() * 1000 as int) as amount")
+    made = env.named_objects.get_or_create("rows", lambda: frame)
+    env.named_objects.get_or_create("plain", lambda: {"kept": [1, 2, 3]})
+    return totals(made)
+
+def totals(frame):
+    return [list(row) for row in frame.groupBy("part").sum("amount").orderBy("part").collect()]
+
+def query(spark, env, config):
+    return [totals(env.named_objects.get("rows")), env.named_objects.get("plain"),
+            spark.sql("select count(*) from rows").first()[0]]
+
+def put(spark, env, config):
+    env.named_objects.update(config["name"], lambda: config["value"])
+
+def get(spark, env, config):
+    return env.named_objects.get(config["name"])
+
+def slow(spark, env, config):
+    time.sleep(config["seconds"])
+    return {"n": config["n"], "attempt": env.attempt, "first": totals(env.named_objects.get("rows"))[0]}
+
+def work(spark, env, config):
+    time.sleep(config["seconds"])
+    return [config["n"], spark.table("rows").groupBy().sum("amount").first()[0]]
+"""
+
+
+@pytest.fixture(scope="module")
+def live(start_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Three servers without warm drivers. What they leave behind is looked for in the teardown."""
+    with start_cluster(tmp_path_factory.mktemp("failover"), ha={"standby": "cold"}) as cluster:
+        yield Live(cluster)
+        left = cluster.drivers()
+    assert naming(cluster.layout.root) == []
+    assert [process for process in left if identify(process.pid) == process] == []
+
+
+@pytest.fixture(scope="module")
+def code(live: Live) -> str:
+    return live.upload(CODE, name="work")
+
+
+@pytest.fixture(scope="module")
+def truth(live: Live, code: str) -> Any:
+    """The answer of `query` for as long as the context lives: its rows are random."""
+    live.context(PLACE, **{"max-jobs": 6})
+    live.value(code, "work:build", PLACE)
+    return live.value(code, "work:query", PLACE)
+
+
+class Load:
+    """Clients that submit with keys and repeat what was not answered on the next server, until it is."""
+
+    def __init__(self, live: Live, code: str, truth: Any) -> None:
+        self._live, self._code = live, code
+        self._sum = sum(amount for _, amount in truth[0])
+        self._ends = threading.Event()
+        self._numbers = itertools.count(1)
+        self.name = f"load-{time.time_ns()}"
+        self.jobs: dict[int, str] = {}
+        self.answered: list[tuple[float, int]] = []
+        self.faults: list[str] = []
+        self._before = self._listed()
+        self._threads = [threading.Thread(target=self._client, args=(sync,)) for sync in (True, False)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _client(self, sync: bool) -> None:
+        while not self._ends.wait(0.0 if sync else 0.2):
+            number = next(self._numbers)
+            try:
+                self._one(number, sync)
+            except (AssertionError, LookupError, ValueError) as error:
+                self.faults.append(f"job {number} (sync {sync}): {error!r}")
+
+    def _one(self, number: int, sync: bool) -> None:
+        reply = self._answer(number, sync)
+        assert reply.status == (200 if sync else 202), str(reply)
+        assert sync is ("status" not in reply.json), str(reply)
+        if sync:
+            assert reply.json["result"] == [number, self._sum], str(reply)
+        self.jobs[number] = reply.json["jobId"]
+        self.answered.append((time.monotonic(), number))
+
+    def _answer(self, number: int, sync: bool, limit: float = 90.0) -> Reply:
+        """The answer, however often it must be asked for; 503 and a silent server mean: ask again, elsewhere."""
+        deadline, last = time.monotonic() + limit, ""
+        config = {"n": number, "seconds": 0.0 if sync else 0.3}
+        while time.monotonic() < deadline:
+            try:
+                reply = self._live.submit(
+                    self._code, "work:work", PLACE, config, sync=sync, key=f"{self.name}-{number}", timeout=60,
+                    patience=8.0,
+                )  # fmt: skip
+            except NoAnswer as error:
+                last = str(error)
+            else:
+                if reply.status != 503:
+                    return reply
+                last = str(reply)
+            time.sleep(0.05)
+        raise AssertionError(f"no answer within {limit:g} s; last: {last}")
+
+    def goes_on(self, after: float | None = None, count: int = 5, limit: float = 60.0) -> None:
+        """Waits until jobs that were answered after a time (now) are `count`."""
+        after = time.monotonic() if after is None else after
+        enough = wait_until(lambda: sum(at > after for at, _ in self.answered) >= count, limit)
+        assert enough, f"clients get no answers; {self.faults}"
+
+    def judge(self) -> None:
+        """Everything that was acknowledged is final, once, and right, whichever server is asked."""
+        live = self._live
+        assert self.faults == []
+        for number, job_id in self.jobs.items():
+            job = live.ended(job_id, 60)
+            assert (job["status"], job.get("result")) == ("FINISHED", [number, self._sum]), job
+        for server in live.ids:
+            ours = self._listed(server) - self._before
+            assert ours == set(self.jobs.values()), "a job that nobody asked for, or one that is lost"
+
+    def _listed(self, server: str | None = None) -> set[str]:
+        listed = self._live.get(f"/jobs?limit={MANY}", server)
+        return {job["jobId"] for job in listed if job["classPath"] == "work:work"}
+
+
+@pytest.fixture
+def load(live: Live, code: str, truth: Any) -> Iterator[Load]:
+    """Clients at work during the test; afterwards the cluster is whole again, and everything is judged."""
+    for server in set(live.cluster.servers) - set(live.ids):
+        live.cluster.start_server(server)
+    live.agreed(PLACE)
+    with Load(live, code, truth) as load:
+        load.goes_on(count=3)
+        yield load
+        load.goes_on()
+    for server in set(live.cluster.servers) - set(live.ids):
+        live.cluster.start_server(server)
+    live.agreed(PLACE)
+    assert live.value(code, "work:query", PLACE) == truth
+    load.judge()
+
+
+def kill_server(live: Live, server: str) -> None:
+    child = live.cluster.servers[server]
+    child.handle.kill()
+    child.handle.wait()
+
+
+def other_than(live: Live, *servers: str) -> str:
+    return next(server for server in live.ids if server not in servers)
+
+
+def process(pid: int) -> ProcessId:
+    found = identify(pid)
+    assert found is not None, f"process {pid} has ended"
+    return found
+
+
+@contextlib.contextmanager
+def in_background(action: Any) -> Iterator[list[Any]]:
+    """Runs `action` beside the block; the list holds its result, or what it raised, once the block has been left."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(action())
+        except (AssertionError, NoAnswer) as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield results
+    finally:
+        thread.join()
+
+
+def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.running(PLACE)
+    job = live.start(code, "work:slow", PLACE, {"n": 1, "seconds": 5})
+    waiter = other_than(live, before["owner"])
+    with in_background(
+        lambda: live.value(code, "work:slow", PLACE, {"n": 2, "seconds": 3}, server=waiter)
+    ) as results:
+        live.eventually(
+            lambda: live.get("/jobs?limit=10&status=running"),
+            lambda jobs: sum(each["classPath"] == "work:slow" for each in jobs) == 2,
+        )
+        kill_server(live, before["owner"])
+        assert live.value(code, "work:query", PLACE) == truth
+        after = live.running(PLACE)
+        assert after["driver"] == before["driver"]
+        assert after["owner"] != before["owner"]
+        assert after["epoch"] > before["epoch"]
+        assert after["last_failover"]["kind"] == "adopted"
+        ended = live.ended(job)
+        assert (ended["result"]["n"], ended["result"]["attempt"]) == (1, 1)
+    assert (results[0]["n"], results[0]["attempt"]) == (2, 1)
+
+
+def test_what_a_forwarding_server_dies_with_is_answered_by_another_and_nobody_else_notices(
+    live: Live, code: str, load: Load
+) -> None:
+    before = live.running(PLACE)
+    forwarder = other_than(live, before["owner"])
+    third = other_than(live, before["owner"], forwarder)
+    asked = {"n": 7, "seconds": 3}
+    with (
+        in_background(
+            lambda: live.submit(
+                code, "work:slow", PLACE, asked, key=f"cut-{before['epoch']}", server=forwarder
+            )
+        ) as cut,
+        in_background(
+            lambda: live.value(code, "work:slow", PLACE, {"n": 8, "seconds": 3}, server=third)
+        ) as other,
+    ):
+        live.eventually(
+            lambda: live.get("/jobs?limit=10&status=running"),
+            lambda jobs: sum(each["classPath"] == "work:slow" for each in jobs) == 2,
+        )
+        kill_server(live, forwarder)
+        again = live.submit(code, "work:slow", PLACE, asked, key=f"cut-{before['epoch']}", server=third)
+        assert again.json["result"]["n"] == 7, str(again)
+        assert again.json["result"]["attempt"] == 1
+    assert isinstance(cut[0], NoAnswer)
+    assert (other[0]["n"], other[0]["attempt"]) == (8, 1)
+    after = live.running(PLACE)
+    assert [after[same] for same in ("owner", "epoch", "driver")] == [
+        before[same] for same in ("owner", "epoch", "driver")
+    ]
+
+
+@pytest.mark.parametrize("which", ["pid", "jvm_pid"], ids=["python", "jvm"])
+def test_a_dead_driver_is_replaced_with_its_named_data_and_its_jobs_run_again(
+    live: Live, code: str, truth: Any, load: Load, which: str
+) -> None:
+    before = live.running(PLACE)
+    members = session_of(process(before["driver"]["pid"]))
+    job = live.start(code, "work:slow", PLACE, {"n": 3, "seconds": 1.5})
+    os.kill(before["driver"][which], signal.SIGKILL)
+    assert live.value(code, "work:query", PLACE) == truth
+    after = live.running(PLACE)
+    assert after["driver"] != before["driver"]
+    assert after["owner"] == before["owner"]
+    assert after["last_failover"]["kind"] == "restored-cold"
+    ended = live.ended(job)
+    assert (ended["result"]["n"], ended["result"]["attempt"]) == (3, 2)
+    assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 15), members
+
+
+def test_owner_and_driver_dead_at_once_cost_neither_data_nor_jobs(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.running(PLACE)
+    job = live.start(code, "work:slow", PLACE, {"n": 4, "seconds": 1.5})
+    kill_server(live, before["owner"])
+    os.kill(before["driver"]["pid"], signal.SIGKILL)
+    assert live.value(code, "work:query", PLACE) == truth
+    after = live.running(PLACE)
+    assert after["driver"] != before["driver"]
+    assert after["owner"] != before["owner"]
+    ended = live.ended(job)
+    assert (ended["result"]["n"], ended["result"]["attempt"]) == (4, 2)
+
+
+def test_an_owner_frozen_for_longer_than_its_session_acknowledges_nothing_when_it_wakes(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.running(PLACE)
+    frozen, elsewhere = before["owner"], other_than(live, before["owner"])
+    sleeper = live.cluster.servers[frozen].id.pid
+    asked = {"n": 9, "seconds": 2}
+    key = f"frozen-{before['epoch']}"
+    with in_background(
+        lambda: live.submit(code, "work:slow", PLACE, asked, key=key, server=frozen, patience=60.0)
+    ) as held:
+        live.eventually(
+            lambda: live.get("/jobs?limit=10&status=running", elsewhere),
+            lambda jobs: any(each["classPath"] == "work:slow" for each in jobs),
+        )
+        os.kill(sleeper, signal.SIGSTOP)
+        try:
+            after = live.eventually(
+                lambda: live.seen(PLACE, elsewhere),
+                lambda one: one["epoch"] > before["epoch"] and one["state"] == "RUNNING",
+                SESSION + 20,
+            )
+            elsewhere_value = live.value(code, "work:query", PLACE, server=elsewhere)
+            live.value(code, "work:put", PLACE, {"name": "written", "value": key}, server=elsewhere)
+        finally:
+            os.kill(sleeper, signal.SIGCONT)
+        assert elsewhere_value == truth
+        assert after["owner"] != frozen
+        woken = live.eventually(
+            lambda: live.value(code, "work:get", PLACE, {"name": "written"}, server=frozen),
+            lambda value: value is not None,
+        )
+        assert woken == key
+    again = live.submit(code, "work:slow", PLACE, asked, key=key, server=elsewhere)
+    assert again.json["result"]["n"] == 9, str(again)
+    if isinstance(held[0], Reply) and held[0].status == 200:
+        assert held[0].json == again.json
+    else:
+        assert isinstance(held[0], NoAnswer) or held[0].status == 503, str(held[0])
+    settled = live.agreed(PLACE)
+    assert (settled["owner"], settled["epoch"]) == (after["owner"], after["epoch"])
+
+
+@pytest.mark.parametrize("with_driver", [False, True], ids=["servers", "servers-and-driver"])
+def test_contexts_come_back_with_their_data_when_all_servers_were_killed(
+    live: Live, code: str, truth: Any, load: Load, with_driver: bool
+) -> None:
+    before = live.running(PLACE)
+    job = live.start(code, "work:slow", PLACE, {"n": 5, "seconds": 1.5})
+    servers = live.ids
+    for server in servers:
+        kill_server(live, server)
+    if with_driver:
+        os.kill(before["driver"]["pid"], signal.SIGKILL)
+    for server in servers:
+        live.cluster.start_server(server)
+    assert live.value(code, "work:query", PLACE) == truth
+    after = live.agreed(PLACE)
+    assert after["epoch"] > before["epoch"]
+    assert (after["driver"] == before["driver"]) is not with_driver
+    ended = live.ended(job)
+    assert (ended["result"]["n"], ended["result"]["attempt"]) == (5, 2 if with_driver else 1)
