@@ -21,7 +21,7 @@ from ha.coordination import (
 )
 from ha.deaths import Deaths, LocalDeaths, WatchDeaths
 from ha.errors import CoordinationLost
-from ha.ownership import ContextEnded, ElectionWon, OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
+from ha.ownership import ContextEnded, OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
 from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
 from jobserver.contexts.waiters import JobNews, Until
@@ -253,10 +253,10 @@ class ContextRegistry:
         await self._forget_ended()
 
     def _mind_own_nodes(self) -> None:
-        """An owner node of ours that no keeper minds (its release got lost): whoever holds it takes over or gives it back."""
+        """An owner node of ours that no keeper minds: its release got lost. What the cache says is asked of ZooKeeper first."""
         for context_id, node in list(self._coordination.owners.items()):
             if node.incarnation == self._me.incarnation and not self.is_mine(context_id):
-                self.keeper(context_id).post(ElectionWon())
+                self.keeper(context_id).post(Wanted())
 
     async def _forget_ended(self) -> None:
         idle = [keeper for keeper in self._keepers.values() if keeper.phase is Phase.WATCHING]
