@@ -115,6 +115,7 @@ class SimCoordination:
         self._owners: dict[str, OwnerNode] = {}
         self._unbroken: set[str] = set()
         self._leader: str | None = None
+        self._missed = False
 
     @property
     def link(self) -> Link:
@@ -246,6 +247,8 @@ class SimCoordination:
     def _back(self) -> None:
         expired = self._session not in self._ensemble.sessions
         if not expired and self._link is Link.CONNECTED:
+            if self._missed:
+                self._look_again()
             return
         if expired:
             if self._link is Link.CONNECTED:
@@ -262,6 +265,7 @@ class SimCoordination:
         self._listener(LinkChanged(link))
 
     def _look_again(self) -> None:
+        self._missed = False
         for context_id in [one for one in self._owners if one not in self._ensemble.elections]:
             self.will_see(self.see_forgotten, context_id)
         for context_id in list(self._ensemble.elections):
@@ -279,8 +283,11 @@ class SimCoordination:
 
     def _see(self, session: Session, see: object, args: tuple[str, ...]) -> None:
         blocked = self._ensemble.network.blocked(self.process.place, PLACE)
-        if session in self._ensemble.sessions and self._link is Link.CONNECTED and not blocked:
-            see(*args)  # type: ignore[operator]
+        if session in self._ensemble.sessions and self._link is Link.CONNECTED:
+            if blocked:
+                self._missed = True  # TCP keeps it on its way
+            else:
+                see(*args)  # type: ignore[operator]
 
     def see_owner(self, context_id: str) -> None:
         if context_id not in self._ensemble.elections:
