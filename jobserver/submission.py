@@ -39,13 +39,15 @@ class Owners:
     registry: ContextRegistry
     peers: Peers
 
-    async def follow(self, context_id: str, job_id: str, until: Until, seconds: float) -> JobNews | None:
-        """News of the job from the owner; None when the time is over. Raises OwnerUnavailable."""
-        if self.registry.is_mine(context_id):
-            return await self.registry.follow(context_id, job_id, until, seconds)
-        return await self.peers.follow(
-            self.registry.owner_url(context_id), context_id, job_id, until, seconds
-        )
+    async def follow(self, job: JobRecord, until: Until, seconds: float) -> JobNews | None:
+        """News of the job from the owner; None when the time is over. Raises OwnerUnavailable.
+
+        `job` is its row as it was read or written a moment ago.
+        """
+        if self.registry.is_mine(job.context_id):
+            return await self.registry.follow(job, until, seconds)
+        url = self.registry.owner_url(job.context_id)
+        return await self.peers.follow(url, job.context_id, job.id, until, seconds)
 
     async def kill(self, context_id: str, job_id: str) -> bool:
         """Whether the owner killed the job. Raises OwnerUnavailable."""
@@ -98,7 +100,7 @@ class JobDesk:
         """The job when it ended (or was accepted), or as it is when the time is over."""
         while not job.state.final and (left := seconds_left(deadline)) > 0:
             try:
-                news = await self._owners.follow(job.context_id, job.id, until, left)
+                news = await self._owners.follow(job, until, left)
                 if news is not None:
                     return news.job
             except OwnerUnavailable:

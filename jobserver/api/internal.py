@@ -81,7 +81,7 @@ class InternalRoutes:
         return web.json_response({"objects": await self._registry.objects(request.match_info["context"])})
 
     async def _follow(self, request: web.Request) -> web.Response:
-        news = await self._registry.follow(
+        news = await self._registry.follow_id(
             request.match_info["context"],
             request.match_info["job"],
             Until(request.query["until"]),

@@ -26,7 +26,7 @@ from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import OwnerUnavailable, TimedOut
-from jobserver.model import ContextState
+from jobserver.model import ContextState, JobRecord
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
@@ -191,14 +191,22 @@ class ContextRegistry:
         except TimeoutError as error:
             raise TimedOut(f"the context was not ready within {seconds:g} s; it may still come up") from error
 
-    async def follow(self, context_id: str, job_id: str, until: Until, seconds: float) -> JobNews | None:
-        """Makes sure that the job is known here and waits for its news. Raises OwnerUnavailable."""
-        keeper = self._mine(context_id)
-        news = keeper.waiters.add(job_id, until)
+    async def follow_id(self, context_id: str, job_id: str, until: Until, seconds: float) -> JobNews | None:
+        """The same for a job that another server accepted. Raises OwnerUnavailable."""
+        self._mine(context_id)
+        job = await self._store.job(job_id)
+        if job is None or job.state.final:
+            return JobNews(job) if job else None
+        return await self.follow(job, until, seconds)
+
+    async def follow(self, job: JobRecord, until: Until, seconds: float) -> JobNews | None:
+        """Makes sure that the job is known here and waits for its news. Raises OwnerUnavailable.
+
+        Should its row have moved on since it was read, its start is refused by SQL, and who waits is told what SQL says.
+        """
+        keeper = self._mine(job.context_id)
+        news = keeper.waiters.add(job.id, until)
         try:
-            job = await self._store.job(job_id)
-            if job is None or job.state.final:
-                return JobNews(job) if job else None
             if keeper.jobs is not None:
                 await keeper.jobs.arrive(job)
             return await asyncio.wait_for(news, max(0.0, seconds))

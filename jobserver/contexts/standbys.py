@@ -17,7 +17,7 @@ from ha.placement import first_standby
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
 from jobserver.contexts.link import DriverLink, LinkBroken
 from jobserver.contexts.peers import Peers
-from jobserver.contexts.pool import CONNECT_TIMEOUT, DriverPool, StartedDriver
+from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.errors import JobServerError, OwnerUnavailable
 from jobserver.model import ContextRecord, ContextState, DriverRecord
@@ -174,10 +174,13 @@ class Announcer:
 
 
 async def tend_always(standbys: HotStandbys, registry: ContextRegistry, interval: float) -> None:
-    """After every change of owners or servers, and at least every `interval` seconds; until cancelled."""
+    """After every change of owners or servers, and at least every `interval` seconds; until cancelled.
+
+    Not at once: a failover is such a change, and the first answers after it come before the next JVM starts.
+    """
     while True:
         await registry.change(interval)
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(REFILL_DELAY)
         try:
             await standbys.tend()
         except JobServerError as error:

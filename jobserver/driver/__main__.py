@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -92,11 +93,15 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     jvm.watch(
         lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}")
     )
-    from jobserver.driver.spark import connect, warm_up  # imports Spark while the JVM starts
+    importlib.import_module(
+        "jobserver.driver.commands"
+    )  # all imports, Spark's first, happen while the JVM starts
+    from jobserver.driver.spark import connect, warm_up, warm_up_parquet
 
     spark = connect(jvm, config)
     if config.warm_up:
         warm_up(spark)
+        warm_up_parquet(spark, config.dir)
     jobthreads.install()
     waits.install()
     run(config, options, ending, listener, jvm, spark)

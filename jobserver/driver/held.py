@@ -33,7 +33,10 @@ class Shelf(Protocol):
         """Write an object that is in memory only; runs in a background thread."""
 
     def restore(self, record: NamedObject) -> Held:
-        """Bring a sealed object back. Raises ObjectDamaged."""
+        """Bring a sealed object back, not cached yet. Raises ObjectDamaged."""
+
+    def warm(self, held: Held) -> None:
+        """Fill the cache of a restored object; runs in a background thread."""
 
     def hand_out(self, held: Held) -> Any:
         """The object as the calling job gets it."""

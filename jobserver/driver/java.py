@@ -95,6 +95,7 @@ def command(java: Java, config: DriverConfig, archive: tuple[str, ...], properti
         "-XX:+IgnoreUnrecognizedVMOptions",
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
         "-Djdk.reflect.useDirectMethodHandle=false",
+        f"-Djava.io.tmpdir={properties.parent}",  # what Spark leaves there when it is killed goes with the driver's folder
         "-Dio.netty.tryReflectionSetAccessible=true",
         *shlex.split(conf.get("spark.driver.extraJavaOptions", "")),
         "-cp",

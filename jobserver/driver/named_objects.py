@@ -36,6 +36,8 @@ RESTORE_LIMIT = 60.0
 """Seconds that SQL waits while another job brings back a stored object that both mention."""
 TURN_LIMIT = 60.0
 """Seconds to wait for others' builds where the caller names no limit."""
+WARM_AFTER = 3.0
+"""Seconds from the restore of an object to the filling of its cache; until then it is read from its files."""
 RETRY_ASYNC = 2.0
 """Seconds between two tries to checkpoint an async object."""
 
@@ -82,6 +84,8 @@ class Registry:
         self._retired: list[Held] = []
         self._unwritten = 0
         self._counter = 0
+        for held in self._held.values():
+            self._warm_later(held)
         if journal:
             journal.sweep_due = lambda: (background.submit(self._sweep), None)[1]
 
@@ -256,6 +260,7 @@ class Registry:
             with self._changed:
                 self._held[name] = held
                 self._damaged.pop(name, None)
+            self._warm_later(held)
             return held
         except ObjectDamaged as damage:
             with self._changed:
@@ -263,6 +268,21 @@ class Registry:
             raise
         finally:
             self._end_turn(name)
+
+    def _warm_later(self, held: Held) -> None:
+        """Caches what was restored once the first answers are out."""
+        timer = threading.Timer(WARM_AFTER, lambda: self._background.submit(lambda: self._warm(held)))
+        timer.daemon = True
+        timer.start()
+
+    def _warm(self, held: Held) -> None:
+        if self._held.get(held.name) is not held:
+            return
+        try:
+            self._shelf.warm(held)
+        except Exception:
+            # Spark's failures have no common class; without its cache the object is read from its files
+            log.exception("named object %r could not be cached", held.name)
 
     def _build(
         self,

@@ -66,9 +66,12 @@ class SparkShelf:
         """An object whose data is checked, and read when it is used. Raises ObjectDamaged."""
         options = ObjectOptions(record.storage_level or "NONE", False, record.durability, record.strategy)
         self._check(record)
-        held = Held(record.name, record.kind.value, record.version, self._read(record), options, record)
-        self._cache(held, force=False)
-        return held
+        return Held(record.name, record.kind.value, record.version, self._read(record), options, record)
+
+    def warm(self, held: Held) -> None:
+        """Cache a restored object, in the pool that yields to all jobs; the first query does not wait for it."""
+        self._in_background()
+        self._cache(held, force=held.kind == Kind.DATAFRAME)
 
     def hand_out(self, held: Held) -> Any:
         """A DataFrame becomes one of the job's session; everything else is shared."""

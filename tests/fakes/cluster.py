@@ -64,7 +64,7 @@ class FakePeers:
         self, url: str, context_id: str, job_id: str, until: Until, seconds: float
     ) -> JobNews | None:
         news: JobNews | None = await self._guard(
-            url, lambda registry: registry.follow(context_id, job_id, until, seconds)
+            url, lambda registry: registry.follow_id(context_id, job_id, until, seconds)
         )
         return news
 

@@ -231,7 +231,7 @@ class SimPeers:
         self, url: str, context_id: str, job_id: str, until: Until, seconds: float
     ) -> JobNews | None:
         return await self._call(
-            url, seconds, lambda server: server.registry.follow(context_id, job_id, until, seconds)
+            url, seconds, lambda server: server.registry.follow_id(context_id, job_id, until, seconds)
         )
 
     async def kill(self, url: str, context_id: str, job_id: str) -> bool:

@@ -1,6 +1,7 @@
 """Named objects: who builds, who waits, what readers see, what is sealed. Spark is replaced by plain values."""
 
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -10,7 +11,7 @@ from checkpoint.errors import StoreUnavailable
 from checkpoint.local import LocalFiles
 from checkpoint.manifest import Kind, NamedObject
 from checkpoint.writer import CheckpointWriter
-from jobserver.driver import jobthreads
+from jobserver.driver import jobthreads, named_objects
 from jobserver.driver.held import Held
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import Journal
@@ -30,6 +31,7 @@ class PlainShelf:
 
     def __init__(self):
         self.discarded = []
+        self.warmed = []
         self.restored = Counter()
         self.may_write = threading.Event()
         self.may_write.set()
@@ -58,6 +60,9 @@ class PlainShelf:
 
     def hand_out(self, held):
         return held.value
+
+    def warm(self, held):
+        self.warmed.append(held.value)
 
     def discard(self, held):
         self.discarded.append(held.value)
@@ -272,6 +277,20 @@ def test_the_next_epoch_restores_each_object_when_it_is_first_asked_for(context,
     readers = [in_thread(lambda: following.registry.get("a", LIMIT)) for _ in range(4)]
     assert {reader() for reader in readers} == {"value of a"}
     assert following.shelf.restored == {"a": 1}
+
+
+def test_what_was_restored_or_prepared_is_cached_in_the_background_afterwards(context, tmp_path, monkeypatch):
+    monkeypatch.setattr(named_objects, "WARM_AFTER", 0.01)
+    for name in ("a", "b"):
+        context.registry.update(name, lambda name=name: f"value of {name}", SYNC, LIMIT)
+    record = context.journal.objects()["b"]
+    prepared = {"b": Held("b", "value", record.version, "prepared", SYNC, record)}
+    following = Context(tmp_path, epoch=2, prepared=prepared)
+    assert following.registry.get("a", LIMIT) == "value of a"
+    end = time.monotonic() + LIMIT
+    while sorted(following.shelf.warmed) != ["prepared", "value of a"] and time.monotonic() < end:
+        following.settle()
+    assert sorted(following.shelf.warmed) == ["prepared", "value of a"]
 
 
 def test_what_a_standby_prepared_is_used_only_in_the_version_that_is_sealed(context, tmp_path):
