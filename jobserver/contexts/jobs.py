@@ -84,7 +84,8 @@ class ContextJobs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._accepted: set[str] = set()
-        link.on_event = self._on_event
+        self._recovering: list[tuple[Event, Message]] | None = []
+        link.listen(self._on_event)
 
     # What the keeper does with it
 
@@ -95,6 +96,9 @@ class ContextJobs:
             await self._carry_out(decision)
         if held is not None:
             self._forget_strangers(held, {job.id for job in unfinished})
+        came, self._recovering = self._recovering or [], None
+        for event, message in came:
+            self._on_event(event, message)
 
     def open_gate(self) -> None:
         """Jobs may start."""
@@ -246,6 +250,10 @@ class ContextJobs:
 
     def _on_event(self, event: Event, message: Message) -> None:
         if self._closed:
+            return
+        if self._recovering is not None and event is not Event.SUPERSEDED:
+            # an outcome of a job that was not decided yet would be acknowledged without being committed
+            self._recovering.append((event, message))
             return
         if event is Event.FINISHED:
             self._spawn(self._finish(outcome_of(message)))

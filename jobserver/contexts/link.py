@@ -34,7 +34,7 @@ class LinkBroken(DriverFailed):
 
 
 class DriverLink:
-    """An authenticated connection. `on_event` and `on_closed` are called from the loop, `on_closed` exactly once."""
+    """An authenticated connection. What `listen` is given and `on_closed` are called from the loop, `on_closed` exactly once."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -43,7 +43,8 @@ class DriverLink:
         self._number = 0
         self._closed: str | None = None
         self.heard_at = now()
-        self.on_event: EventHandler = lambda event, message: None
+        self._on_event: EventHandler | None = None
+        self._unheard: list[tuple[Event, Message]] = []
         self.on_closed: Callable[[str], None] = lambda why: None
         self._task: asyncio.Task[None] | None = None
 
@@ -75,6 +76,16 @@ class DriverLink:
         link = cls(reader, writer)
         link._task = asyncio.create_task(link._read(), name=f"driver-link-{driver_id}")
         return link
+
+    def listen(self, handler: EventHandler) -> None:
+        """Events go to the handler from now on, those first that came since the connection began.
+
+        The outcome of a job may come right behind the reply to `adopt`, before anybody is ready to commit it.
+        """
+        self._on_event = handler
+        unheard, self._unheard = self._unheard, []
+        for event, message in unheard:
+            handler(event, message)
 
     @property
     def closed(self) -> bool:
@@ -140,7 +151,10 @@ class DriverLink:
                 event = Event(str(message.get("e")))
             except ValueError as error:
                 raise ProtocolError(f"an event named {message.get('e')!r}") from error
-            self.on_event(event, message)
+            if self._on_event is None:
+                self._unheard.append((event, message))
+            else:
+                self._on_event(event, message)
             return
         answer = self._pending.get(message.get("n", -1))
         if answer is not None and not answer.done():
