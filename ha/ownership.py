@@ -358,6 +358,14 @@ def _incumbent_lives(state: Ownership, event: Event) -> Decision:
     return Decision(Ownership(), (), "the recorded owner is alive and keeps its context")
 
 
+def _ask_later(state: Ownership, event: WorkFailed) -> Decision:
+    return Decision(state, (Wait(BACK_OFF),), f"who is recorded is not known ({event.why}): ask again later")
+
+
+def _ask_again(state: Ownership, event: Event) -> Decision:
+    return Decision(state, (AskIncumbent(),), "ask again who is recorded, and whether it lives")
+
+
 def _won(state: Ownership, event: Event) -> Decision:
     granting = Ownership(Phase.GRANTING)
     return Decision(granting, (Grant(),), "elected: ask SQL for the next epoch")
@@ -511,10 +519,13 @@ def _table() -> dict[tuple[Phase, type], Rule]:
         ((Phase.WATCHING, Phase.WAITING, Phase.ASKING), OwnerSeen, _owner_seen),
         ((Phase.ASKING,), IncumbentAnswered, _incumbent_lives),
         ((Phase.ASKING,), IncumbentSilent, _elect),
+        ((Phase.ASKING,), WorkFailed, _ask_later),
+        ((Phase.ASKING,), WaitOver, _ask_again),
         # a late win counts, too: whoever holds the node takes over or gives it back
         ((Phase.ELECTING, Phase.WATCHING, Phase.WAITING, Phase.ASKING), ElectionWon, _won),
         ((Phase.ELECTING,), ElectionLost, _lost),
         ((Phase.ELECTING,), CoordinationSilent, _no_election),
+        ((Phase.ELECTING,), WorkFailed, _no_election),
         ((Phase.GRANTING,), Granted, _granted),
         ((Phase.GRANTING,), GrantRefused, _refused),
         ((Phase.ADOPTING,), Adopted, _adopted),
@@ -529,6 +540,7 @@ def _table() -> dict[tuple[Phase, type], Rule]:
         ((Phase.RECLAIMING,), ElectionWon, _reclaimed),
         ((Phase.RECLAIMING,), ElectionLost, _reclaim_lost),
         ((Phase.RECLAIMING,), CoordinationSilent, _reclaim_later),
+        ((Phase.RECLAIMING,), WorkFailed, _reclaim_later),
         ((Phase.RECLAIMING,), WaitOver, _reclaim_again),
         (_TAKING_OVER, WorkFailed, _failed),
         (_HOLDING, OwnerSeen, _displaced),

@@ -295,6 +295,9 @@ class ContextKeeper:
             return ContextEnded()
         try:
             result = await self._parts.coordination.elect(self.context_id, replaced)
+            if replaced is not None and not isinstance(result, Elected) and result.owner is None:
+                # the dead owner's node went by itself meanwhile: there is nothing to replace any more
+                result = await self._parts.coordination.elect(self.context_id)
         except CoordinationLost as error:
             log.warning("context %s: %s", self.context_id, error)
             return CoordinationSilent()
