@@ -99,6 +99,7 @@ class ContextKeeper:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._takeover: Takeover | None = None
+        self._elected: OwnerNode | None = None
         self._jobs: ContextJobs | None = None
         self._ready: asyncio.Future[None] | None = None
         self._began = 0.0
@@ -135,6 +136,12 @@ class ContextKeeper:
     def post(self, event: Event) -> None:
         """Something happened."""
         self._events.put_nowait(event)
+
+    def see_owner(self, node: OwnerNode) -> None:
+        """The owner node as now seen. A picture from before our own election (the node that we replaced) is no news."""
+        outdated = self._elected is not None and node.election <= self._elected.election
+        if node.incarnation != self._parts.me.incarnation and not outdated:
+            self.post(OwnerSeen(node.server))
 
     async def ready(self) -> None:
         """Returns when the gate is open. Raises ContextInitFailed or OwnerUnavailable when it will not be."""
@@ -302,6 +309,7 @@ class ContextKeeper:
             log.warning("context %s: %s", self.context_id, error)
             return CoordinationSilent()
         if isinstance(result, Elected):
+            self._elected = result.node
             return ElectionWon()
         if result.owner is None:
             log.warning("context %s: not elected, and nobody else is (%s)", self.context_id, result.reason)
@@ -359,8 +367,8 @@ class ContextKeeper:
         self._spawn(self._publish(takeover, seconds), "publish")
         self._parts.takeover.pool.refill(REFILL_DELAY)
         node = self._parts.coordination.owners.get(self.context_id)
-        if node is not None and node.incarnation != self._parts.me.incarnation:
-            self.post(OwnerSeen(node.server))
+        if node is not None:
+            self.see_owner(node)
 
     async def _publish(self, takeover: Takeover, seconds: float) -> None:
         """State RUNNING and the failover on record; a context that was being stopped is stopped now."""

@@ -21,7 +21,7 @@ from ha.coordination import (
 )
 from ha.deaths import Deaths, LocalDeaths, WatchDeaths
 from ha.errors import CoordinationLost
-from ha.ownership import ContextEnded, OwnerDead, OwnerSeen, OwnerVanished, Phase, Wanted
+from ha.ownership import ContextEnded, OwnerDead, OwnerVanished, Phase, Wanted
 from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
 from jobserver.contexts.waiters import JobNews, Until
@@ -106,7 +106,7 @@ class ContextRegistry:
             return
         self._last_owner[event.context_id] = owner.server
         if owner.incarnation != self._me.incarnation:
-            keeper.post(OwnerSeen(owner.server))
+            keeper.see_owner(owner)
             self._check_incarnations()
 
     def _check_incarnations(self) -> None:

@@ -31,6 +31,7 @@ class FakeEnsemble:
         self.servers: dict[str, ServerInfo] = {}
         self.candidates: list[str] = []
         self.members: list[FakeCoordination] = []
+        self.late: list[str] | None = None
 
     def expire(self, server: str) -> None:
         """The session of a server ends: its ephemeral nodes go."""
@@ -42,7 +43,16 @@ class FakeEnsemble:
                 self.tell_owner(node.context_id)
         self.tell_servers()
 
+    def tell_late(self) -> None:
+        """Watches that were held back (`late` is a list) are delivered now."""
+        late, self.late = self.late or [], None
+        for context_id in late:
+            self.tell_owner(context_id)
+
     def tell_owner(self, context_id: str) -> None:
+        if self.late is not None:
+            self.late.append(context_id)
+            return
         for member in self.members:
             member.see_owner(context_id)
 

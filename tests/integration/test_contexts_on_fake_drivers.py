@@ -317,3 +317,22 @@ async def test_a_driver_that_goes_right_after_it_confirmed_is_replaced(cluster, 
     done = await alive.jobs.submit(submission("answer:1"))
     assert done.job.result == "1"
     assert cluster.driver().epoch == cluster.store.fences[context.id].epoch
+
+
+async def test_a_late_picture_of_the_replaced_owner_does_not_make_its_successor_step_down(cluster, three):
+    """The election's reply comes before the watch: until then the caches still show the dead owner's node."""
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    await cluster.kill(owner, notice=False)
+    cluster.ensemble.late = []
+    others = [server for server in three if server is not owner]
+    for server in others:
+        server.registry._server_died(owner.me)
+    await until(lambda: cluster.owner(context.id) is not owner, "another server was elected")
+    successor = cluster.owner(context.id)
+    await until(lambda: successor.registry.owned(), "the gate is open")
+    assert (await successor.jobs.submit(submission("answer:1"))).job.result == "1"
+    cluster.ensemble.tell_late()
+    assert (await others[0].jobs.submit(submission("answer:2"))).job.result == "2"
+    assert cluster.owner(context.id) is successor
+    assert cluster.store.fences[context.id].epoch == 2
