@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from jobserver.local.processes import ProcessId, identify, naming, session_of, w
 
 SESSION = 4.0
 """ZooKeeper's session timeout of the cluster, seconds."""
+DRIVER_TIMEOUT = 4.0
+"""A driver silent for so long counts as dead, seconds; shorter than by default, for the sake of the tests' time."""
 PLACE = "place"
-MANY = 1_000_000
-"""More jobs than there are."""
+MANY = 10_000
+"""The longest list of jobs that a server gives; more than the tests submit."""
 
 CODE = """
 import time
@@ -58,7 +61,8 @@ def work(spark, env, config):
 @pytest.fixture(scope="module")
 def live(start_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """Three servers without warm drivers. What they leave behind is looked for in the teardown."""
-    with start_cluster(tmp_path_factory.mktemp("failover"), ha={"standby": "cold"}) as cluster:
+    settings = {"ha": {"standby": "cold"}, "driver": {"driver_timeout": f"{DRIVER_TIMEOUT:g}s"}}
+    with start_cluster(tmp_path_factory.mktemp("failover"), **settings) as cluster:
         yield Live(cluster)
         left = cluster.drivers()
     assert naming(cluster.layout.root) == []
@@ -194,6 +198,23 @@ def process(pid: int) -> ProcessId:
     return found
 
 
+def freeze_between_writes(live: Live, pid: int) -> None:
+    """Stops a server, but not inside a transaction of SQLite: its lock on the file would last as long as the freeze.
+
+    SQL servers end the connections of a frozen owner; with SQLite nobody can.
+    """
+    for _ in range(100):
+        os.kill(pid, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(live.cluster.layout.root / "jobserver.db", timeout=1)) as sql:
+            try:
+                sql.execute("begin immediate")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+            else:
+                return
+    raise AssertionError("the server could not be stopped outside of a transaction")
+
+
 @contextlib.contextmanager
 def in_background(action: Any) -> Iterator[list[Any]]:
     """Runs `action` beside the block; the list holds its result, or what it raised, once the block has been left."""
@@ -289,6 +310,21 @@ def test_a_dead_driver_is_replaced_with_its_named_data_and_its_jobs_run_again(
     assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 15), members
 
 
+@pytest.mark.parametrize("which", ["pid", "jvm_pid"], ids=["python", "jvm"])
+def test_a_frozen_driver_is_ended_and_replaced(
+    live: Live, code: str, truth: Any, load: Load, which: str
+) -> None:
+    before = live.running(PLACE)
+    members = session_of(process(before["driver"]["pid"]))
+    os.kill(before["driver"][which], signal.SIGSTOP)
+    after = live.eventually(
+        lambda: live.running(PLACE), lambda one: one["driver"] != before["driver"], DRIVER_TIMEOUT + 30
+    )
+    assert after["owner"] == before["owner"]
+    assert live.value(code, "work:query", PLACE) == truth
+    assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 15), members
+
+
 def test_owner_and_driver_dead_at_once_cost_neither_data_nor_jobs(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
@@ -319,7 +355,7 @@ def test_an_owner_frozen_for_longer_than_its_session_acknowledges_nothing_when_i
             lambda: live.get("/jobs?limit=10&status=running", elsewhere),
             lambda jobs: any(each["classPath"] == "work:slow" for each in jobs),
         )
-        os.kill(sleeper, signal.SIGSTOP)
+        freeze_between_writes(live, sleeper)
         try:
             after = live.eventually(
                 lambda: live.seen(PLACE, elsewhere),
