@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTEST := $(BIN)/python -m pytest -rs
 
-.PHONY: setup demo test check format bench lock settings clean
+.PHONY: setup demo test sim check format bench lock settings clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,12 @@ demo: setup
 
 test: setup
 	$(PYTEST) $(wildcard tests/unit tests/contract tests/sim tests/integration)
+
+# The whole cluster on fakes in virtual time. One seed with its story: python -m tests.sim --story 7
+SEEDS ?= 500
+FIRST ?= 1
+sim: setup
+	$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS)
 
 check: setup
 	$(BIN)/ruff format --check .
