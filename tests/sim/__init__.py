@@ -1,1 +1,1 @@
-"""The whole cluster on fakes in virtual time, from one seed. `python -m tests.sim --help` runs it; `simulation.py` tells how it works."""
+"""The whole cluster on fakes in virtual time, from one seed: see `simulation.py`, and `python -m tests.sim --help`."""

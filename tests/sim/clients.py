@@ -1,4 +1,4 @@
-"""What clients do: submit with a key, repeat on another server when there is no answer, kill, and remember what they were told."""
+"""What clients do: submit with a key, repeat on another server when there is no answer, kill, remember what they were told."""
 
 from __future__ import annotations
 

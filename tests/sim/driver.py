@@ -1,7 +1,8 @@
 """A driver without Spark or threads: the real rules (binding, attempts, lifetime) and the real checkpoint writer.
 
 Its main classes are small programs on one named value, a list that only grows, so that every acknowledged update can be
-looked for later: "add <name>", "once <name>" (sealed with the job's progress), "read <name>", "sleep", "fail", "die".
+looked for later: "add <name>", "work <name>" (several in a row), "once <name>" (sealed with the job's progress),
+"read <name>", "sleep <seconds>", "fail", "die".
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ UNBOUND_TIMEOUT = 6.0
 TICK = 1.0
 MARKERS_EVERY = 2.0
 SECRET = b"secret"
+WORK_STEPS = 5
 Values = tuple[str, ...]
 
 
@@ -59,6 +61,7 @@ class SimDriver:
         self.values: dict[str, Values] = {}
         self.writer: CheckpointWriter | None = None
         self.lose_reply_to: set[str] = set()
+        self.delay_adopt = 0.0
         self._loop = loop
         self._files = files
         self._random = random
@@ -128,6 +131,10 @@ class SimDriver:
         if self.binding.role is not Role.ACTIVE or end is self._owner:
             self._lifetime.heard(self._loop.time())
         kind = Request(message["t"])
+        if kind is Request.ADOPT and self.delay_adopt:
+            delay, self.delay_adopt = self.delay_adopt, 0.0
+            self._loop.call_later(delay, self.received, end, message)
+            return
         if kind in _OWNERS_ONLY and end is not self._owner:
             self._refuse(end, message, Refused.NOT_OWNER, "another connection is the owner's")
             return
@@ -171,8 +178,7 @@ class SimDriver:
     def _on_adopt(self, end: DriverEnd, message: Message) -> None:
         epoch, token = message["epoch"], message["token"]
         new = self._rebind(epoch, token, message["nonce"])
-        if self.writer is not None:
-            self.writer.readopt(epoch, token)
+        self._readopt(epoch, token)
         self.binding, self._nonce = new, ""
         self._adoptions += 1
         self._adopted.set()
@@ -182,6 +188,10 @@ class SimDriver:
 
     def _rebind(self, epoch: int, token: str, nonce: str) -> Binding:
         return binding.adopt(self.binding, epoch, token, nonce, self._nonce)
+
+    def _readopt(self, epoch: int, token: str) -> None:
+        if self.writer is not None:
+            self.writer.readopt(epoch, token)
 
     def _on_activate(self, end: DriverEnd, message: Message) -> None:
         asyncio.create_task(self._activate(end, message))  # noqa: RUF006  the loop keeps it
@@ -222,10 +232,13 @@ class SimDriver:
 
     def _on_run(self, end: DriverEnd, message: Message) -> None:
         ref = AttemptRef(message["job_id"], message["attempt"])
+        self._begin(ref, message["main_class"])
+        self._reply(end, message, {})
+
+    def _begin(self, ref: AttemptRef, main: str) -> None:
         self.attempts.begin(ref)
         self._oracle.begun(ref, self.record.driver_id)
-        self._reply(end, message, {})
-        self._running[ref] = asyncio.create_task(self._attempt(ref, message["main_class"]))
+        self._running[ref] = asyncio.create_task(self._attempt(ref, main))
 
     def _on_kill(self, end: DriverEnd, message: Message) -> None:
         task = self._running.get(AttemptRef(message["job_id"], message["attempt"]))
@@ -267,13 +280,18 @@ class SimDriver:
         self._running.pop(ref, None)
         outcome = AttemptOutcome(ref.job_id, ref.attempt, kind, result, error)
         if self.attempts.end(outcome):
-            self._tell(Event.FINISHED, outcome_message(outcome))
+            self._tell(Event.FINISHED, self._report(outcome))
+
+    def _report(self, outcome: AttemptOutcome) -> Message:
+        return outcome_message(outcome)
 
     def _program(self, ref: AttemptRef, main: str) -> Awaitable[Any]:
         verb, _, argument = main.partition(" ")
         match verb:
             case "add":
                 return self._whole(self._update(argument, f"{ref.job_id}/{ref.attempt}"))
+            case "work":
+                return self._work(argument, ref)
             case "once":
                 return self._whole(self._once(ref, argument))
             case "read":
@@ -295,6 +313,13 @@ class SimDriver:
 
     async def _read(self, name: str, least: int) -> Any:
         return {"name": name, "read": len(self.values.get(name, ())), "least": least}
+
+    async def _work(self, name: str, ref: AttemptRef) -> Any:
+        result = None
+        for step in range(WORK_STEPS):
+            await asyncio.sleep(self._random.uniform(0.1, 1.5))
+            result = await self._whole(self._update(name, f"{ref.job_id}/{ref.attempt}/{step}"))
+        return result
 
     async def _once(self, ref: AttemptRef, name: str) -> Any:
         """Exactly once, however often it runs: the update and the sign that it happened are one seal."""

@@ -203,7 +203,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             handle.context.run(handle.callback, *handle.args)
         except Livelock:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
             self.call_exception_handler({"message": f"callback {handle.callback}", "exception": error})
 

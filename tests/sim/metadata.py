@@ -21,8 +21,21 @@ TIMEOUT = 1.0
 """Seconds after which a call gives up (half of the setting's default, so that a run is short)."""
 
 _READS = frozenset(
-    "list_binaries find_binary jobs_using_binary digest_in_use context latest_context active_contexts"
-    " listed_contexts fence fences job list_jobs unfinished_jobs".split()
+    (
+        "list_binaries",
+        "find_binary",
+        "jobs_using_binary",
+        "digest_in_use",
+        "context",
+        "latest_context",
+        "active_contexts",
+        "listed_contexts",
+        "fence",
+        "fences",
+        "job",
+        "list_jobs",
+        "unfinished_jobs",
+    )
 )
 
 
@@ -49,9 +62,8 @@ class ContextTable(dict[str, ContextRecord]):
 
     def __setitem__(self, context_id: str, record: ContextRecord) -> None:
         before = self.get(context_id)
-        if before is not None and before.state is not record.state:
-            if record.state not in CONTEXT_MOVES[before.state]:
-                self._broken(f"context {record.name} moved from {before.state} to {record.state}")
+        if before is not None and record.state not in (before.state, *CONTEXT_MOVES[before.state]):
+            self._broken(f"context {record.name} moved from {before.state} to {record.state}")
         super().__setitem__(context_id, record)
 
 

@@ -26,6 +26,7 @@ class Nemesis:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._healed = False
         self._begin: dict[What, Callable[[Fault], Undo]] = {
             What.KILL_SERVER: lambda fault: self._kill_server(world.server(fault.target), fault.target),
             What.KILL_OWNER: lambda fault: self._kill_owner(fault.target),
@@ -45,6 +46,12 @@ class Nemesis:
             ),
             What.CUT_PEER: lambda fault: self._cut((fault.target, _next(fault.target))),
             What.CUT_DRIVER: lambda fault: self._cut_driver(fault.target),
+            What.CUT_PAIR: lambda fault: self._cut_pair(fault.target, coordination.PLACE),
+            What.CUT_PAIR_FROM_SQL: lambda fault: self._cut_pair(
+                fault.target, coordination.PLACE, metadata.PLACE
+            ),
+            What.ISOLATE_OWNER: lambda fault: self._isolate_owner(fault.target),
+            What.DELAY_ADOPT: self._delay_adopt,
             What.ISOLATE: lambda fault: self._isolate(fault.target),
             What.ZOOKEEPER_DOWN: lambda fault: self._down(coordination.PLACE),
             What.SQL_DOWN: lambda fault: self._down(metadata.PLACE),
@@ -72,7 +79,7 @@ class Nemesis:
         """Everything works again, and servers that are down are started."""
         world = self._world
         world.say("NEMESIS", "heals everything")
-        self._healed = True
+        self._healed = world.supervised = True
         world.network.mend_all()
         world.trouble.lost = world.trouble.late = 0.0
         world.shelf.faults, world.shelf.slow = 0.0, 0.002
@@ -81,12 +88,11 @@ class Nemesis:
             world.loop.thaw(process)
         for driver in world.drivers.values():
             driver.lose_reply_to.clear()
+            driver.delay_adopt = 0.0
         for server in SERVERS:
             if world.server(server) is None:
                 world.start_server(server)
         world.ensemble.contact_changed()
-
-    _healed = False
 
     def _do(self, fault: Fault) -> None:
         self._world.say("NEMESIS", f"{fault.what} {fault.target} for {fault.seconds:g} s")
@@ -126,6 +132,12 @@ class Nemesis:
 
     def _kill_both(self, fault: Fault) -> Undo:
         self._kill_driver(fault.target)
+        return self._kill_owner(fault.target)
+
+    def _delay_adopt(self, fault: Fault) -> Undo:
+        driver = self._world.driver_of(fault.target)
+        if driver is not None:
+            driver.delay_adopt = fault.seconds
         return self._kill_owner(fault.target)
 
     def _leave(self, fault: Fault) -> Undo:
@@ -175,6 +187,20 @@ class Nemesis:
         if not self._world.scenario.one_host:
             there += [f"d-{one}" for one in others]
         return self._cut(*[(one, other) for one in here for other in there])
+
+    def _isolate_owner(self, context: str) -> Undo:
+        owner = self._world.owner_of(context)
+        return self._isolate(owner.me.id) if owner else nothing
+
+    def _cut_pair(self, context: str, *services: str) -> Undo:
+        """Owner and driver go on together, unheard by the others, who cannot adopt the driver either."""
+        owner, driver = self._world.owner_of(context), self._world.driver_of(context)
+        if owner is None or driver is None:
+            return nothing
+        others = [one for one in SERVERS if one != owner.me.id]
+        pairs = [(owner.me.id, other) for other in (*services, *others)]
+        pairs += [(driver.process.place, other) for other in others]
+        return self._cut(*pairs)
 
     # Services
 

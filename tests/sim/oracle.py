@@ -24,6 +24,7 @@ class Oracle:
         self._values: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
         self._begun: dict[AttemptRef, str] = {}
         self._executions: Counter[str] = Counter()
+        self._epochs: Counter[str] = Counter()
         self._told: dict[tuple[str, int], str] = {}
         self._keys: dict[str, set[str]] = defaultdict(set)
 
@@ -74,6 +75,8 @@ class Oracle:
             known = self._newest(job.context_id, name)
             if known[result["count"] - 1 : result["count"]] != (result["entry"],):
                 self.breach(f"job {job.id} finished with {result}, and {name} is {', '.join(known)}")
+            if not result["entry"].startswith((f"{job.id}/{job.attempt}", f"{job.id}/once")):
+                self.breach(f"attempt {job.attempt} of job {job.id} was given the result {result['entry']}")
         elif result["read"] < result["least"]:
             self.breach(
                 f"job {job.id} read {result['read']} entries of {name} after {result['least']} were written"
@@ -109,6 +112,9 @@ class Oracle:
     def told(self, driver: str, binding: Binding) -> None:
         """A driver took an epoch: no other driver of the context ever does."""
         context = binding.context.id if binding.context else "?"
+        if binding.epoch <= self._epochs[driver]:
+            self.breach(f"{driver} went from epoch {self._epochs[driver]} to {binding.epoch}")
+        self._epochs[driver] = binding.epoch
         before = self._told.setdefault((context, binding.epoch), driver)
         if before != driver:
             self.breach(f"epoch {binding.epoch} of {context} was taken by {before} and by {driver}")

@@ -41,7 +41,7 @@ class NoAnswer(OwnerUnavailable):
 
 
 class World:
-    """`story` collects (time, who, what) when somebody wants to read it."""
+    """`story` collects (time, who, what) when somebody wants to read it; `supervised`: a server that ends is started again."""
 
     def __init__(self, scenario: Scenario, loop: SimLoop, fences: Fences, *, tell: bool) -> None:
         self.scenario = scenario
@@ -61,6 +61,7 @@ class World:
         self.lives: dict[str, SimServer] = {}
         self.drivers: dict[str, SimDriver] = {}
         self.lose_activations = 0
+        self.supervised = False
         self._driver_kind = fences.driver
         self._deaths: list[tuple[ServerInfo, SimDeaths]] = []
         self._ids = 0
@@ -110,11 +111,10 @@ class World:
         """A server that cannot reach ZooKeeper when it starts ends, and its supervisor starts it again."""
         try:
             await server.start()
-        except Exception as error:  # whatever ends a server's main task ends the server
+        except Exception as error:  # noqa: BLE001  whatever ends a server's main task ends the server
             self.say(server.process.name, f"cannot start: {error!r}")
-            name = server.me.id
-            self.loop.call_later(1.0, self._start_again, name, context=NOBODY)
             self.stop(server)
+            self.loop.call_later(1.0, self._start_again, server.me.id, context=NOBODY)
 
     def _start_again(self, name: str) -> None:
         if not any(one.me.id == name and one.process.alive for one in self.lives.values()):
@@ -137,6 +137,8 @@ class World:
         self.servers.pop(server.me.url, None)
         self.network.ended(server.process)
         self.ensemble.contact_changed()
+        if self.supervised:
+            self.loop.call_later(1.0, self._start_again, server.me.id, context=NOBODY)
         for future in server.inbound:
             self.loop.call_later(self.network.latency(), _fail, future, server.me.url, context=NOBODY)
         for watcher, deaths in self._deaths:
@@ -233,7 +235,7 @@ class World:
                 result = await call(server)
             except JobServerError as refusal:
                 error = refusal
-            except Exception as fault:  # any other exception would be a 500, which no request may yield
+            except Exception as fault:  # noqa: BLE001  it would be a 500, which no request may yield
                 self.breach(f"a request to {server.process.name} failed with {fault!r}")
                 error = NoAnswer(repr(fault))
             self.loop.call_later(
