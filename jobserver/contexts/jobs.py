@@ -267,10 +267,12 @@ class ContextJobs:
 
     async def _finish(self, outcome: AttemptOutcome) -> None:
         job = self._jobs.get(outcome.job_id)
-        if job is not None and job.attempt == outcome.attempt and not job.state.final:
+        current = job is not None and job.attempt == outcome.attempt
+        if job is not None and current and not job.state.final:
             await self._commit_end(job, outcome, _STATES[outcome.kind])
         self._link.tell(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
-        self._release(outcome.job_id)
+        if current:  # the end of an older attempt is not the end of the job
+            self._release(outcome.job_id)
 
     async def _commit_end(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
         """Commits the end of the running attempt, then tells who waits. None when it had ended otherwise before."""
