@@ -18,7 +18,7 @@ from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import ContextStopping, NotFound, OwnerUnavailable, TimedOut
+from jobserver.errors import ContextStopping, NotFound, OwnerUnavailable, Superseded, TimedOut
 from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState, OnFailover
 from jobserver.service import Submission, Submitted
 from jobserver.store.metadata import Metadata
@@ -103,7 +103,7 @@ class JobDesk:
                 news = await self._owners.follow(job, until, left)
                 if news is not None:
                     return news.job
-            except OwnerUnavailable:
+            except (OwnerUnavailable, Superseded):
                 await self._owners.registry.change(min(LOOK_AGAIN, seconds_left(deadline)))
             job = await self._store.job(job.id) or job
         return job
@@ -124,7 +124,7 @@ class JobDesk:
                 )
             try:
                 await self._owners.kill(job.context_id, job_id)
-            except OwnerUnavailable:
+            except (OwnerUnavailable, Superseded):
                 await self._owners.registry.change(LOOK_AGAIN)
             first = False
 

@@ -317,7 +317,7 @@ class ContextJobs:
 
     async def _not_ours(self, job: JobRecord) -> None:
         """SQL has the job in another state than we thought, under our own fence: take over what it says."""
-        row = await self._store.job(job.id)
+        row = await self._once_answered(lambda: self._store.job(job.id))
         if row is not None and row.state.final:
             self._waiters.ended(row)
         self._release(job.id)
