@@ -94,11 +94,11 @@ class Ensemble:
 
     def tell_owner(self, context_id: str) -> None:
         for session in self.sessions:
-            session.client.will_see(session.client.see_owner, context_id)
+            session.client.will_see(context_id)
 
     def tell_servers(self) -> None:
         for session in self.sessions:
-            session.client.will_see(session.client.see_servers)
+            session.client.will_see(None)
 
 
 class SimCoordination:
@@ -116,6 +116,7 @@ class SimCoordination:
         self._unbroken: set[str] = set()
         self._leader: str | None = None
         self._missed = False
+        self._heard_at = 0.0
 
     @property
     def link(self) -> Link:
@@ -190,7 +191,7 @@ class SimCoordination:
         self._ensemble.owners.pop(context_id, None)
         self._ensemble.elections.pop(context_id, None)
         for session in self._ensemble.sessions:
-            session.client.will_see(session.client.see_forgotten, context_id)
+            session.client.will_see(context_id)
 
     async def owner(self, context_id: str) -> OwnerNode | None:
         await self._reach()
@@ -267,48 +268,57 @@ class SimCoordination:
     def _look_again(self) -> None:
         self._missed = False
         for context_id in [one for one in self._owners if one not in self._ensemble.elections]:
-            self.will_see(self.see_forgotten, context_id)
+            self.will_see(context_id)
         for context_id in list(self._ensemble.elections):
-            self.will_see(self.see_owner, context_id)
-        self.will_see(self.see_servers)
+            self.will_see(context_id)
+        self.will_see(None)
 
     # Watches
 
-    def will_see(self, see: object, *args: str) -> None:
-        """The newest state at the moment of arrival: what changes twice in between is seen once."""
+    def will_see(self, context_id: str | None) -> None:
+        """The owner of a context (None: the servers) will be read in a moment, and heard of another moment later.
+
+        What changes twice before it is read is seen once; what changes after that is heard of too early.
+        """
         nodes = self._ensemble
-        nodes.loop.call_later(
-            nodes.network.latency(), self._see, self._session, see, args, context=self.process.context
-        )
+        nodes.loop.call_later(nodes.network.latency(), self._read, self._session, context_id, context=NOBODY)
 
-    def _see(self, session: Session, see: object, args: tuple[str, ...]) -> None:
-        blocked = self._ensemble.network.blocked(self.process.place, PLACE)
-        if session in self._ensemble.sessions and self._link is Link.CONNECTED:
-            if blocked:
-                self._missed = True  # TCP keeps it on its way
-            else:
-                see(*args)  # type: ignore[operator]
-
-    def see_owner(self, context_id: str) -> None:
-        if context_id not in self._ensemble.elections:
+    def _read(self, session: Session | None, context_id: str | None) -> None:
+        nodes = self._ensemble
+        if session not in nodes.sessions or not self.process.alive:
             return
-        owner = self._ensemble.owner(context_id)
+        if nodes.network.blocked(self.process.place, PLACE):
+            self._missed = True  # TCP keeps it on its way
+            return
+        self._heard_at = max(self._heard_at, nodes.loop.time() + nodes.network.latency())
+        context = self.process.context
+        if context_id is None:
+            servers = {server: info for server, (info, _) in nodes.servers.items()}
+            leader = nodes.candidates[0][0] if nodes.candidates else None
+            nodes.loop.call_at(self._heard_at, self._see_servers, servers, leader, context=context)
+        elif context_id in nodes.elections:
+            owner = nodes.owner(context_id)
+            nodes.loop.call_at(self._heard_at, self._see_owner, context_id, owner, context=context)
+        else:
+            nodes.loop.call_at(self._heard_at, self._see_forgotten, context_id, context=context)
+
+    def _see_owner(self, context_id: str, owner: OwnerNode | None) -> None:
         witnessed = context_id in self._unbroken
-        self._unbroken.add(context_id)
         if owner is None:
             self._owners.pop(context_id, None)
         else:
             self._owners[context_id] = owner
+        if self._link is Link.CONNECTED:
+            self._unbroken.add(context_id)
         self._listener(OwnerChanged(context_id, owner, witnessed))
 
-    def see_forgotten(self, context_id: str) -> None:
+    def _see_forgotten(self, context_id: str) -> None:
         self._owners.pop(context_id, None)
         self._unbroken.discard(context_id)
 
-    def see_servers(self) -> None:
-        self._servers = {server: info for server, (info, _) in self._ensemble.servers.items()}
-        self._listener(ServersChanged(self._servers))
-        leader = self._ensemble.candidates[0][0] if self._ensemble.candidates else None
+    def _see_servers(self, servers: dict[str, ServerInfo], leader: str | None) -> None:
+        self._servers = servers
+        self._listener(ServersChanged(servers))
         if leader != self._leader:
             self._leader = leader
             self._listener(LeaderChanged(leader))
