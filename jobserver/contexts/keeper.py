@@ -180,9 +180,12 @@ class ContextKeeper:
         self._stopping = None
 
     async def sweep(self) -> None:
-        """Looks for what a lost message left behind: jobs, the wish to stop, an ad-hoc context that nobody needs."""
+        """Looks for what went unnoticed: a higher epoch, jobs, the wish to stop, an ad-hoc context that nobody needs."""
         jobs, takeover = self.jobs, self._takeover
         if jobs is None or takeover is None:
+            return
+        if await takeover.is_superseded():
+            self._hear(takeover, Superseded("SQL has a higher epoch"))
             return
         unfinished = await jobs.sweep()
         context = await self._parts.takeover.store.context(self.context_id)
@@ -298,8 +301,9 @@ class ContextKeeper:
         return IncumbentSilent()
 
     async def _elect(self, replaced: OwnerNode | None) -> Event:
-        if await self._has_ended():
-            return ContextEnded()
+        forbidden = await self._no_candidate()
+        if forbidden is not None:
+            return forbidden
         try:
             result = await self._parts.coordination.elect(self.context_id, replaced)
             if replaced is not None and not isinstance(result, Elected) and result.owner is None:
@@ -317,13 +321,18 @@ class ContextKeeper:
         mine = result.owner.incarnation == self._parts.me.incarnation
         return ElectionWon() if mine else ElectionLost()
 
-    async def _has_ended(self) -> bool:
-        """The owner node also goes when the context has ended; SQL in trouble is no reason to stand back."""
+    async def _no_candidate(self) -> Event | None:
+        """Why not to stand: the owner node also goes when the context has ended, and an owner that makes its node again may
+        have been superseded while it was cut off. SQL in trouble is no reason to stand back.
+        """
         try:
             context = await self._parts.takeover.store.context(self.context_id)
+            superseded = self._takeover is not None and await self._takeover.is_superseded()
         except StoreUnavailable:
-            return False
-        return context is None or context.state.final
+            return None
+        if context is None or context.state.final:
+            return ContextEnded()
+        return Superseded("SQL has a higher epoch") if superseded else None
 
     async def _grant(self) -> Event:
         if self._began == 0.0:

@@ -398,6 +398,11 @@ class Takeover:
             lambda: self._parts.store.end_jobs_of_ended_context(self._context_id, reason, _now())
         )
 
+    async def is_superseded(self) -> bool:
+        """Whether the fence is another's by now. Raises StoreUnavailable."""
+        row = await self._parts.store.fence(self._context_id)
+        return self._fence is not None and (row is None or row.token != self._fence.token)
+
     async def job(self, job_id: str) -> JobRecord | None:
         """The job as SQL has it."""
         return await self._answered(lambda: self._parts.store.job(job_id))
