@@ -56,6 +56,7 @@ from jobserver.errors import (
     OwnerUnavailable,
     StoreUnavailable,
 )
+from jobserver.errors import Superseded as SupersededError
 from jobserver.model import ContextRecord, ContextState, ErrorInfo, Failover, JobRecord, OutcomeKind
 from jobserver.protocol import Request
 
@@ -200,7 +201,13 @@ class ContextKeeper:
         """Takes events until cancelled; then steps down without ending the driver."""
         try:
             while True:
-                await self._take(await self._events.get())
+                event = await self._events.get()
+                try:
+                    await self._take(event)
+                except Exception as error:
+                    # a keeper that ended here would leave its context unattended on this server for ever
+                    log.exception("context %s: %s failed", self.context_id, type(event).__name__)
+                    self.post(WorkFailed(repr(error)))
         finally:
             self._cancel_work()
             for task in list(self._background):
@@ -428,7 +435,10 @@ class ContextKeeper:
         """No driver can start with these settings: state first, jobs second, and whoever created it is told."""
         takeover = self._takeover
         if takeover is not None:
-            await takeover.end_context(ContextState.ERROR, ErrorInfo(why, "jobserver.ContextInitFailed"))
+            try:
+                await takeover.end_context(ContextState.ERROR, ErrorInfo(why, "jobserver.ContextInitFailed"))
+            except SupersededError:
+                return  # its next owner finds out by itself whether a driver can start
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(ContextInitFailed(why))
             self._ready.exception()
