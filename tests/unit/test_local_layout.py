@@ -46,14 +46,14 @@ def test_what_the_given_settings_name_is_kept(layout):
     base = {
         "ha": {"standby": "cold"},
         "database": {"url": "mysql://somewhere/db"},
-        "checkpoint": {"root": "hdfs://127.0.0.1:9000/x"},
+        "checkpoint": {"root": "/somewhere/checkpoints"},
         "driver": {"java": "/other/java"},
         "server": {"log_level": "debug"},
     }
     settings = settings_of(values_of(layout, base))
     assert settings.ha.standby == "cold"
     assert settings.database.url == "mysql://somewhere/db"
-    assert settings.checkpoint.root == "hdfs://127.0.0.1:9000/x"
+    assert settings.checkpoint.root == "/somewhere/checkpoints"
     assert settings.driver.java == Path("/other/java")
     assert settings.server.log_level == "debug"
 

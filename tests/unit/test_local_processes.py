@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,10 @@ def test_a_process_that_does_not_listen_is_killed_after_the_grace(shell):
 def test_a_frozen_process_is_ended_too(shell):
     child = shell("{ready}; sleep 60")
     send(child.id, signal.SIGSTOP)
+    stat = Path(f"/proc/{child.id.pid}/stat")
+    assert wait_until(
+        lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 5
+    )  # the signal takes its time
     end_children([child], grace=0.1)
     assert child.handle.returncode == -signal.SIGKILL
 
