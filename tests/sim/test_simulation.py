@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.sim.world import Fences
 SEEDS = int(os.environ.get("SEEDS", "500"))
 FIRST = int(os.environ.get("FIRST_SEED", "1"))
 SHARES = 10
-ENOUGH = 150
+ENOUGH = 250
 """Seeds within which a switched-off fence has to be noticed."""
 REGRESSIONS = kept(Path(__file__).parent / "regressions")
 
@@ -50,14 +51,14 @@ def test_what_once_broke_a_promise_does_so_no_more(name):
         (Fences(store=fences_off.NoEpochInSql), "still RUNNING"),
         (Fences(driver=fences_off.AnyEpochAdopts), "went from epoch"),
         (Fences(driver=fences_off.NoMarkersRead), "begins without an update"),
-        (Fences(driver=fences_off.NoAttemptCompared), "was given the result"),
+        (Fences(driver=fences_off.NoAttemptCompared), "ran 2 times|holds .* 2 times|was given the result"),
     ],
     ids=["SQL compares no epoch", "any epoch adopts", "markers are not read", "attempts are not compared"],
 )
 def test_a_fence_that_is_off_is_noticed(fences, damage):
     for seed in range(1, ENOUGH + 1):
         report = run(scenario_of(seed), fences)
-        if any(damage in sentence for sentence in report.broken):
+        if any(re.search(damage, sentence) for sentence in report.broken):
             return
     pytest.fail(f"{ENOUGH} seeds did not notice it")
 
