@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from ha.coordination import OwnerNode
-from ha.ownership import ADOPT_TRIES, START_TRIES, TABLE, Event, Ownership, Phase
+from ha.events import Event
+from ha.ownership import ADOPT_TRIES, START_TRIES, TABLE, Ownership, Phase
 
 _SAMPLES: dict[object, tuple[object, ...]] = {
     bool: (False, True),

@@ -14,7 +14,48 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ha.actions import (
+    Action,
+    Adopt,
+    AskIncumbent,
+    CloseGate,
+    Elect,
+    EndContext,
+    Grant,
+    MakeBase,
+    OpenGate,
+    PlanJobs,
+    Release,
+    StartDriver,
+    StepDown,
+    Wait,
+)
 from ha.coordination import OwnerNode
+from ha.events import (
+    Adopted,
+    AdoptFailed,
+    BaseReady,
+    ContextEnded,
+    CoordinationSilent,
+    DriverLost,
+    DriverReady,
+    ElectionLost,
+    ElectionWon,
+    Event,
+    Granted,
+    GrantRefused,
+    IncumbentAnswered,
+    IncumbentSilent,
+    JobsPlanned,
+    OwnerDead,
+    OwnerSeen,
+    OwnerVanished,
+    StartFailed,
+    Superseded,
+    WaitOver,
+    Wanted,
+    WorkFailed,
+)
 
 START_TRIES = 3
 """Drivers that may fail to start in one takeover before the server gives the context back."""
@@ -51,259 +92,6 @@ class Ownership:
     adopt_tries: int = 0
     start_tries: int = 0
     dead: OwnerNode | None = None
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerVanished:
-    """The owner node went. `delay` is this server's rank times the stagger, in seconds."""
-
-    witnessed: bool
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerSeen:
-    """Another server holds the owner node."""
-
-    server: str
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerDead:
-    """Proof that the owner's process is gone while its node still stands (design 4.2)."""
-
-    node: OwnerNode
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A context without owner: new and placed here, or found by the sweep."""
-
-
-@dataclass(frozen=True, slots=True)
-class WaitOver:
-    """The delay asked for by `Wait` has passed and nobody was seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class IncumbentAnswered:
-    """The owner recorded in SQL is alive and keeps its context."""
-
-
-@dataclass(frozen=True, slots=True)
-class IncumbentSilent:
-    """The owner recorded in SQL did not answer within the grace."""
-
-
-@dataclass(frozen=True, slots=True)
-class ElectionWon:
-    """This server holds the owner node."""
-
-
-@dataclass(frozen=True, slots=True)
-class ElectionLost:
-    """Another one was quicker, or the picture was outdated."""
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinationSilent:
-    """ZooKeeper did not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """SQL granted the epoch. `driver` tells whether a driver of an earlier epoch is on record."""
-
-    epoch: int
-    driver: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GrantRefused:
-    """Another server raised the fence first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """The living driver took our epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdoptFailed:
-    """`spent`: adopt was sent and not confirmed. Otherwise the driver never heard the epoch."""
-
-    spent: bool
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class BaseReady:
-    """Marker, base and pin are durable."""
-
-
-@dataclass(frozen=True, slots=True)
-class DriverReady:
-    """A new driver confirmed our epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailed:
-    """`spent`: activate was sent and not confirmed; `hopeless`: no driver can start with these settings."""
-
-    spent: bool
-    hopeless: bool
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobsPlanned:
-    """The driver is on record and every unfinished job has its decision."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkFailed:
-    """A dependency failed for as long as the takeover may last."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class DriverLost:
-    """EOF, or silence for longer than the driver timeout."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Superseded:
-    """A guarded write or a driver met a higher epoch."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class ContextEnded:
-    """SQL says: final state."""
-
-
-Event = (
-    OwnerVanished
-    | OwnerSeen
-    | OwnerDead
-    | Wanted
-    | WaitOver
-    | IncumbentAnswered
-    | IncumbentSilent
-    | ElectionWon
-    | ElectionLost
-    | CoordinationSilent
-    | Granted
-    | GrantRefused
-    | Adopted
-    | AdoptFailed
-    | BaseReady
-    | DriverReady
-    | StartFailed
-    | JobsPlanned
-    | WorkFailed
-    | DriverLost
-    | Superseded
-    | ContextEnded
-)
-
-# Actions
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Answer `WaitOver` after so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class AskIncumbent:
-    """Ask the owner recorded in SQL whether it lives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Elect:
-    """Run the election; `replace` is a dead owner's node."""
-
-    replace: OwnerNode | None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Raise the fence by one and write ourselves in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Hello and adopt the driver on record."""
-
-
-@dataclass(frozen=True, slots=True)
-class MakeBase:
-    """Put an end to the old driver if it is ours to kill; marker, base, pin."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartDriver:
-    """Activate a hot, warm or new driver on the base."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanJobs:
-    """Record the driver, decide every unfinished job."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenGate:
-    """Jobs may start; publish."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseGate:
-    """No job starts; what runs is left to the fences."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepDown:
-    """Drop the driver's connection without ending it, forget everything held in memory for the context."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give the owner node back."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndContext:
-    """The context cannot run: final state ERROR in SQL, guarded."""
-
-    why: str
-
-
-Action = (
-    Wait
-    | AskIncumbent
-    | Elect
-    | Grant
-    | Adopt
-    | MakeBase
-    | StartDriver
-    | PlanJobs
-    | OpenGate
-    | CloseGate
-    | StepDown
-    | Release
-    | EndContext
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,35 +15,35 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ha.coordination import Coordination, Elected, OwnerNode, ServerInfo
-from ha.errors import CoordinationLost
-from ha.ownership import (
+from ha.actions import (
     Action,
     AskIncumbent,
     CloseGate,
+    Elect,
+    EndContext,
+    Grant,
+    OpenGate,
+    Release,
+    StepDown,
+    Wait,
+)
+from ha.coordination import Coordination, Elected, OwnerNode, ServerInfo
+from ha.errors import CoordinationLost
+from ha.events import (
     ContextEnded,
     CoordinationSilent,
     DriverLost,
-    Elect,
     ElectionLost,
     ElectionWon,
-    EndContext,
     Event,
-    Grant,
     IncumbentAnswered,
     IncumbentSilent,
-    OpenGate,
     OwnerSeen,
-    Ownership,
-    Phase,
-    Release,
-    StepDown,
     Superseded,
-    Wait,
     WaitOver,
     WorkFailed,
-    step,
 )
+from ha.ownership import Ownership, Phase, step
 from jobserver.contexts.clock import now
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.peers import Peers

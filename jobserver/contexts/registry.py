@@ -21,7 +21,8 @@ from ha.coordination import (
 )
 from ha.deaths import Deaths, LocalDeaths, WatchDeaths
 from ha.errors import CoordinationLost
-from ha.ownership import ContextEnded, OwnerDead, OwnerVanished, Phase, Wanted
+from ha.events import ContextEnded, OwnerDead, OwnerVanished, Wanted
+from ha.ownership import Phase
 from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
 from jobserver.contexts.waiters import JobNews, Until

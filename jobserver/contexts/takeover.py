@@ -16,10 +16,9 @@ from typing import ParamSpec, Protocol, TypeVar
 import checkpoint.errors as checkpoint_errors
 from checkpoint.epoch import Base, begin_epoch
 from checkpoint.files import FileStore
+from ha.actions import Action, Adopt, MakeBase, PlanJobs, StartDriver
 from ha.coordination import ServerInfo
-from ha.ownership import (
-    Action,
-    Adopt,
+from ha.events import (
     Adopted,
     AdoptFailed,
     BaseReady,
@@ -29,9 +28,6 @@ from ha.ownership import (
     Granted,
     GrantRefused,
     JobsPlanned,
-    MakeBase,
-    PlanJobs,
-    StartDriver,
     StartFailed,
     Superseded,
     WorkFailed,

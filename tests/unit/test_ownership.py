@@ -6,49 +6,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ha.coordination import OwnerNode
-from ha.ownership import (
-    START_TRIES,
-    TABLE,
+from ha.actions import (
     Adopt,
+    AskIncumbent,
+    CloseGate,
+    Elect,
+    EndContext,
+    Grant,
+    MakeBase,
+    OpenGate,
+    PlanJobs,
+    Release,
+    StartDriver,
+    StepDown,
+    Wait,
+)
+from ha.coordination import OwnerNode
+from ha.events import (
     Adopted,
     AdoptFailed,
-    AskIncumbent,
     BaseReady,
-    CloseGate,
     ContextEnded,
     CoordinationSilent,
     DriverLost,
     DriverReady,
-    Elect,
     ElectionLost,
     ElectionWon,
-    EndContext,
-    Grant,
     Granted,
     GrantRefused,
     IncumbentAnswered,
     IncumbentSilent,
     JobsPlanned,
-    MakeBase,
-    OpenGate,
     OwnerDead,
     OwnerSeen,
-    Ownership,
     OwnerVanished,
-    Phase,
-    PlanJobs,
-    Release,
-    StartDriver,
     StartFailed,
-    StepDown,
     Superseded,
-    Wait,
     WaitOver,
     Wanted,
     WorkFailed,
-    step,
 )
+from ha.ownership import START_TRIES, TABLE, Ownership, Phase, step
 
 DEAD = OwnerNode("c", "s1", "i1", 3)
 EVENTS = [

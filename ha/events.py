@@ -1,0 +1,167 @@
+"""What happens to a context, as one server hears of it: the input of the ownership machine (`ownership`). Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ha.coordination import OwnerNode
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerVanished:
+    """The owner node went. `delay` is this server's rank times the stagger, in seconds."""
+
+    witnessed: bool
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerSeen:
+    """Another server holds the owner node."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerDead:
+    """Proof that the owner's process is gone while its node still stands (design 4.2)."""
+
+    node: OwnerNode
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A context without owner: new and placed here, or found by the sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOver:
+    """The delay asked for by `Wait` has passed and nobody was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncumbentAnswered:
+    """The owner recorded in SQL is alive and keeps its context."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncumbentSilent:
+    """The owner recorded in SQL did not answer within the grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionWon:
+    """This server holds the owner node."""
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionLost:
+    """Another one was quicker, or the picture was outdated."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinationSilent:
+    """ZooKeeper did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """SQL granted the epoch. `driver` tells whether a driver of an earlier epoch is on record."""
+
+    epoch: int
+    driver: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRefused:
+    """Another server raised the fence first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The living driver took our epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptFailed:
+    """`spent`: adopt was sent and not confirmed. Otherwise the driver never heard the epoch."""
+
+    spent: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseReady:
+    """Marker, base and pin are durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverReady:
+    """A new driver confirmed our epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """`spent`: activate was sent and not confirmed; `hopeless`: no driver can start with these settings."""
+
+    spent: bool
+    hopeless: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPlanned:
+    """The driver is on record and every unfinished job has its decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFailed:
+    """A dependency failed for as long as the takeover may last."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriverLost:
+    """EOF, or silence for longer than the driver timeout."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A guarded write or a driver met a higher epoch."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextEnded:
+    """SQL says: final state."""
+
+
+Event = (
+    OwnerVanished
+    | OwnerSeen
+    | OwnerDead
+    | Wanted
+    | WaitOver
+    | IncumbentAnswered
+    | IncumbentSilent
+    | ElectionWon
+    | ElectionLost
+    | CoordinationSilent
+    | Granted
+    | GrantRefused
+    | Adopted
+    | AdoptFailed
+    | BaseReady
+    | DriverReady
+    | StartFailed
+    | JobsPlanned
+    | WorkFailed
+    | DriverLost
+    | Superseded
+    | ContextEnded
+)
