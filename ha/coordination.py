@@ -122,7 +122,7 @@ class Coordination(Protocol):
         """Gives the owner node back if this server holds it."""
 
     async def forget(self, context_id: str) -> None:
-        """Removes the nodes of a context that has ended."""
+        """Removes the nodes of a context that has ended, unless another server holds the owner node or is elected meanwhile."""
 
     async def owner(self, context_id: str) -> OwnerNode | None:
         """Reads the owner node, past the cache."""

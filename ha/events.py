@@ -62,7 +62,9 @@ class ElectionLost:
 
 @dataclass(frozen=True, slots=True)
 class CoordinationSilent:
-    """ZooKeeper did not answer."""
+    """The election had no outcome: no answer from ZooKeeper, or a refusal although nobody holds the node."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,9 +163,9 @@ def _lost(state: Ownership, event: Event) -> Decision:
     return Decision(Ownership(), (), "not elected: leave it to the other")
 
 
-def _no_election(state: Ownership, event: Event) -> Decision:
+def _no_election(state: Ownership, event: CoordinationSilent | WorkFailed) -> Decision:
     waiting = replace(state, phase=Phase.WAITING)
-    return Decision(waiting, (Wait(BACK_OFF),), f"ZooKeeper is silent: try again in {BACK_OFF:g} s")
+    return Decision(waiting, (Wait(BACK_OFF),), f"no election ({event.why}): try again in {BACK_OFF:g} s")
 
 
 def _granted(state: Ownership, event: Granted) -> Decision:
@@ -276,8 +276,8 @@ def _reclaimed(state: Ownership, event: Event) -> Decision:
     )
 
 
-def _reclaim_later(state: Ownership, event: Event) -> Decision:
-    return Decision(state, (Wait(BACK_OFF),), "ZooKeeper is silent: go on serving, try again")
+def _reclaim_later(state: Ownership, event: CoordinationSilent | WorkFailed) -> Decision:
+    return Decision(state, (Wait(BACK_OFF),), f"no election ({event.why}): go on serving, try again")
 
 
 def _reclaim_again(state: Ownership, event: Event) -> Decision:

@@ -160,8 +160,19 @@ class ZooKeeperCoordination:
         await self._call(transaction.commit_async())
 
     async def forget(self, context_id: str) -> None:
-        for path in (self._owner_path(context_id), self._parent(context_id)):
-            await self._ignoring(NoNodeError, self._client.delete_async(path))
+        """One transaction at the version that was read: an owner elected meanwhile raises it, and its node is a child."""
+        parent = self._parent(context_id)
+        try:
+            _, stat = await self._call(self._client.get_async(parent))
+        except NoNodeError:
+            return
+        node, me = await self.owner(context_id), self._announced()
+        transaction = self._client.transaction()
+        transaction.check(parent, stat.version)
+        if node is not None and (node.server, node.incarnation) == (me.id, me.incarnation):
+            transaction.delete(self._owner_path(context_id))
+        transaction.delete(parent, stat.version)
+        await self._call(transaction.commit_async())
 
     async def owner(self, context_id: str) -> OwnerNode | None:
         try:

@@ -139,10 +139,25 @@ class ContextKeeper:
         self._events.put_nowait(event)
 
     def see_owner(self, node: OwnerNode) -> None:
-        """The owner node as now seen. A picture from before our own election (the node that we replaced) is no news."""
-        outdated = self._elected is not None and node.election <= self._elected.election
-        if node.incarnation != self._parts.me.incarnation and not outdated:
+        """The owner node as now seen.
+
+        One with a lower count than our own election is a picture from before it, which is no news, or from after a wipe of
+        ZooKeeper, where counts begin anew: ZooKeeper is asked which.
+        """
+        if node.incarnation == self._parts.me.incarnation:
+            return
+        if self._elected is not None and node.election <= self._elected.election:
+            self._spawn(self._look_past_picture(self._elected), "look-past-picture")
+        else:
             self.post(OwnerSeen(node.server))
+
+    async def _look_past_picture(self, elected: OwnerNode) -> None:
+        """Whoever holds the node at a moment after our election is its owner, whatever the counts say."""
+        with contextlib.suppress(CoordinationLost):  # everything is read anew after a break
+            node = await self._parts.coordination.owner(self.context_id)
+            others = node is not None and node.incarnation != self._parts.me.incarnation
+            if node is not None and others and self._elected is elected:
+                self.post(OwnerSeen(node.server))
 
     async def ready(self) -> None:
         """Returns when the gate is open. Raises ContextInitFailed or OwnerUnavailable when it will not be."""
@@ -317,14 +332,12 @@ class ContextKeeper:
                 # the dead owner's node went by itself meanwhile: there is nothing to replace any more
                 result = await self._parts.coordination.elect(self.context_id)
         except CoordinationLost as error:
-            log.warning("context %s: %s", self.context_id, error)
-            return CoordinationSilent()
+            return CoordinationSilent(str(error))
         if isinstance(result, Elected):
             self._elected = result.node
             return ElectionWon()
         if result.owner is None:
-            log.warning("context %s: not elected, and nobody else is (%s)", self.context_id, result.reason)
-            return CoordinationSilent()
+            return CoordinationSilent(f"not elected, and nobody else is: {result.reason}")
         mine = result.owner.incarnation == self._parts.me.incarnation
         return ElectionWon() if mine else ElectionLost()
 

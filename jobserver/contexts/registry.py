@@ -138,7 +138,9 @@ class ContextRegistry:
     # Keepers
 
     def keeper(self, context_id: str) -> ContextKeeper:
-        """The keeper of a context; made when it is first heard of."""
+        """The keeper of a context; made when it is first heard of. Raises OwnerUnavailable once this server leaves."""
+        if self._leaving:
+            raise OwnerUnavailable("this server is leaving the cluster and takes no context any more")
         keeper = self._keepers.get(context_id)
         if keeper is None:
             if self._parts is None:
@@ -182,7 +184,7 @@ class ContextRegistry:
     async def claim(self, context_id: str, seconds: float) -> None:
         """Owns the context and waits for its gate.
 
-        Raises ContextInitFailed, OwnerUnavailable (another server has it), TimedOut.
+        Raises ContextInitFailed, OwnerUnavailable (another server has it, or this one leaves), TimedOut.
         """
         keeper = self.keeper(context_id)
         ready = asyncio.ensure_future(keeper.ready())

@@ -128,8 +128,10 @@ class FakeCoordination:
 
     async def forget(self, context_id: str) -> None:
         self._check()
-        self._ensemble.owners.pop(context_id, None)
-        self._ensemble.elections.pop(context_id, None)
+        node = self._ensemble.owners.get(context_id)
+        if node is None or node.incarnation == self._announced().incarnation:
+            self._ensemble.owners.pop(context_id, None)
+            self._ensemble.elections.pop(context_id, None)
 
     async def owner(self, context_id: str) -> OwnerNode | None:
         self._check()

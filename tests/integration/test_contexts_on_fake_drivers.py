@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ha.coordination import OwnerNode
 from jobserver.errors import (
     ContextExists,
     ContextInitFailed,
@@ -336,3 +337,27 @@ async def test_a_late_picture_of_the_replaced_owner_does_not_make_its_successor_
     assert (await others[0].jobs.submit(submission("answer:2"))).job.result == "2"
     assert cluster.owner(context.id) is successor
     assert cluster.store.fences[context.id].epoch == 2
+
+
+async def test_after_a_wipe_of_zookeeper_a_successor_with_a_lower_count_is_seen(cluster, three):
+    """Counts of elections begin anew with the nodes, so a lower one does not mean an older picture."""
+    context = await three[0].contexts.create("ctx", {})
+    await cluster.kill(cluster.owner(context.id))
+    await until(lambda: context.id in cluster.ensemble.owners, "another server owns it")
+    owner = cluster.owner(context.id)
+    await until(lambda: owner.registry.owned(), "the gate is open")
+    assert cluster.ensemble.elections[context.id] == 2
+    successor = next(server for server in three if server.alive and server is not owner)
+    cluster.ensemble.elections[context.id] = 1
+    cluster.ensemble.owners[context.id] = OwnerNode(context.id, successor.me.id, successor.me.incarnation, 1)
+    cluster.ensemble.tell_owner(context.id)
+    await until(lambda: not owner.registry.is_mine(context.id), "the owner has stepped down")
+
+
+async def test_a_server_that_has_left_is_asked_in_vain_to_own_a_context(cluster, three):
+    context = await three[0].contexts.create("ctx", {})
+    gone = cluster.owner(context.id)
+    await gone.registry.leave()
+    with pytest.raises(OwnerUnavailable, match="leaving"):
+        await gone.registry.claim(context.id, 1.0)
+    assert not gone.registry.is_mine(context.id)

@@ -115,6 +115,13 @@ class CoordinationPromises:
         again = await one.coordination.elect(context)
         assert isinstance(again, Elected)
 
+    async def test_forgetting_a_context_never_removes_another_servers_owner_node(self, join):
+        context = str(uuid.uuid4())
+        one, two = await join(f"a-{context[:4]}"), await join(f"b-{context[:4]}")
+        elected = await one.coordination.elect(context)
+        await two.coordination.forget(context)
+        assert await two.coordination.owner(context) == elected.node
+
 
 class TestFakeCoordination(CoordinationPromises):
     @pytest.fixture
@@ -144,6 +151,35 @@ class TestZooKeeperCoordination(CoordinationPromises):
     @pytest.fixture
     def join(self, join_real):
         return join_real
+
+
+class ElectedMeanwhile(ZooKeeperCoordination):
+    """Another server is elected after `forget` has read and before it removes."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.meanwhile = None
+
+    async def owner(self, context_id):
+        node = await super().owner(context_id)
+        if self.meanwhile is not None:
+            await self.meanwhile.elect(context_id)
+        return node
+
+
+async def test_an_owner_elected_while_the_context_is_forgotten_keeps_its_node(zookeeper, join_real):
+    context = str(uuid.uuid4())
+    two = await join_real(f"b-{context[:4]}")
+    one = Member(ElectedMeanwhile(zookeeper.address, session_timeout=4), f"a-{context[:4]}")
+    await one.start()
+    try:
+        await one.coordination.elect(context)
+        await one.coordination.release(context)
+        one.coordination.meanwhile = two.coordination
+        await one.coordination.forget(context)
+        assert (await two.coordination.owner(context)).server == two.me.id
+    finally:
+        await one.coordination.stop()
 
 
 async def test_a_session_timeout_that_zookeeper_does_not_grant_is_refused_with_a_sentence(zookeeper):

@@ -188,6 +188,9 @@ class SimCoordination:
 
     async def forget(self, context_id: str) -> None:
         await self._reach()
+        node, me = self._ensemble.owner(context_id), self._announced()
+        if node is not None and (node.server, node.incarnation) != (me.id, me.incarnation):
+            return
         self._ensemble.owners.pop(context_id, None)
         self._ensemble.elections.pop(context_id, None)
         for session in self._ensemble.sessions:

@@ -60,7 +60,7 @@ EVENTS = [
     IncumbentSilent(),
     ElectionWon(),
     ElectionLost(),
-    CoordinationSilent(),
+    CoordinationSilent("no answer"),
     Granted(7, True),
     Granted(7, False),
     GrantRefused(),
@@ -169,10 +169,17 @@ def test_a_lost_session_makes_the_owner_elect_itself_again_and_restore_nothing()
 
 def test_an_owner_goes_on_while_zookeeper_is_silent():
     state, actions = told(
-        [OwnerVanished(True, 0.0), CoordinationSilent(), WaitOver()], Ownership(Phase.OWNING, epoch=5)
+        [OwnerVanished(True, 0.0), CoordinationSilent("no answer"), WaitOver()],
+        Ownership(Phase.OWNING, epoch=5),
     )
     assert state == Ownership(Phase.RECLAIMING, epoch=5)
     assert not any(isinstance(action, StepDown | CloseGate) for action in actions)
+
+
+def test_an_election_without_outcome_says_why():
+    for event in (CoordinationSilent("no answer"), WorkFailed("the disk is full")):
+        assert event.why in step(Ownership(Phase.ELECTING), event).because
+        assert event.why in step(Ownership(Phase.RECLAIMING, epoch=5), event).because
 
 
 @pytest.mark.parametrize("phase", [Phase.OWNING, Phase.RECLAIMING, Phase.PLANNING, Phase.STARTING])
