@@ -11,11 +11,14 @@ from jobserver.api.code_names import check_uploaded, name_list
 from jobserver.api.dates import instant
 from jobserver.api.envelopes import Answer, json_answer, ok
 from jobserver.api.names import check_context_name
-from jobserver.api.parameters import flag, required
-from jobserver.errors import BadRequest
+from jobserver.api.parameters import Flag, Word
 from jobserver.service import ContextView
 
 _CODE_KEYS = ("cp", "dependent-jar-uris")
+
+FORCE = Flag("force", "End the driver at once instead of letting running jobs be cancelled first.")
+RESET = Word("reset", "Stop every context and start the configured ones again.", ("reboot",), needed=True)
+SYNC = Flag("sync", "Answer when it is done.", default=True)
 
 
 async def list_contexts(call: Call) -> Answer:
@@ -49,7 +52,7 @@ async def post_context(call: Call) -> Answer:
 
 async def delete_context(call: Call) -> Answer:
     """DELETE /contexts/<name>: 202 with the address to poll when it is still stopping at the end of the wait."""
-    force = flag(call.query, "force", default=False)
+    force = FORCE.read(call.query)
     if await call.service.delete_context(call.name, force=force):
         return ok("Context stopped")
     return Answer(202, b"", headers={"Location": call.uri})
@@ -57,10 +60,8 @@ async def delete_context(call: Call) -> Answer:
 
 async def reset_contexts(call: Call) -> Answer:
     """PUT /contexts?reset=reboot"""
-    reset = required(call.query, "reset")
-    wait = flag(call.query, "sync", default=True)
-    if reset != "reboot":
-        raise BadRequest(f"reset must be reboot, not '{reset[:100]}'")
+    RESET.read(call.query)
+    wait = SYNC.read(call.query)
     await call.service.reset_contexts(wait=wait)
     return ok("Context reset" if wait else "Context reset requested")
 

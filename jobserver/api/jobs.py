@@ -9,19 +9,19 @@ from jobserver.api.bodies import configuration
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import JSON, Answer, encoded, json_answer
 from jobserver.api.names import check_key
-from jobserver.api.parameters import integer
+from jobserver.api.parameters import Whole, Word
 from jobserver.api.submissions import Asker, request_digest, submission, waiting
-from jobserver.errors import BadRequest
+
+LIMIT = Whole("limit", "Most jobs to list.", lowest=0)
+STATUS = Word("status", "Only jobs in this state, in any case.")
 
 
 async def list_jobs(call: Call) -> Answer:
     """GET /jobs: newest first, without results."""
-    limit = integer(call.query, "limit")
+    limit = LIMIT.read(call.query)
     if limit is None:
         limit = call.limits.default_list
-    if limit < 0:
-        raise BadRequest(f"limit must be 0 or more, not {limit}")
-    status = call.query.get("status")
+    status = STATUS.read(call.query)
     state = status.upper() if status else None
     found = await call.service.list_jobs(min(limit, call.limits.max_list), state)
     return json_answer([job_answers.report(job) for job in found])

@@ -24,7 +24,5 @@ class ApiLimits:
     default_list: int = 50
     max_list: int = 10_000
     """A larger `limit` is cut to this."""
-    max_attempts: int = 100
-    """Upper bound of `maxAttempts`."""
     max_binaries: int = 100
     """Names that one job may load."""

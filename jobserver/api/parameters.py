@@ -1,9 +1,15 @@
-"""Typed query parameters by the rules of rest_contract 1.4 and 1.5. Pure; refusals are text answers."""
+"""Typed query parameters by the rules of rest_contract 1.4 and 1.5. Pure; refusals are text answers.
+
+A parameter is a value (`Flag`, `Whole`, `Word`, `Span`) kept next to the handler that reads it: what validates a request is
+also what `openapi.py` documents.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from jobserver.api.rejections import malformed, missing
 from jobserver.errors import BadRequest
@@ -14,6 +20,8 @@ Query = Mapping[str, str]
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(|ms|s|m|h)")
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN = 200
 
 
@@ -61,3 +69,88 @@ def required(query: Query, name: str) -> str:
     if text is None:
         raise missing(name)
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A boolean parameter; the definition that reads it also documents it."""
+
+    name: str
+    meaning: str
+    default: bool = False
+
+    def read(self, query: Query) -> bool:
+        """Its value. Raises Rejected."""
+        return flag(query, self.name, self.default)
+
+    def schema(self) -> dict[str, Any]:
+        """As OpenAPI describes it; the other words for true and false are taken, too."""
+        return {"type": "boolean", "default": self.default}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number from `lowest` to `highest`."""
+
+    name: str
+    meaning: str
+    lowest: int = -(2**31)
+    highest: int = 2**31 - 1
+    default: int | None = None
+
+    def read(self, query: Query) -> int | None:
+        """Its value, the default when absent. Raises Rejected and BadRequest."""
+        value = bounded(query, self.name, self.lowest, self.highest)
+        return self.default if value is None else value
+
+    def schema(self) -> dict[str, Any]:
+        """As OpenAPI describes it."""
+        bounds = {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
+        return bounds if self.default is None else {**bounds, "default": self.default}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A text; `choices` are the only ones taken, `needed` ones must be there."""
+
+    name: str
+    meaning: str
+    choices: tuple[str, ...] = ()
+    needed: bool = False
+
+    def read(self, query: Query) -> str | None:
+        """Its value, None when absent or empty. Raises Rejected and BadRequest."""
+        text = required(query, self.name) if self.needed else query.get(self.name)
+        if self.choices and (text or self.needed) and text not in self.choices:
+            known = " or ".join(self.choices)
+            raise BadRequest(f"{self.name} must be {known}, not '{(text or '')[:_SHOWN]}'")
+        return text or None
+
+    def schema(self) -> dict[str, Any]:
+        """As OpenAPI describes it."""
+        return {"type": "string", **({"enum": list(self.choices)} if self.choices else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A length of time: whole or broken seconds, or a number with a unit (`30s`, `500ms`, `2m`)."""
+
+    name: str
+    meaning: str
+
+    def read(self, query: Query) -> float | None:
+        """Seconds, None when absent or empty. Raises Rejected."""
+        text = query.get(self.name)
+        if not text:
+            return None
+        found = _SPAN.fullmatch(text)
+        if found is None:
+            raise malformed(self.name, f"'{text[:_SHOWN]}' is not a duration such as 30s")
+        return float(found[1]) * _UNITS[found[2]]
+
+    def schema(self) -> dict[str, Any]:
+        """As OpenAPI describes it."""
+        return {"type": "string", "pattern": f"^{_SPAN.pattern}$", "examples": ["30s"]}
+
+
+Parameter = Flag | Whole | Word | Span

@@ -11,14 +11,27 @@ from jobserver.api.bodies import refuse
 from jobserver.api.code_names import check_uploaded, name_list
 from jobserver.api.limits import ApiLimits
 from jobserver.api.names import check_text
-from jobserver.api.parameters import Query, bounded, flag, in_range, integer
+from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
 from jobserver.errors import BadRequest
 from jobserver.model import OnFailover
 from jobserver.service import Submission
 
 _MAX_CLASS = 1_000
-_ON_FAILOVER = frozenset(choice.value for choice in OnFailover)
 _MAX_PRIORITY = 1_000_000
+
+APP_NAME = Word("appName", "Upload to run; the older pair with classPath.")
+CLASS_PATH = Word("classPath", "Main class that goes with appName.")
+CP = Word("cp", "Uploads to load, separated by commas. In the body: a list or such a text.")
+MAIN_CLASS = Word("mainClass", "`package.module.Class` or `package.module:function` in one of them.")
+CONTEXT = Word("context", "Name of a running context; without it the job gets one of its own.")
+SYNC = Flag("sync", "Answer with the job's value instead of at its acceptance.")
+TIMEOUT = Whole("timeout", "Seconds to wait for acceptance or value; the job goes on after it.", lowest=1)
+ATTEMPTS = Whole("maxAttempts", "How often the job may be started, counting after failovers.", 1, 100)
+ON_FAILOVER = Word("onFailover", "What becomes of the job when its driver dies.", tuple(OnFailover))
+PRIORITY = Whole("priority", "Among waiting jobs the highest starts first.", -_MAX_PRIORITY, _MAX_PRIORITY)
+PARAMETERS = (APP_NAME, CLASS_PATH, CP, MAIN_CLASS, CONTEXT, SYNC, TIMEOUT, ATTEMPTS, ON_FAILOVER, PRIORITY)
+"""What POST /jobs reads of its query."""
+
 _NOT_SERVED = {
     "callbackUrl": "callbackUrl is not supported: ask GET /jobs/<id>, or wait with sync=true",
     "spark.proxy.user": "spark.proxy.user is not supported: jobs run as the user of the server",
@@ -44,13 +57,9 @@ class Asker:
 
 def waiting(query: Query, limits: ApiLimits) -> Waiting:
     """`sync` and `timeout`; these are read before the body, like every typed parameter."""
-    sync = flag(query, "sync", default=False)
-    seconds = integer(query, "timeout")
-    if seconds is None:
-        return Waiting(sync, limits.default_wait)
-    if seconds < 1:
-        raise BadRequest(f"timeout must be 1 second or more, not {seconds}")
-    return Waiting(sync, min(float(seconds), limits.max_wait))
+    sync = SYNC.read(query)
+    seconds = TIMEOUT.read(query)
+    return Waiting(sync, limits.default_wait if seconds is None else min(float(seconds), limits.max_wait))
 
 
 def submission(
@@ -64,12 +73,12 @@ def submission(
         main_class=check_text("the main class", main_class, _MAX_CLASS),
         binaries=binaries,
         config=config,
-        context=query.get("context") or None,
+        context=CONTEXT.read(query),
         sync=wait.sync,
         wait_seconds=wait.seconds,
-        max_attempts=_attempts(query, extras, limits),
+        max_attempts=_whole(query, ATTEMPTS, extras, "max-attempts", 3),
         on_failover=_on_failover(query, extras),
-        priority=_priority(query, extras),
+        priority=_whole(query, PRIORITY, extras, "priority", 0),
         principal=asker.principal,
         idempotency_key=asker.idempotency_key,
         request_digest=asker.request_digest,
@@ -94,17 +103,17 @@ def _refuse_unserved(query: Query) -> None:
 
 def _code(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> tuple[str, tuple[str, ...]]:
     """Main class and names to load: the legacy pair wins over `cp`, the query over the body."""
-    app = query.get("appName")
+    app = APP_NAME.read(query)
     if app:
-        main_class = query.get("classPath")
+        main_class = CLASS_PATH.read(query)
         if not main_class:
             refuse("classPath parameter is missing!")
         names = (*name_list("dependent-jar-uris", config.get("dependent-jar-uris")), app)
         return main_class, check_uploaded(names, limits.max_binaries)
-    names = name_list("cp", query.get("cp")) or name_list("cp", config.get("cp"))
+    names = name_list("cp", CP.read(query)) or name_list("cp", config.get("cp"))
     if not names:
         refuse("To start the job appName or cp parameters should be configured!")
-    main_class = query.get("mainClass") or config.get("mainClass")
+    main_class = MAIN_CLASS.read(query) or config.get("mainClass")
     if not main_class:
         refuse("mainClass parameter is missing!")
     if not isinstance(main_class, str):
@@ -122,27 +131,21 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return block
 
 
-def _attempts(query: Query, extras: Mapping[str, Any], limits: ApiLimits) -> int:
-    given = bounded(query, "maxAttempts", 1, limits.max_attempts)
-    return given if given is not None else _whole(extras, "max-attempts", 3, 1, limits.max_attempts)
-
-
-def _priority(query: Query, extras: Mapping[str, Any]) -> int:
-    given = bounded(query, "priority", -_MAX_PRIORITY, _MAX_PRIORITY)
-    return given if given is not None else _whole(extras, "priority", 0, -_MAX_PRIORITY, _MAX_PRIORITY)
-
-
-def _whole(extras: Mapping[str, Any], key: str, default: int, lowest: int, highest: int) -> int:
+def _whole(query: Query, parameter: Whole, extras: Mapping[str, Any], key: str, default: int) -> int:
+    """A number of the query, or of the block, or the default; both have the bounds of the parameter."""
+    given = parameter.read(query)
+    if given is not None:
+        return given
     value = extras.get(key)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int):
         refuse(f"jobserver.{key} must be a whole number")
-    return in_range(f"jobserver.{key}", value, lowest, highest)
+    return in_range(f"jobserver.{key}", value, parameter.lowest, parameter.highest)
 
 
 def _on_failover(query: Query, extras: Mapping[str, Any]) -> str:
-    given = query.get("onFailover") or extras.get("on-failover") or OnFailover.RERUN.value
-    if not isinstance(given, str) or given not in _ON_FAILOVER:
-        raise BadRequest("onFailover must be rerun or fail")
+    given = ON_FAILOVER.read(query) or extras.get("on-failover") or OnFailover.RERUN.value
+    if not isinstance(given, str) or given not in ON_FAILOVER.choices:
+        raise BadRequest("jobserver.on-failover must be rerun or fail")
     return given
