@@ -17,6 +17,7 @@ from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.errors import ContextInitFailed
 from jobserver.model import DriverRecord
+from jobserver.protocol import Request
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class DriverPool:
         self._filling: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[StartedDriver] | None = None
         self._warming_taken = False
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self.on_change: Callable[[], None] = lambda: None
 
@@ -70,11 +72,21 @@ class DriverPool:
             if not driver.link.closed:
                 return driver
         if spec == self._spec and self._warming is not None and not self._warming_taken:
-            self._warming_taken = (
-                True  # it is further on its way than one that starts now, and needs no second JVM
-            )
-            return await asyncio.shield(self._warming)
+            # it is further on its way than one that starts now, and needs no second JVM
+            return await self._take_warming(self._warming)
         return await self._start(spec, warm_up=False, how="cold")
+
+    async def _take_warming(self, warming: asyncio.Task[StartedDriver]) -> StartedDriver:
+        """A taker that is cancelled leaves it to the pool; one that is ready by then was taken out already, and is ended."""
+        self._warming_taken = True
+        try:
+            return await asyncio.shield(warming)
+        except asyncio.CancelledError:
+            if not warming.done():
+                self._warming_taken = False
+            elif not warming.cancelled() and warming.exception() is None:
+                self.discard(warming.result())
+            raise
 
     async def start_extra(self, spec: LaunchSpec) -> StartedDriver:
         """A warmed-up driver beside the pool, in its turn on this machine. Raises ContextInitFailed."""
@@ -82,8 +94,13 @@ class DriverPool:
             return await self._start(spec, warm_up=True, how="hot")
 
     def discard(self, driver: StartedDriver) -> None:
-        """Ends a driver that was taken and is not needed or not good."""
-        self._launcher.kill(driver.record)
+        """Ends a driver that was taken and is not needed or not good; one on another machine is asked to end."""
+        driver.link.on_closed = _nothing
+        if not self._launcher.kill(driver.record):
+            driver.link.tell(Request.SHUTDOWN, reason="the takeover it was taken for has ended")
+        closing = asyncio.ensure_future(driver.link.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def refill(self, delay: float = 0.0) -> None:
         """Brings the pool to its size, one driver after the other, in the background, after `delay` seconds."""
@@ -137,6 +154,9 @@ class DriverPool:
         except LinkBroken as error:
             self._launcher.kill(record)
             raise ContextInitFailed(f"the driver is ready and does not answer: {error.message}") from error
+        except asyncio.CancelledError:
+            self._launcher.kill(record)
+            raise
         return StartedDriver(record, link, how)
 
     def _leaver(self, driver: StartedDriver) -> Callable[[str], None]:

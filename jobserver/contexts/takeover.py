@@ -51,7 +51,7 @@ from jobserver.model import (
     FenceRow,
     JobRecord,
 )
-from jobserver.protocol import Refused, Request, outcome_of
+from jobserver.protocol import Message, Refused, Request, outcome_of
 from jobserver.recovery import Held
 from jobserver.store.metadata import Metadata
 
@@ -300,30 +300,22 @@ class Takeover:
 
     async def _start_driver(self) -> Event:
         self._acquire()
-        acquiring, self._acquiring = _known(self._acquiring), None
         try:
-            started = await acquiring
+            started = await asyncio.shield(_known(self._acquiring))
         except ContextInitFailed as error:
+            self._acquiring = None
             return StartFailed(spent=False, hopeless=not self.is_failover, why=error.message)
+        # until here `drop` ends what was acquired; from here on this step does, until the driver is held
+        self._acquiring = None
         try:
-            reply = await started.link.request(
-                Request.ACTIVATE,
-                timeout=self._parts.activate_timeout,
-                context={
-                    "id": self._context_id,
-                    "name": self.context.name,
-                    "settings": self.context.settings,
-                },
-                epoch=self.fence.epoch,
-                token=self.fence.token,
-                base=_known(self._base),
-                cluster=self._parts.cluster,
-                checkpoint_root=self._parts.checkpoint_root,
-            )
+            reply = await self._activate(started)
         except JobServerError as error:
             spent = not (isinstance(error, RefusedByDriver) and error.code == Refused.BOUND)
             self._parts.pool.discard(started)
             return StartFailed(spent=spent, hopeless=False, why=error.message)
+        except asyncio.CancelledError:
+            self._parts.pool.discard(started)
+            raise
         if started.link.closed:
             self._parts.pool.discard(started)
             return StartFailed(spent=True, hopeless=False, why="the driver went right after it had confirmed")
@@ -339,6 +331,19 @@ class Takeover:
             ),
         )
         return DriverReady()
+
+    async def _activate(self, started: StartedDriver) -> Message:
+        """Raises RefusedByDriver, LinkBroken."""
+        return await started.link.request(
+            Request.ACTIVATE,
+            timeout=self._parts.activate_timeout,
+            context={"id": self._context_id, "name": self.context.name, "settings": self.context.settings},
+            epoch=self.fence.epoch,
+            token=self.fence.token,
+            base=_known(self._base),
+            cluster=self._parts.cluster,
+            checkpoint_root=self._parts.checkpoint_root,
+        )
 
     def _hold(self, link: DriverLink, driver: DriverRecord) -> None:
         """From here on the link's end is an event. Nothing is awaited between the look at `closed` and this."""
@@ -428,6 +433,7 @@ class Takeover:
             await self._link.close()
         acquiring, self._acquiring = self._acquiring, None
         if acquiring is not None:
+            acquiring.cancel()
             acquiring.add_done_callback(self._discard_late)
 
     def _discard_late(self, acquired: asyncio.Task[StartedDriver]) -> None:

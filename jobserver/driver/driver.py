@@ -5,10 +5,11 @@ Called from the threads of connections and jobs. `commands` turns messages into 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from checkpoint.contents import Changes
@@ -73,6 +74,12 @@ class Driver:
     def is_owner(self, connection: Connection) -> bool:
         """Whether the connection is the owner's."""
         return connection is self._owner
+
+    @contextlib.contextmanager
+    def commanded_by(self, connection: Connection) -> Iterator[bool]:
+        """Whether the connection is the owner's; it stays so, or not, until the block ends: an adoption waits."""
+        with self._changing:
+            yield connection is self._owner
 
     @property
     def has_owner(self) -> bool:

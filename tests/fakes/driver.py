@@ -35,6 +35,7 @@ class FakeDriver:
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
         self.started: list[AttemptRef] = []
         self.alive = False
+        self.unanswered = 0
         self.lose_replies_to: set[Request] = set()
         self.die_after: set[Request] = set()
         self._nonce = ""
@@ -99,7 +100,9 @@ class FakeDriver:
                 return
             while True:
                 message = await read_frame(reader)
+                self.unanswered += 1
                 await self._thawed.wait()
+                self.unanswered -= 1
                 self._answer(message, writer)
         except (asyncio.IncompleteReadError, OSError):
             return
@@ -190,6 +193,7 @@ class FakeLauncher:
         self.drivers: list[FakeDriver] = []
         self.broken: str | None = None
         self.die_after: set[Request] = set()
+        self.freeze_next = False
 
     async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
         if self.broken is not None:
@@ -197,6 +201,9 @@ class FakeLauncher:
         driver = FakeDriver(pid=1000 + 2 * len(self.drivers))
         driver.die_after, self.die_after = self.die_after, set()
         await driver.start()
+        if self.freeze_next:
+            self.freeze_next = False
+            driver.freeze()
         self.drivers.append(driver)
         return driver.record
 

@@ -1,0 +1,71 @@
+"""Warm drivers: who has been taken for a takeover that then ends is used or ended, never left behind."""
+
+import asyncio
+
+import pytest
+
+from ha.ownership import Phase, Superseded
+from jobserver.contexts.pool import DriverPool
+from tests.fakes.cluster import SPEC, FakeCluster, until
+from tests.fakes.driver import FakeLauncher
+
+
+class SlowLauncher(FakeLauncher):
+    """Starts a driver when the test lets it."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def start(self, spec, *, warm_up):
+        self.asked.set()
+        await self.go_on.wait()
+        return await super().start(spec, warm_up=warm_up)
+
+
+async def test_a_taker_that_gives_up_leaves_the_driver_that_is_being_warmed_to_the_pool():
+    launcher = SlowLauncher()
+    pool = DriverPool(launcher, SPEC, 1)
+    pool.refill()
+    await launcher.asked.wait()
+    taker = asyncio.create_task(pool.take(SPEC))
+    await asyncio.sleep(0)
+    taker.cancel()
+    launcher.go_on.set()
+    await until(lambda: pool.ready == 1, "it waits in the pool")
+    await pool.close()
+    await until(lambda: not launcher.living(), "none is left")
+
+
+async def test_a_driver_that_is_ready_when_its_taker_gives_up_is_ended():
+    launcher = SlowLauncher()
+    pool = DriverPool(launcher, SPEC, 1)
+    pool.refill()
+    await launcher.asked.wait()
+    taker = asyncio.create_task(pool.take(SPEC))
+    await asyncio.sleep(0)
+    pool._warming.add_done_callback(lambda done: taker.cancel())
+    launcher.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taker
+    await until(lambda: launcher.drivers and not launcher.living(), "it was ended")
+    assert pool.ready == 0
+    await pool.close()
+
+
+async def test_a_takeover_that_ends_while_it_activates_a_driver_ends_the_driver(tmp_path):
+    cluster = FakeCluster(tmp_path)
+    server = await cluster.start("s1")
+    try:
+        context = await server.contexts.create("ctx", {})
+        keeper = server.registry.keeper(context.id)
+        cluster.launcher.freeze_next = True
+        cluster.driver().kill()
+        await until(lambda: keeper.phase is Phase.STARTING and cluster.launcher.living(), "it activates")
+        frozen = cluster.driver()
+        await until(lambda: frozen.unanswered, "the driver was asked, and says nothing")
+        keeper.post(Superseded("a test says so"))
+        await until(lambda: not frozen.alive, "it was ended")
+    finally:
+        await cluster.close()
