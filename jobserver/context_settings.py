@@ -16,6 +16,7 @@ from jobserver.errors import BadRequest
 from jobserver.local.java import find_java
 from jobserver.model import ContextRecord
 from jobserver.settings import Settings, secret_of
+from jobserver.settings.checks import ANY_ADDRESS
 
 SIDE_BY_SIDE = 1024
 """Largest `max-jobs` of a context."""
@@ -25,9 +26,11 @@ def launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
     """What every driver of this server is started with. Makes the drivers' folder."""
     folder = settings.server.dir.absolute() / "drivers"
     folder.mkdir(parents=True, exist_ok=True)
+    listen_host, host = driver_hosts(settings)
     return LauncherSettings(
         folder=folder,
-        host=settings.server.host,
+        listen_host=listen_host,
+        host=host,
         java=str(find_java(settings.driver.java).command),
         archive_dir=archive_dir(settings),
         checkpoint_root=str(checkpoint_root(settings)),
@@ -36,6 +39,14 @@ def launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
         orphan_timeout=settings.driver.orphan_timeout,
         start_timeout=settings.driver.start_timeout,
     )
+
+
+def driver_hosts(settings: Settings) -> tuple[str, str]:
+    """Where drivers listen, and the address that they tell the servers."""
+    server, chosen = settings.server, settings.driver.host
+    if server.host in ANY_ADDRESS:
+        return server.host, chosen or server.advertised_host
+    return chosen or server.host, chosen or server.host
 
 
 def checkpoint_root(settings: Settings) -> Path:

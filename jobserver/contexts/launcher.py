@@ -26,9 +26,13 @@ from jobserver.processes import start_ticks
 
 @dataclass(frozen=True, slots=True)
 class LauncherSettings:
-    """What every driver of a server is given. Times in seconds, `folder` holds one folder per driver."""
+    """What every driver of a server is given. Times in seconds, `folder` holds one folder per driver.
+
+    Drivers listen on `listen_host` and are reached at `host`.
+    """
 
     folder: Path
+    listen_host: str
     host: str
     java: str
     archive_dir: Path | None
@@ -106,7 +110,8 @@ class ProcessLauncher:
         return {
             "driver_id": driver_id,
             "secret": secret,
-            "bind_host": settings.host,
+            "bind_host": settings.listen_host,
+            "host": settings.host,
             "spark_conf": dict(spec.spark_conf),
             "java": {"executable": settings.java},
             "driver_memory": spec.driver_memory,

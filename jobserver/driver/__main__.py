@@ -207,7 +207,7 @@ def let_go(listener: Listener, jvm: Jvm) -> None:
 def process_facts(config: DriverConfig, port: int, jvm: Jvm, spark: Any) -> dict[str, Any]:
     """What the server records, enough to find this process and to tell it from a later one with its pid."""
     return {
-        "host": config.bind_host,
+        "host": config.reached_at,
         "port": port,
         "pid": os.getpid(),
         "pid_started": start_ticks(os.getpid()),

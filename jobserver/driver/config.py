@@ -16,7 +16,10 @@ _UNITS = {"": 1024**2, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 @dataclass(frozen=True, slots=True)
 class DriverConfig:
-    """The configuration file of a driver. Times in seconds; `checkpoint_root` is a path or URL, or empty for none."""
+    """The configuration file of a driver. Times in seconds; `checkpoint_root` is a path or URL, or empty for none.
+
+    It listens on `bind_host`; servers and executors reach it at `host` (empty: the same).
+    """
 
     driver_id: str
     secret: str
@@ -25,6 +28,7 @@ class DriverConfig:
     cluster_secret: str
     checkpoint_root: str = ""
     bind_host: str = "127.0.0.1"
+    host: str = ""
     spark_conf: Mapping[str, str] = field(default_factory=dict)
     java_executable: str = "java"
     java_options: tuple[str, ...] = ()
@@ -35,6 +39,11 @@ class DriverConfig:
     unbound_timeout: float = 5.0
     kill_grace: float = 10.0
     warm_up: bool = False
+
+    @property
+    def reached_at(self) -> str:
+        """The address that servers and executors are told."""
+        return self.host or self.bind_host
 
 
 class BrokenConfig(ValueError):
@@ -86,7 +95,7 @@ def spark_settings(config: DriverConfig, pools_file: Path) -> dict[str, str]:
         "spark.master": "local[*]",
         "spark.app.name": f"driver-{config.driver_id}",
         "spark.submit.deployMode": "client",
-        "spark.driver.host": config.bind_host,
+        "spark.driver.host": config.reached_at,
         "spark.driver.bindAddress": config.bind_host,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

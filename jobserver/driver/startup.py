@@ -43,7 +43,7 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     write_private(properties, properties_text(settings))
     if archive_options is None:
         archive_options = archive.using(archive.path_for(config, java), java)
-    env = environment(os.environ, java, config.bind_host, sys.executable)
+    env = environment(os.environ, java, config.reached_at, sys.executable)
     return start_jvm(command(java, config, archive_options, properties), env, config.dir)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from jobserver.settings.units import duration_text as text
 
@@ -122,6 +123,37 @@ def _others_know_the_address(s: Settings) -> Iterator[str]:
         )
 
 
+def _advertised_can_be_reached(s: Settings) -> Iterator[str]:
+    given = s.server.advertise
+    if given is None:
+        return
+    host = s.server.advertised_host
+    if not given.startswith(("http://", "https://")) or not host:
+        yield f"server.advertise is '{given}', which is no URL such as http://host:8090, so the other servers cannot connect."
+    elif host in ANY_ADDRESS:
+        yield (
+            f"server.advertise is '{given}', and '{host}' is every machine's own address: each server would reach itself. "
+            f"Set server.advertise to the URL of this server."
+        )
+    elif given != given.rstrip("/") or urlsplit(given).path:
+        yield f"server.advertise is '{given}' and must end after its port: paths are put behind it."
+
+
+def _drivers_can_be_reached(s: Settings) -> Iterator[str]:
+    told = s.driver.host or s.server.host
+    if s.driver.host in ANY_ADDRESS:
+        yield (
+            f"driver.host is '{told}', which is every machine's own address: no server of another machine could adopt a "
+            f"driver. Set driver.host to an address of this machine; drivers listen where server.host says."
+        )
+    elif told.startswith(LOOPBACK) and not s.server.advertised_host.startswith(LOOPBACK):
+        yield (
+            f"server.advertise is '{s.server.url}', so that other machines reach this server, and drivers would tell them "
+            f"'{told}', which is each machine's own address: none could adopt a driver. Set driver.host or server.host to an "
+            f"address of this machine."
+        )
+
+
 RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _checkpoints_in_a_directory,
     _takeover_outlasts_adoption,
@@ -135,4 +167,6 @@ RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _one_secret,
     _reachable_means_secret,
     _others_know_the_address,
+    _advertised_can_be_reached,
+    _drivers_can_be_reached,
 )

