@@ -121,7 +121,10 @@ def test_the_driver_tells_the_address_at_which_others_reach_it_not_the_one_it_li
     running: Running,
 ) -> None:
     assert running.process.facts["host"] == "localhost"
-    assert running.value('def run(spark, env, config): return spark.conf.get("spark.driver.host")') == "localhost"
+    assert (
+        running.value('def run(spark, env, config): return spark.conf.get("spark.driver.host")')
+        == "localhost"
+    )
 
 
 def test_a_function_gets_session_environment_and_configuration(running: Running) -> None:
