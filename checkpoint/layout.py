@@ -2,7 +2,7 @@
 
     <context>/marker/<epoch>-<token>             <context>/manifest/<epoch>-<seq>.json
     <context>/objects/<object>/<epoch>-<seq>/…   <context>/progress/<job>/<attempt>-<seq>/…
-    binaries/<sha256>                            results/<job>/<attempt>
+    binaries/<sha256>                            results/<job>/<attempt>         data/<name>
 
 Numbers are zero-padded, so that names sort as their numbers do. Any text may name an object, a job or a token: see
 `component`. A manifest's name is `<epoch>-<seq>`, without ".json".
@@ -143,3 +143,12 @@ def binary_path(digest: str) -> str:
 def result_path(job_id: str, attempt: int) -> str:
     """A result too big for SQL."""
     return f"results/{component(job_id)}/{pair(attempt, 0)[:WIDTH]}"
+
+
+DATA = "data"
+"""Where uploaded data files lie."""
+
+
+def data_path(name: str) -> str:
+    """An uploaded data file. Its name was checked at the upload, and stays as it is: users see it in their paths."""
+    return f"{DATA}/{name}"

@@ -8,6 +8,7 @@ from typing import Any
 from ha.coordination import Coordination
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
+from jobserver.data_files import DataFiles
 from jobserver.errors import JobServerError, NotFound
 from jobserver.model import BinaryRecord, BinaryType, ContextRecord, JobRecord, JobState, NamedObjectInfo
 from jobserver.service import ContextView, Submission, Submitted
@@ -25,12 +26,14 @@ class JobServer:
         binaries: Binaries,
         contexts: ContextDesk,
         jobs: JobDesk,
+        data: DataFiles,
     ) -> None:
         self._store = store
         self._coordination = coordination
         self._binaries = binaries
         self._contexts = contexts
         self._jobs = jobs
+        self._data = data
 
     async def healthy(self) -> str | None:
         try:
@@ -89,6 +92,18 @@ class JobServer:
 
     async def kill_job(self, job_id: str) -> JobRecord:
         return await self._jobs.kill(job_id)
+
+    async def list_data(self) -> list[str]:
+        return await self._data.all()
+
+    async def upload_data(self, prefix: str, data: bytes) -> str:
+        return await self._data.upload(prefix, data)
+
+    async def delete_data(self, path: str) -> None:
+        await self._data.delete(path)
+
+    async def reset_data(self) -> None:
+        await self._data.reset()
 
     async def cluster(self) -> dict[str, Any]:
         servers = [

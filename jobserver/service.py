@@ -109,5 +109,17 @@ class Service(Protocol):
         Raises NotFound with the contract's two texts (unknown id; not running any more), Unavailable.
         """
 
+    async def list_data(self) -> list[str]:
+        """The path of each data file, as jobs open it."""
+
+    async def upload_data(self, prefix: str, data: bytes) -> str:
+        """The path of the new file, once it is durable. Raises BadRequest, Unavailable."""
+
+    async def delete_data(self, path: str) -> None:
+        """Raises BadRequest when the path is none of the listed ones."""
+
+    async def reset_data(self) -> None:
+        """Deletes every data file."""
+
     async def cluster(self) -> dict[str, Any]:
         """The picture of `GET /cluster`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -31,6 +32,7 @@ from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import HotStandbys, StandbySettings, find_hot
 from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.turns import machine_turn
+from jobserver.data_files import DataFiles
 from jobserver.model import BinaryRef
 from jobserver.processes import own_start_ticks
 from jobserver.server import JobServer
@@ -99,7 +101,8 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         new_adhoc_context=lambda name, chosen: contexts.insert(name, chosen, adhoc=True),
         start_context=contexts.start_in_background,
     )
-    server = JobServer(store, coordination, binaries, contexts, jobs)
+    data = DataFiles(files, lambda: datetime.now(UTC))
+    server = JobServer(store, coordination, binaries, contexts, jobs, data)
     internal = InternalRoutes(registry, standbys, incarnation=me.incarnation, secret=secret)
     return Parts(
         me, coordination, peers, registry, pool, standbys, contexts, server, _app(settings, server, internal)

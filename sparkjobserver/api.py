@@ -137,6 +137,7 @@ class JobEnvironment:
         epoch: int = 0,
         progress: Progress | None = None,
         sealer: Callable[[Any, Mapping[str, Callable[[], Any]]], None] | None = None,
+        data_files: Callable[[str], str] | None = None,
     ) -> None:
         self.job_id = job_id
         self.named_objects = named_objects
@@ -145,6 +146,7 @@ class JobEnvironment:
         self.epoch = epoch
         self.progress = progress
         self._sealer = sealer
+        self._data_files = data_files
 
     @property
     def jobId(self) -> str:
@@ -160,6 +162,19 @@ class JobEnvironment:
     def contextConfig(self) -> Any:
         """Old name of `context_config`."""
         return self.context_config
+
+    def data_file(self, path: str) -> str:
+        """A path on this machine for a file of POST /data, whichever server took it: give what the upload answered.
+
+        Raises FileNotFoundError. Spark reads the answered path itself; this is for code that opens files.
+        """
+        if self._data_files is None:
+            raise RuntimeError("data files are found only by a job that runs on the server")
+        return self._data_files(path)
+
+    def getDataFile(self, path: str) -> str:
+        """Old name of `data_file`."""
+        return self.data_file(path)
 
     def commit(self, progress: Any, updates: Mapping[str, Callable[[], Any]] | None = None) -> None:
         """Save the job's progress and update named objects in one step: after a failure, all of it happened or nothing."""

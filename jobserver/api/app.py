@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from jobserver.api import binaries, cluster, contexts, cors, health, jobs
+from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
@@ -41,6 +41,10 @@ HANDLERS: dict[Route, Handler] = {
     Route.GET_JOB_CONFIG: jobs.get_job_config,
     Route.POST_JOB: jobs.post_job,
     Route.DELETE_JOB: jobs.delete_job,
+    Route.LIST_DATA: data.list_data,
+    Route.POST_DATA: data.post_data,
+    Route.DELETE_DATA: data.delete_data,
+    Route.RESET_DATA: data.reset_data,
     Route.HEALTH: health.health,
     Route.CLUSTER: cluster.cluster,
 }

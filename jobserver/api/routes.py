@@ -33,6 +33,10 @@ class Route(StrEnum):
     GET_JOB_CONFIG = "get_job_config"
     POST_JOB = "post_job"
     DELETE_JOB = "delete_job"
+    LIST_DATA = "list_data"
+    POST_DATA = "post_data"
+    DELETE_DATA = "delete_data"
+    RESET_DATA = "reset_data"
     HEALTH = "health"
     CLUSTER = "cluster"
 
@@ -87,6 +91,15 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("GET", ("*", "config")): Route.GET_JOB_CONFIG,
             ("POST", ()): Route.POST_JOB,
             ("DELETE", _ONE): Route.DELETE_JOB,
+        },
+    ),
+    "data": (
+        "GET, POST, DELETE, PUT",
+        {
+            ("GET", ()): Route.LIST_DATA,
+            ("POST", _ONE): Route.POST_DATA,
+            ("DELETE", _ONE): Route.DELETE_DATA,
+            ("PUT", ()): Route.RESET_DATA,
         },
     ),
     "healthz": ("GET", {("GET", ()): Route.HEALTH}),

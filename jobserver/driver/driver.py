@@ -21,6 +21,7 @@ from jobserver.driver import binding
 from jobserver.driver.attempts import Attempts
 from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
 from jobserver.driver.config import DriverConfig
+from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner, config_tree
 from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
 from jobserver.driver.jobthreads import RunningAttempt
@@ -206,6 +207,7 @@ class Driver:
             epoch=self.binding.epoch,
             progress=progress,
             sealer=sealer(ref, progress, registry),
+            data_files=DataFiles(self._files, self.config.dir / "data").local,
         )
 
     def accepted(self, ref: AttemptRef) -> None:

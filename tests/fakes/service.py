@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from jobserver.data_files import check_prefix, file_name
 from jobserver.errors import (
+    BadRequest,
     BinaryInUse,
     ContextExists,
     ContextStopping,
@@ -68,6 +70,7 @@ class FakeService:
         self._contexts: list[ContextRecord] = []
         self._jobs: dict[str, JobRecord] = {}
         self._kinds: dict[str, OutcomeKind | None] = {}
+        self._data: dict[str, bytes] = {}
         self._numbers = itertools.count(1)
 
     # what a test arranges
@@ -310,6 +313,26 @@ class FakeService:
         if job.state is JobState.ERROR:
             return job
         return self.put_job(replace(job, state=JobState.KILLED, error=_KILLED, ended_at=self._tick()))
+
+    async def list_data(self) -> list[str]:
+        self._fault("list_data")
+        return sorted(self._data)
+
+    async def upload_data(self, prefix: str, data: bytes) -> str:
+        self._fault("upload_data")
+        path = f"/store/data/{file_name(check_prefix(prefix), self._tick(), UTC)}"
+        self._data[path] = data
+        return path
+
+    async def delete_data(self, path: str) -> None:
+        self._fault("delete_data")
+        if path not in self._data:
+            raise BadRequest(f"Unable to delete data file '{path}'.")
+        del self._data[path]
+
+    async def reset_data(self) -> None:
+        self._fault("reset_data")
+        self._data.clear()
 
     async def cluster(self) -> dict[str, Any]:
         self._fault("cluster")

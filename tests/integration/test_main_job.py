@@ -36,6 +36,11 @@ def ask_in_sql(spark, env, config):
     row = spark.sql("select count(*), sum(amount) from " + config["name"]).first()
     return [row[0], row[1]]
 
+def data_file(spark, env, config):
+    """How many bytes and lines a data file has, read by Python and by Spark."""
+    with open(env.data_file(config["path"]), "rb") as file:
+        return [len(file.read()), spark.read.text(config["path"]).count()]
+
 def put(spark, env, config):
     env.named_objects.update(config["name"], lambda: config["value"])
 
@@ -124,6 +129,16 @@ def test_a_package_runs_on_driver_and_executors_from_every_kind_of_bundle(
     assert live.get(f"/binaries/{name}")["binary-type"] == shown
     assert live.ask("DELETE", f"/binaries/{name}").status == 200
     assert live.ask("GET", f"/binaries/{name}").status == 404
+
+
+def test_a_data_file_is_read_by_jobs_whichever_server_took_it(live: Live, code: str, wide: str) -> None:
+    for server in live.ids:
+        reply = live.ask("POST", "/data/lines", b"a\nb\nc\n", server=server)
+        path = reply.json["result"]["filename"]
+        assert live.value(code, "main_job:data_file", wide, {"path": path}) == [6, 3]
+        assert all(path in live.get("/data", other) for other in live.ids)
+    assert live.ask("PUT", "/data?reset=reboot").status == 200
+    assert [live.get("/data", server) for server in live.ids] == [[], [], []]
 
 
 def test_a_single_file_runs_as_a_class_and_as_functions(live: Live, code: str, shared: str) -> None:
