@@ -13,6 +13,7 @@ JobServerError                      http  whose fault    retry helps
 │   ├── BinaryInUse                 403   delete of a binary that a running job uses
 │   ├── NotFound                    404   nothing has that name or id
 │   ├── ContextStopping             409   the context is on its way out
+│   ├── ObjectRefused               409   a named object is not what the request needs, or its refresh failed
 │   ├── UnsupportedBinaryType       415   content type is missing or unknown
 │   └── KeyReused                   422   same Idempotency-Key, another request
 ├── Unavailable                     503   dependency     yes, after `retry_after` seconds
@@ -105,6 +106,12 @@ class NotFound(CallerError):
 
 class ContextStopping(CallerError):
     """The context is being stopped."""
+
+    http_status = 409
+
+
+class ObjectRefused(CallerError):
+    """What was asked of a named object cannot be done to this one; the sentence says why and what can."""
 
     http_status = 409
 

@@ -244,3 +244,25 @@ class NamedObjectInfo:
     kind: str
     version: str
     details: dict[str, Any] = field(default_factory=dict)
+
+
+class ObjectDeed(StrEnum):
+    """What can be asked of one named object."""
+
+    SHOW = "show"
+    DESTROY = "destroy"
+    REFRESH = "refresh"
+    REVERT = "revert"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOrder:
+    """One request about one named object.
+
+    `seconds`: how long to wait for a refresh, which goes on behind it; `version`: the one that a revert goes back to.
+    """
+
+    name: str
+    deed: ObjectDeed = ObjectDeed.SHOW
+    seconds: float = 10.0
+    version: str = ""

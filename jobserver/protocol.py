@@ -29,6 +29,8 @@ run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","ty
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
 ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
 objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``
+object     ``name``, ``do`` (a value of `ObjectDeed`), ``seconds`` (how long a refresh is waited for), ``version`` (to revert
+           to). Answer: ``object``, or null once it is destroyed. Refused: ``no-object``, ``cannot``
 ping       nothing
 shutdown   ``reason``; the driver answers, ends its JVM and itself
 =========  =====================================================================================================
@@ -72,6 +74,7 @@ class Request(StrEnum):
     KILL = "kill"
     ACK = "ack"
     OBJECTS = "objects"
+    OBJECT = "object"
     PING = "ping"
     SHUTDOWN = "shutdown"
 
@@ -96,6 +99,8 @@ class Refused(StrEnum):
     BOUND = "bound"
     NOT_OWNER = "not-owner"
     FAILED = "failed"
+    NO_OBJECT = "no-object"
+    CANNOT = "cannot"
     UNKNOWN = "unknown-request"
 
 

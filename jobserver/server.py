@@ -9,8 +9,17 @@ from ha.coordination import Coordination
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.data_files import DataFiles
+from jobserver.contexts.objects import ObjectDesk
 from jobserver.errors import JobServerError, NotFound
-from jobserver.model import BinaryRecord, BinaryType, ContextRecord, JobRecord, JobState, NamedObjectInfo
+from jobserver.model import (
+    BinaryRecord,
+    BinaryType,
+    ContextRecord,
+    JobRecord,
+    JobState,
+    NamedObjectInfo,
+    ObjectOrder,
+)
 from jobserver.service import ContextView, Submission, Submitted
 from jobserver.store.metadata import Metadata
 from jobserver.submission import JobDesk
@@ -27,6 +36,7 @@ class JobServer:
         contexts: ContextDesk,
         jobs: JobDesk,
         data: DataFiles,
+        objects: ObjectDesk,
     ) -> None:
         self._store = store
         self._coordination = coordination
@@ -34,6 +44,7 @@ class JobServer:
         self._contexts = contexts
         self._jobs = jobs
         self._data = data
+        self._objects = objects
 
     async def healthy(self) -> str | None:
         try:
@@ -70,7 +81,10 @@ class JobServer:
         await self._contexts.reset(wait=wait)
 
     async def named_objects(self, name: str) -> list[NamedObjectInfo]:
-        return await self._contexts.objects(name)
+        return await self._objects.list(name)
+
+    async def named_object(self, name: str, order: ObjectOrder) -> NamedObjectInfo | None:
+        return await self._objects.carry_out(name, order)
 
     async def submit(self, submission: Submission) -> Submitted:
         return await self._jobs.submit(submission)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobserver.model import BinaryRecord, BinaryType, ContextRecord, JobRecord, NamedObjectInfo
+from jobserver.model import BinaryRecord, BinaryType, ContextRecord, JobRecord, NamedObjectInfo, ObjectOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,12 @@ class Service(Protocol):
 
     async def named_objects(self, name: str) -> list[NamedObjectInfo]:
         """The named objects of a running context. Raises NotFound, Unavailable."""
+
+    async def named_object(self, name: str, order: ObjectOrder) -> NamedObjectInfo | None:
+        """Shows or changes one named object of a context; None once it is destroyed.
+
+        Raises NotFound (context, object), ObjectRefused, Unavailable.
+        """
 
     async def submit(self, submission: Submission) -> Submitted:
         """Accepts, starts and waits as asked.

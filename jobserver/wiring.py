@@ -27,6 +27,7 @@ from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.launcher import ProcessLauncher
+from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.pool import DriverPool, StartedDriver
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import HotStandbys, StandbySettings, find_hot
@@ -102,7 +103,8 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         start_context=contexts.start_in_background,
     )
     data = DataFiles(files, lambda: datetime.now(UTC))
-    server = JobServer(store, coordination, binaries, contexts, jobs, data)
+    objects = ObjectDesk(store, registry, peers, patience=settings.contexts.sync_timeout)
+    server = JobServer(store, coordination, binaries, contexts, jobs, data, objects)
     internal = InternalRoutes(registry, standbys, incarnation=me.incarnation, secret=secret)
     return Parts(
         me, coordination, peers, registry, pool, standbys, contexts, server, _app(settings, server, internal)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs
+from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs, objects
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
@@ -32,7 +32,10 @@ HANDLERS: dict[Route, Handler] = {
     Route.DELETE_BINARY: binaries.delete_binary,
     Route.LIST_CONTEXTS: contexts.list_contexts,
     Route.GET_CONTEXT: contexts.get_context,
-    Route.LIST_OBJECTS: contexts.list_objects,
+    Route.LIST_OBJECTS: objects.list_objects,
+    Route.GET_OBJECT: objects.get_object,
+    Route.POST_OBJECT: objects.post_object,
+    Route.DELETE_OBJECT: objects.delete_object,
     Route.POST_CONTEXT: contexts.post_context,
     Route.DELETE_CONTEXT: contexts.delete_context,
     Route.RESET_CONTEXTS: contexts.reset_contexts,
@@ -94,7 +97,7 @@ class _Api:
             query = request.query
             method = effective_method(request.method, query.get("_method"))
             found = target(method, request.rel_url.raw_path)
-            call = Call(self._service, self._limits, found.name, query, request)
+            call = Call(self._service, self._limits, found.name, query, request, found.item)
             return await HANDLERS[found.route](call)
         except JobServerError as error:
             return error_answer(error, None if found is None else found.route)

@@ -16,13 +16,17 @@ from jobserver.service import Service
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A routed request. `name` is the decoded name or id in its path. What a handler does not ask for is not computed."""
+    """A routed request. `name` is the decoded name or id in its path, `item` that of something inside it.
+
+    What a handler does not ask for is not computed.
+    """
 
     service: Service
     limits: ApiLimits
     name: str
     query: Query
     request: web.Request
+    item: str = ""
 
     @property
     def query_text(self) -> str:

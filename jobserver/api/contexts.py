@@ -31,14 +31,6 @@ async def get_context(call: Call) -> Answer:
     return json_answer(shown(await call.service.context(call.name)))
 
 
-async def list_objects(call: Call) -> Answer:
-    """GET /contexts/<name>/objects (ours): the named objects of a running context."""
-    found = await call.service.named_objects(call.name)
-    return json_answer(
-        [{"name": item.name, "kind": item.kind, "version": item.version, **item.details} for item in found]
-    )
-
-
 async def post_context(call: Call) -> Answer:
     """POST /contexts/<name>: returns when the context runs."""
     check_context_name(call.name)

@@ -15,7 +15,8 @@ from jobserver.api.peers import SECRET_HEADER
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import HotStandbys
 from jobserver.contexts.waiters import Until
-from jobserver.errors import ContextInitFailed, JobServerError, TimedOut
+from jobserver.errors import ContextInitFailed, JobServerError, NotFound, ObjectRefused, TimedOut
+from jobserver.model import ObjectDeed, ObjectOrder
 
 
 class InternalRoutes:
@@ -37,6 +38,7 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/stop", self._stop)
         app.router.add_post("/contexts/{context}/take-hot", self._take_hot)
         app.router.add_get("/contexts/{context}/objects", self._objects)
+        app.router.add_post("/contexts/{context}/object", self._object)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
         return app
@@ -79,6 +81,19 @@ class InternalRoutes:
 
     async def _objects(self, request: web.Request) -> web.Response:
         return web.json_response({"objects": await self._registry.objects(request.match_info["context"])})
+
+    async def _object(self, request: web.Request) -> web.Response:
+        query = request.query
+        order = ObjectOrder(
+            query["name"], ObjectDeed(query["do"]), float(query["seconds"]), query.get("version", "")
+        )
+        try:
+            found = await self._registry.object(request.match_info["context"], order)
+        except NotFound as error:
+            return web.json_response({"failed": "absent", "message": error.message})
+        except ObjectRefused as error:
+            return web.json_response({"failed": "refused", "message": error.message})
+        return web.json_response({"object": found})
 
     async def _follow(self, request: web.Request) -> web.Response:
         news = await self._registry.follow_id(

@@ -12,12 +12,14 @@ import aiohttp
 
 from jobserver.api.job_records import driver_of, job_of
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import ContextInitFailed, OwnerUnavailable, TimedOut
-from jobserver.model import DriverRecord
+from jobserver.errors import ContextInitFailed, NotFound, ObjectRefused, OwnerUnavailable, TimedOut
+from jobserver.model import DriverRecord, ObjectOrder
 
 SECRET_HEADER = "X-Jobserver-Secret"
 GRACE = 2.0
 """Seconds an answer may come later than the wait that was asked for."""
+OBJECT_GRACE = 10.0
+"""Seconds that an owner may wait for its driver beside the time that an order about a named object allows."""
 
 
 class HttpPeers:
@@ -70,6 +72,23 @@ class HttpPeers:
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         answer = await self._call("GET", f"{url}/internal/contexts/{context_id}/objects", 10.0)
         return list(answer["objects"])
+
+    async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
+        path = f"{url}/internal/contexts/{context_id}/object"
+        query = {
+            "name": order.name,
+            "do": order.deed.value,
+            "seconds": order.seconds,
+            "version": order.version,
+        }
+        answer = await self._call("POST", path, order.seconds + OBJECT_GRACE, **query)
+        match answer.get("failed"):
+            case "absent":
+                raise NotFound(answer["message"])
+            case "refused":
+                raise ObjectRefused(answer["message"])
+        found: dict[str, Any] | None = answer["object"]
+        return found
 
     async def _call(self, method: str, url: str, timeout: float, **query: Any) -> dict[str, Any]:
         limit = aiohttp.ClientTimeout(total=timeout + GRACE, sock_connect=min(timeout + 0.1, 2.0))

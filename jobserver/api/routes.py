@@ -25,6 +25,9 @@ class Route(StrEnum):
     LIST_CONTEXTS = "list_contexts"
     GET_CONTEXT = "get_context"
     LIST_OBJECTS = "list_objects"
+    GET_OBJECT = "get_object"
+    POST_OBJECT = "post_object"
+    DELETE_OBJECT = "delete_object"
     POST_CONTEXT = "post_context"
     DELETE_CONTEXT = "delete_context"
     RESET_CONTEXTS = "reset_contexts"
@@ -43,14 +46,16 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request asks for; `name` is the decoded path element after the first, or empty."""
+    """What a request asks for; `name` is the decoded path element after the first, `item` the third's, or empty."""
 
     route: Route
     name: str = ""
+    item: str = ""
 
 
 _Shape = tuple[str, ...]
 _ONE: _Shape = ("*",)
+_OBJECT: _Shape = ("*", "objects", "*")
 _VERBS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 
 _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
@@ -78,6 +83,9 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("GET", ()): Route.LIST_CONTEXTS,
             ("GET", _ONE): Route.GET_CONTEXT,
             ("GET", ("*", "objects")): Route.LIST_OBJECTS,
+            ("GET", _OBJECT): Route.GET_OBJECT,
+            ("POST", _OBJECT): Route.POST_OBJECT,
+            ("DELETE", _OBJECT): Route.DELETE_OBJECT,
             ("POST", _ONE): Route.POST_CONTEXT,
             ("DELETE", _ONE): Route.DELETE_CONTEXT,
             ("PUT", ()): Route.RESET_CONTEXTS,
@@ -130,10 +138,13 @@ def target(method: str, raw_path: str) -> Target:
         raise wrong_method(methods)
     if route is None or "" in rest:
         raise no_route()
-    return Target(route, _decoded(rest[0]) if rest else "")
+    return Target(route, _decoded(rest[0]) if rest else "", _decoded(rest[2]) if len(rest) > 2 else "")
 
 
 def _shape(rest: list[str]) -> _Shape:
+    """The path with names left open: the first element, and what follows `objects`."""
+    if len(rest) == 3 and rest[1] == "objects":
+        return _OBJECT
     return ("*", *rest[1:]) if rest else ()
 
 

@@ -23,7 +23,7 @@ from jobserver.errors import (
     OwnerUnavailable,
     TimedOut,
 )
-from jobserver.model import ContextRecord, ContextState, NamedObjectInfo
+from jobserver.model import ContextRecord, ContextState
 from jobserver.service import ContextView
 from jobserver.store.metadata import Metadata
 
@@ -97,23 +97,6 @@ class ContextDesk:
             for server in order
             if server != owner
         )
-
-    async def objects(self, name: str) -> list[NamedObjectInfo]:
-        """Named objects of a living context. Raises NotFound, OwnerUnavailable."""
-        context = await self._living(name)
-        if self._registry.is_mine(context.id):
-            found = await self._registry.objects(context.id)
-        else:
-            found = await self._peers.objects(self._registry.owner_url(context.id), context.id)
-        return [
-            NamedObjectInfo(
-                item["name"],
-                item["kind"],
-                item["version"],
-                {key: value for key, value in item.items() if key not in ("name", "kind", "version")},
-            )
-            for item in found
-        ]
 
     # Creating
 
@@ -242,12 +225,6 @@ class ContextDesk:
                     )
             except OwnerUnavailable:
                 await self._registry.change(min(RETRY, left))
-
-    async def _living(self, name: str) -> ContextRecord:
-        context = await self._store.latest_context(name)
-        if context is None or context.state.final:
-            raise NotFound(f"context {name} not found")
-        return context
 
 
 def _readiness(server: ServerInfo, context_id: str) -> str:

@@ -46,6 +46,7 @@ from ha.events import (
 from ha.ownership import Ownership, Phase, step
 from jobserver.contexts.clock import now
 from jobserver.contexts.jobs import ContextJobs
+from jobserver.contexts.object_orders import ask_driver
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import REFILL_DELAY
 from jobserver.contexts.takeover import Takeover, TakeoverParts
@@ -57,7 +58,15 @@ from jobserver.errors import (
     StoreUnavailable,
 )
 from jobserver.errors import Superseded as SupersededError
-from jobserver.model import ContextRecord, ContextState, ErrorInfo, Failover, JobRecord, OutcomeKind
+from jobserver.model import (
+    ContextRecord,
+    ContextState,
+    ErrorInfo,
+    Failover,
+    JobRecord,
+    ObjectOrder,
+    OutcomeKind,
+)
 from jobserver.protocol import Request
 
 log = logging.getLogger(__name__)
@@ -173,6 +182,12 @@ class ContextKeeper:
             raise OwnerUnavailable("this server does not own the context")
         reply = await self._takeover.link.request(Request.OBJECTS, timeout=self._parts.times.driver_timeout)
         return list(reply["objects"])
+
+    async def object(self, order: ObjectOrder) -> dict[str, Any] | None:
+        """Carries out an order about one named object. Raises NotFound, ObjectRefused, OwnerUnavailable."""
+        if self.jobs is None or self._takeover is None:
+            raise OwnerUnavailable("this server does not own the context")
+        return await ask_driver(self._takeover.link, order, self._parts.times.driver_timeout)
 
     def kill_driver(self) -> None:
         """Ends the driver's process at once, without ceremony, if it is on this machine."""

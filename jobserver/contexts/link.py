@@ -27,6 +27,7 @@ class RefusedByDriver(DriverFailed):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"the driver refused ({code}): {message}")
         self.code = code
+        self.sentence = message
 
 
 class LinkBroken(DriverFailed):

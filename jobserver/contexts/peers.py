@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.model import DriverRecord
+from jobserver.model import DriverRecord, ObjectOrder
 
 
 class Peers(Protocol):
@@ -33,3 +33,6 @@ class Peers(Protocol):
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         """Named objects as the driver tells them."""
+
+    async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
+        """Passes on an order about one named object. Raises NotFound, ObjectRefused."""

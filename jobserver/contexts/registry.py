@@ -27,7 +27,7 @@ from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import OwnerUnavailable, TimedOut
-from jobserver.model import ContextState, JobRecord
+from jobserver.model import ContextState, JobRecord, ObjectOrder
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
@@ -246,6 +246,10 @@ class ContextRegistry:
     async def objects(self, context_id: str) -> list[dict[str, Any]]:
         """Named objects of an owned context."""
         return await self._mine(context_id).objects()
+
+    async def object(self, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
+        """Carries out an order about one named object. Raises NotFound, ObjectRefused, OwnerUnavailable."""
+        return await self._mine(context_id).object(order)
 
     def _mine(self, context_id: str) -> ContextKeeper:
         keeper = self._keepers.get(context_id)

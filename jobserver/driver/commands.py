@@ -13,6 +13,8 @@ from jobserver.driver.binding import BindingRefused, ContextRef, Role
 from jobserver.driver.driver import Driver
 from jobserver.driver.execution import attempt_ref, run_order
 from jobserver.driver.listener import Connection
+from jobserver.driver.object_orders import ObjectOrderRefused
+from jobserver.model import ObjectDeed, ObjectOrder
 from jobserver.protocol import Message, ProtocolError, Refused, Request
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Commands:
             Request.KILL: self._kill,
             Request.ACK: self._ack,
             Request.OBJECTS: self._objects,
+            Request.OBJECT: self._object,
             Request.PING: self._ping,
             Request.SHUTDOWN: self._shutdown,
             Request.ACTIVATE: self._activate,
@@ -52,9 +55,9 @@ class Commands:
     def received(self, connection: Connection, message: Message) -> None:
         """Handle one message; slow ones in a thread of their own, so that pings behind them are answered."""
         self._driver.heard(connection)
-        if message["t"] in (Request.ACTIVATE, Request.BIND):
+        if message["t"] in (Request.ACTIVATE, Request.BIND, Request.OBJECT):
             work = threading.Thread(
-                target=self._handle, args=(connection, message), name="binding", daemon=True
+                target=self._handle, args=(connection, message), name=f"request-{message['t']}", daemon=True
             )
             work.start()
         else:
@@ -68,7 +71,7 @@ class Commands:
                 self._refuse(connection, message, Refused.UNKNOWN, text)
                 return
             answer = handler(connection, message)
-        except (AttemptRefused, BindingRefused) as refused:
+        except (AttemptRefused, BindingRefused, ObjectOrderRefused) as refused:
             self._refuse(connection, message, refused.code, str(refused))
         except NotOwner:
             self._refuse(connection, message, Refused.NOT_OWNER, "another connection is the owner's")
@@ -152,6 +155,16 @@ class Commands:
     def _objects(self, connection: Connection, message: Message) -> Answer:
         self._owner_only(connection)
         return {"objects": self._driver.objects()}
+
+    def _object(self, connection: Connection, message: Message) -> Answer:
+        self._owner_only(connection)
+        order = ObjectOrder(
+            str(message["name"]),
+            ObjectDeed(message["do"]),
+            float(message["seconds"]),
+            str(message.get("version") or ""),
+        )
+        return {"object": self._driver.object(order)}
 
     def _ping(self, connection: Connection, message: Message) -> Answer:
         return {

@@ -32,11 +32,12 @@ from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Connection
 from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
+from jobserver.driver.object_orders import absent, carry_out
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
 from jobserver.driver.standby import Standby
-from jobserver.model import AttemptOutcome, AttemptRef
+from jobserver.model import AttemptOutcome, AttemptRef, ObjectOrder
 from jobserver.protocol import Event, Message, Refused, outcome_message
 from sparkjobserver.api import JobEnvironment
 
@@ -233,6 +234,12 @@ class Driver:
     def objects(self) -> list[dict[str, Any]]:
         """The named objects, as the owner shows them."""
         return self._registry.describe() if self._registry else []
+
+    def object(self, order: ObjectOrder) -> dict[str, Any] | None:
+        """Show or change one named object; None once it is destroyed. Raises ObjectOrderRefused."""
+        if self._registry is None:
+            raise absent(order.name)
+        return carry_out(self._registry, order)
 
     def flush(self, limit: float) -> bool:
         """Wait until async objects are sealed."""

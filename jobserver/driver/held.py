@@ -56,7 +56,7 @@ def shown_record(record: NamedObject) -> dict[str, Any]:
         "strategy": record.strategy,
         "storage_level": record.storage_level,
         "rows": record.rows,
-        "size": record.size,
+        "bytes": record.size,
         "checkpointed": True,
     }
 
@@ -71,5 +71,5 @@ def shown_held(held: Held) -> dict[str, Any]:
         "strategy": held.options.strategy,
         "storage_level": held.options.storage_level,
     }
-    known = shown_record(held.record) if held.record else {"checkpointed": False, "rows": None, "size": 0}
+    known = shown_record(held.record) if held.record else {"checkpointed": False, "rows": None, "bytes": 0}
     return {**known, **shown, "state": "live"}

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -183,6 +184,18 @@ class Registry:
                 if name in shown:
                     shown[name] |= {"state": "damaged", "damage": why}
             return [shown[name] for name in sorted(shown)]
+
+    def show(self, name: str) -> dict[str, Any] | None:
+        """One object with all that is known of it, its schema included; None if there is none."""
+        with self._changed:
+            held, record = self._held.get(name), self._stored.get(name)
+            why = self._damaged.get(name)
+        if held is None and record is None:
+            return None
+        shown = shown_held(held) if held is not None else shown_record(record) if record else {}
+        schema = record.schema if record is not None else None
+        shown["schema"] = None if schema is None else json.loads(schema)["fields"]
+        return shown if why is None else {**shown, "state": "damaged", "damage": why}
 
     def flush(self, limit: float) -> bool:
         """Wait until async objects are sealed, at most `limit` seconds; whether they are."""

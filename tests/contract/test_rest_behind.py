@@ -21,6 +21,7 @@ from jobserver.errors import (
     InvalidJobType,
     JobLoadingFailed,
     JobServerError,
+    ObjectRefused,
     OutcomeUnknown,
     OwnerUnavailable,
     QueueFull,
@@ -38,6 +39,8 @@ from jobserver.model import (
     JobSpec,
     JobState,
     NamedObjectInfo,
+    ObjectDeed,
+    ObjectOrder,
 )
 from tests.contract.conftest import JOBS, Rest
 from tests.fakes.service import FakeService
@@ -153,6 +156,54 @@ async def test_named_objects_are_shown_with_their_details(rest: Rest, fake: Fake
     fake.objects[name] = [NamedObjectInfo("people", "dataframe", "3-7", {"rows": 5})]
     reply = await rest("GET", f"/contexts/{name}/objects")
     assert reply.text == '[{"name":"people","kind":"dataframe","version":"3-7","rows":5}]'
+
+
+async def test_one_named_object_is_shown_destroyed_and_then_absent(rest: Rest, fake: FakeService) -> None:
+    name = await rest.context()
+    fake.objects[name] = [NamedObjectInfo("a/b c", "value", "3-7", {"bytes": 5})]
+    path = f"/contexts/{name}/objects/a%2Fb%20c"
+    assert (await rest("GET", path)).text == '{"name":"a/b c","kind":"value","version":"3-7","bytes":5}'
+    gone = await rest("DELETE", path)
+    assert (gone.status, gone.json["result"]) == (200, "Named object a/b c destroyed")
+    for method in ("GET", "DELETE"):
+        reply = await rest(method, path)
+        assert (reply.status, reply.json["status"]) == (404, "ERROR")
+
+
+async def test_a_refresh_waits_as_long_as_asked_and_is_202_while_it_goes_on(
+    rest: Rest, fake: FakeService
+) -> None:
+    name = await rest.context()
+    path = f"/contexts/{name}/objects/people"
+    fake.objects[name] = [NamedObjectInfo("people", "dataframe", "3-7", {"refreshing": False})]
+    assert (await rest("POST", f"{path}?refresh&timeout=3")).status == 200
+    assert fake.object_orders == [ObjectOrder("people", ObjectDeed.REFRESH, 3.0)]
+    fake.objects[name] = [NamedObjectInfo("people", "dataframe", "3-7", {"refreshing": True})]
+    assert (await rest("POST", f"{path}?refresh")).status == 202
+    await rest("POST", f"{path}?revert=2-1")
+    assert fake.object_orders[-1] == ObjectOrder("people", ObjectDeed.REVERT, version="2-1")
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "status", "text"),
+    [
+        ("", None, 400, "?refresh"),
+        ("?refresh&revert=1", None, 400, "?refresh"),
+        ("?refresh&timeout=-1", None, 400, "timeout must be from 0"),
+        ("?refresh", ObjectRefused("it was materialized"), 409, "it was materialized"),
+        ("?refresh", OwnerUnavailable("being taken over"), 503, "being taken over"),
+    ],
+)
+async def test_what_cannot_be_done_to_an_object_is_refused_with_a_sentence(
+    rest: Rest, fake: FakeService, query: str, error: Exception | None, status: int, text: str
+) -> None:
+    name = await rest.context()
+    if error is not None:
+        fake.script["named_object"].append(error)
+    reply = await rest("POST", f"/contexts/{name}/objects/people{query}")
+    assert reply.status == status
+    assert text in reply.json["result"]
+    assert ("Retry-After" in reply.headers) == (status == 503)
 
 
 async def test_a_full_context_is_a_503_with_the_contract_s_title(rest: Rest, fake: FakeService) -> None:

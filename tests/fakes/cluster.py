@@ -13,12 +13,13 @@ from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.jobs import JobsSettings
 from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.launch_spec import LaunchSpec
+from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.pool import DriverPool
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import OwnerUnavailable
-from jobserver.model import BinaryType, DriverRecord
+from jobserver.model import BinaryType, DriverRecord, ObjectOrder
 from jobserver.service import Submission
 from jobserver.submission import JobDesk, Owners
 from tests.fakes.coordination import FakeCoordination, FakeEnsemble
@@ -81,6 +82,12 @@ class FakePeers:
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return list(await self._guard(url, lambda registry: registry.objects(context_id)))
 
+    async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = await self._guard(
+            url, lambda registry: registry.object(context_id, order)
+        )
+        return found
+
 
 class FakeServer:
     """One server's real parts on fakes."""
@@ -133,6 +140,7 @@ class FakeServer:
             deletion_timeout=5,
             check=lambda settings: None,
         )
+        self.objects = ObjectDesk(self.store, self.registry, self.peers, patience=5)
         self.jobs = JobDesk(
             self.store,
             Binaries(self.store, self.files),

@@ -33,6 +33,7 @@ class FakeDriver:
         self.epoch = 0
         self.base: str | None = None
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
+        self.objects: dict[str, dict[str, str]] = {}
         self.started: list[AttemptRef] = []
         self.alive = False
         self.unanswered = 0
@@ -176,7 +177,19 @@ class FakeDriver:
         self.jobs.pop(AttemptRef(message["job_id"], message["attempt"]), None)
 
     def _on_objects(self, message: Message, writer: asyncio.StreamWriter) -> Message:
-        return {"objects": []}
+        return {"objects": list(self.objects.values())}
+
+    def _on_object(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        found = self.objects.get(message["name"])
+        if found is None:
+            return {"refused": Refused.NO_OBJECT, "message": "there is no such object"}
+        match message["do"]:
+            case "destroy":
+                del self.objects[message["name"]]
+                return {"object": None}
+            case "show":
+                return {"object": found}
+        return {"refused": Refused.CANNOT, "message": "it was materialized"}
 
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         return {}

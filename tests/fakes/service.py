@@ -39,6 +39,8 @@ from jobserver.model import (
     JobSpec,
     JobState,
     NamedObjectInfo,
+    ObjectDeed,
+    ObjectOrder,
     OnFailover,
     OutcomeKind,
 )
@@ -64,6 +66,7 @@ class FakeService:
     created_with: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     resets: list[bool] = field(default_factory=list)
     objects: dict[str, list[NamedObjectInfo]] = field(default_factory=dict)
+    object_orders: list[ObjectOrder] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._binaries: dict[str, BinaryRecord] = {}
@@ -194,6 +197,17 @@ class FakeService:
         if context is None or context.state.final:
             raise NotFound(f"context {name} not found")
         return self.objects.get(name, [])
+
+    async def named_object(self, name: str, order: ObjectOrder) -> NamedObjectInfo | None:
+        self._fault("named_object")
+        found = next((item for item in await self.named_objects(name) if item.name == order.name), None)
+        if found is None:
+            raise NotFound(f"there is no named object {order.name!r} in this context")
+        self.object_orders.append(order)
+        if order.deed is ObjectDeed.DESTROY:
+            self.objects[name].remove(found)
+            return None
+        return found
 
     async def submit(self, submission: Submission) -> Submitted:
         self._fault("submit")

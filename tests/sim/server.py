@@ -20,7 +20,7 @@ from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import ContextInitFailed, JobServerError, OwnerUnavailable, TimedOut
-from jobserver.model import DriverRecord
+from jobserver.model import DriverRecord, ObjectOrder
 from jobserver.submission import JobDesk, Owners
 from tests.sim import blocking, network
 from tests.sim.coordination import SimCoordination
@@ -247,6 +247,11 @@ class SimPeers:
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return await self._call(url, 10.0, lambda server: server.registry.objects(context_id))
+
+    async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
+        return await self._call(
+            url, order.seconds + 10.0, lambda server: server.registry.object(context_id, order)
+        )
 
     async def _call(
         self,

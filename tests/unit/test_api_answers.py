@@ -150,6 +150,9 @@ def test_a_duration_is_in_seconds_with_a_fraction(after: timedelta | None, text:
         ("GET", "/jobs/a%20b/config/", Target(Route.GET_JOB_CONFIG, "a b")),
         ("POST", "/jars/x", Target(Route.POST_JAR, "x")),
         ("GET", "/contexts/c/objects", Target(Route.LIST_OBJECTS, "c")),
+        ("GET", "/contexts/c/objects/a%2Fb/", Target(Route.GET_OBJECT, "c", "a/b")),
+        ("POST", "/contexts/c/objects/o", Target(Route.POST_OBJECT, "c", "o")),
+        ("DELETE", "/contexts/c/objects/objects", Target(Route.DELETE_OBJECT, "c", "objects")),
         ("DELETE", "/contexts/a%2Fb", Target(Route.DELETE_CONTEXT, "a/b")),
     ],
 )

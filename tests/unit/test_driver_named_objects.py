@@ -18,7 +18,8 @@ from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_options import ObjectOptions
-from jobserver.model import AttemptRef
+from jobserver.driver.object_orders import ObjectOrderRefused, carry_out
+from jobserver.model import AttemptRef, ObjectDeed, ObjectOrder
 from sparkjobserver.api import ObjectDamaged
 
 SYNC, ASYNC = ObjectOptions(), ObjectOptions(durability="async")
@@ -355,6 +356,22 @@ def test_a_builder_that_was_killed_is_replaced_by_the_next_caller(context):
     in_thread(killed)
     assert context.registry.get_or_create("a", lambda: "mine", SYNC, LIMIT) == "mine"
     assert attempt.alive() == []
+
+
+def test_orders_from_outside_show_and_destroy_one_object_and_name_what_is_absent(context):
+    context.registry.update("a", lambda: "1", SYNC, LIMIT)
+    shown = carry_out(context.registry, ObjectOrder("a"))
+    assert (shown["kind"], shown["checkpointed"], shown["schema"]) == ("value", True, None)
+    with pytest.raises(ObjectOrderRefused, match="until a job updates it"):
+        carry_out(context.registry, ObjectOrder("a", ObjectDeed.REFRESH))
+    context.files.broken = True
+    with pytest.raises(ObjectOrderRefused, match="not known whether"):
+        carry_out(context.registry, ObjectOrder("a", ObjectDeed.DESTROY))
+    context.files.broken = False
+    assert carry_out(context.registry, ObjectOrder("a", ObjectDeed.DESTROY)) is None
+    assert "a" not in context.journal.objects()
+    with pytest.raises(ObjectOrderRefused, match="no named object 'a'"):
+        carry_out(context.registry, ObjectOrder("a"))
 
 
 @pytest.mark.parametrize(
