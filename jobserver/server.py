@@ -8,8 +8,8 @@ from typing import Any
 from ha.coordination import Coordination
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
-from jobserver.data_files import DataFiles
 from jobserver.contexts.objects import ObjectDesk
+from jobserver.data_files import DataFiles
 from jobserver.errors import JobServerError, NotFound
 from jobserver.model import (
     BinaryRecord,
