@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from ha.errors import HaError
-from jobserver.contexts.standbys import Announcer, tend_always
-from jobserver.errors import CoordinationUnavailable, JobServerError
+from jobserver.chores import chores
+from jobserver.errors import CoordinationUnavailable
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
 from jobserver.watchdog import Watchdog
@@ -56,9 +56,10 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         watchdog.start()
         stack.callback(watchdog.stop)
         parts = wire(settings, store)
+        core = parts.core
         stack.push_async_callback(parts.peers.close)
-        stack.push_async_callback(parts.pool.close)
-        stack.callback(parts.standbys.close)
+        stack.push_async_callback(core.pool.close)
+        stack.callback(core.standbys.close)
         runner = web.AppRunner(
             parts.app, access_log=None, shutdown_timeout=LEAVE_TIMEOUT, keepalive_timeout=KEEPALIVE
         )
@@ -67,39 +68,21 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         await _announce(parts)
         stack.push_async_callback(parts.coordination.stop)
         stack.push_async_callback(runner.cleanup)
-        stack.push_async_callback(parts.registry.leave)
+        stack.push_async_callback(core.registry.leave)
         await web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024).start()
         interval = settings.ha.sweep_interval
-        for name, chore in (
-            ("chores", _chores(parts, interval)),
-            ("standbys", tend_always(parts.standbys, parts.registry, interval)),
-            ("announcer", Announcer(parts.me, parts.coordination, parts.pool, parts.standbys).run()),
-        ):
+        for name, chore in chores(core, interval, unowned_after=interval).items():
             stack.push_async_callback(_cancelled, _task(chore, name))
-        parts.pool.refill()
-        log.info("server %s serves at %s", parts.me.id, parts.me.url)
+        core.pool.refill()
+        log.info("server %s serves at %s", core.ports.me.id, core.ports.me.url)
         yield parts
 
 
 async def _announce(parts: Parts) -> None:
     try:
-        await parts.coordination.start(parts.me, parts.registry.hear)
+        await parts.coordination.start(parts.core.ports.me, parts.core.registry.hear)
     except HaError as error:
         raise CoordinationUnavailable(str(error)) from error
-
-
-async def _chores(parts: Parts, interval: float) -> None:
-    """The owner's and, while this server leads, the leader's regular looks for what a lost message left behind."""
-    while True:
-        try:
-            await parts.registry.sweep()
-            if parts.coordination.leader == parts.me.id:
-                await parts.contexts.start_predefined()
-                await parts.contexts.claim_unowned(older_than=interval)
-        except JobServerError as error:
-            log.warning("the sweep was not finished: %s", error.message)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(parts.registry.leader_changed(), interval)
 
 
 def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -15,7 +15,7 @@ from ha.coordination import Coordination, ServerInfo
 from ha.errors import HaError
 from ha.placement import first_standby
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
-from jobserver.contexts.link import DriverLink, LinkBroken
+from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver
 from jobserver.contexts.registry import ContextRegistry
@@ -69,7 +69,8 @@ class HotStandbys:
         return tuple(sorted(self._bound))
 
     async def tend(self) -> None:
-        """Brings what is bound in line with what this server should keep. Raises StoreUnavailable."""
+        """Brings what is bound in line with what this server should keep, and fills the pool. Raises StoreUnavailable."""
+        self._pool.refill()
         async with self._tending:
             wanted = {
                 context.id: context for context in await self._store.active_contexts() if self._mine(context)
@@ -188,7 +189,12 @@ async def tend_always(standbys: HotStandbys, registry: ContextRegistry, interval
 
 
 async def find_hot(
-    context_id: str, me: str, coordination: Coordination, peers: Peers, standbys: HotStandbys
+    context_id: str,
+    me: str,
+    coordination: Coordination,
+    peers: Peers,
+    standbys: HotStandbys,
+    connect: Connect = DriverLink.connect,
 ) -> StartedDriver | None:
     """The hot standby of a context: ours, or the one that another server announces and gives away."""
     own = standbys.take(context_id)
@@ -201,14 +207,14 @@ async def find_hot(
             except OwnerUnavailable as error:
                 log.warning("the hot standby at %s cannot be had: %s", info.id, error.message)
                 continue
-            return await connect_handed_over(record) if record else None
+            return await _connected(record, connect) if record else None
     return None
 
 
-async def connect_handed_over(record: DriverRecord) -> StartedDriver | None:
+async def _connected(record: DriverRecord, connect: Connect) -> StartedDriver | None:
     """A hot driver that another server gave away, or None when it cannot be reached."""
     try:
-        link = await DriverLink.connect(record, timeout=CONNECT_TIMEOUT)
+        link = await connect(record, timeout=CONNECT_TIMEOUT)
     except (LinkBroken, TimeoutError) as error:
         log.warning("the hot standby that was handed over does not answer: %s", error)
         return None

@@ -74,7 +74,8 @@ class Run(Protocol):
         """What it returns or raises."""
 
 
-def _new_token() -> str:
+def new_token() -> str:
+    """What tells one grant of an epoch from every other."""
     return secrets.token_hex(16)
 
 
@@ -96,7 +97,7 @@ class TakeoverParts:
     activate_timeout: float
     connect: Connect = DriverLink.connect
     run: Run = asyncio.to_thread
-    new_token: Callable[[], str] = _new_token
+    new_token: Callable[[], str] = new_token
     hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
 
 

@@ -8,20 +8,14 @@ from typing import Any
 
 from checkpoint.local import LocalFiles
 from ha.coordination import ServerInfo
+from jobserver.assembly import Ports, assemble
 from jobserver.binaries import Binaries
-from jobserver.contexts.desk import ContextDesk
-from jobserver.contexts.jobs import JobsSettings
-from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.launch_spec import LaunchSpec
-from jobserver.contexts.objects import ObjectDesk
-from jobserver.contexts.pool import DriverPool
-from jobserver.contexts.registry import ContextRegistry
-from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import OwnerUnavailable
 from jobserver.model import BinaryType, DriverRecord, ObjectOrder
 from jobserver.service import Submission
-from jobserver.submission import JobDesk, Owners
+from jobserver.settings import Settings
 from tests.fakes.coordination import FakeCoordination, FakeEnsemble
 from tests.fakes.driver import FakeDriver, FakeLauncher
 from tests.fakes.metadata import FakeMetadata, FakeStore
@@ -89,6 +83,36 @@ class FakePeers:
         return found
 
 
+def quick_settings(max_jobs: int) -> Settings:
+    """Shorter times than any that are safe in production: the copies skip the bounds."""
+    settings = Settings()
+    return settings.model_copy(
+        update={
+            "cluster": settings.cluster.model_copy(update={"name": "test"}),
+            "contexts": settings.contexts.model_copy(
+                update={
+                    "defaults": {},
+                    "max_jobs": max_jobs,
+                    "sync_timeout": 5.0,
+                    "creation_timeout": 5.0,
+                    "deletion_timeout": 5.0,
+                }
+            ),
+            "driver": settings.driver.model_copy(
+                update={"adopt_timeout": 0.5, "start_timeout": 0.5, "driver_timeout": 1.0}
+            ),
+            "ha": settings.ha.model_copy(
+                update={
+                    "standby": "cold",
+                    "claim_stagger": 0.02,
+                    "incumbent_grace": 0.1,
+                    "takeover_timeout": 10.0,
+                }
+            ),
+        }
+    )
+
+
 class FakeServer:
     """One server's real parts on fakes."""
 
@@ -100,55 +124,13 @@ class FakeServer:
         self.alive = True
         self.died = asyncio.Event()
         self.files = LocalFiles(cluster.folder / "test")
-        self.pool = DriverPool(cluster.launcher, SPEC, 0)
-        self.registry = ContextRegistry(self.me, self.coordination, self.store, claim_stagger=0.02)
-        takeover = TakeoverParts(
-            store=self.store,
-            files=self.files,
-            pool=self.pool,
-            launcher=cluster.launcher,
-            spec_of=lambda context: SPEC,
-            jobs_of=lambda context: JobsSettings(cluster.max_jobs),
-            binary_path=lambda ref: ref.digest,
-            checkpoint_root=str(cluster.folder),
-            cluster="test",
-            checkpoint_secret=b"secret",
-            adopt_timeout=0.5,
-            activate_timeout=0.5,
+        core = assemble(
+            cluster.settings,
+            "secret",
+            Ports(self.me, self.coordination, self.peers, self.store, self.files, cluster.launcher),
         )
-        times = KeeperTimes(incumbent_grace=0.1, takeover_timeout=10, driver_timeout=1.0, stop_timeout=1.0)
-        self.registry.use(
-            KeeperParts(
-                me=self.me,
-                coordination=self.coordination,
-                takeover=takeover,
-                peers=self.peers,
-                times=times,
-                url_of=self.registry.url_of,
-                ended=self.registry.ended,
-            )
-        )
-        self.contexts = ContextDesk(
-            name,
-            self.store,
-            self.registry,
-            self.coordination,
-            self.peers,
-            defaults={},
-            predefined={},
-            creation_timeout=5,
-            deletion_timeout=5,
-            check=lambda settings: None,
-        )
-        self.objects = ObjectDesk(self.store, self.registry, self.peers, patience=5)
-        self.jobs = JobDesk(
-            self.store,
-            Binaries(self.store, self.files),
-            Owners(self.registry, self.peers),
-            queue_limit=100,
-            new_adhoc_context=lambda name, settings: self.contexts.insert(name, settings, adhoc=True),
-            start_context=self.contexts.start_in_background,
-        )
+        self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
+        self.contexts, self.jobs, self.objects = core.contexts, core.jobs, core.objects
 
 
 class FakeCluster:
@@ -156,7 +138,7 @@ class FakeCluster:
 
     def __init__(self, folder: Path, *, max_jobs: int = 8) -> None:
         self.folder = folder
-        self.max_jobs = max_jobs
+        self.settings = quick_settings(max_jobs)
         self.ensemble = FakeEnsemble()
         self.store = FakeStore()
         self.launcher = FakeLauncher()

@@ -120,6 +120,12 @@ class Scenario:
     broken_starts: float
     faults: tuple[Fault, ...]
     requests: tuple[Request, ...]
+    hot: bool = False
+
+    @property
+    def standby(self) -> str:
+        """What servers keep ready."""
+        return "hot" if self.hot else "warm" if self.warm else "cold"
 
     @property
     def seconds(self) -> float:

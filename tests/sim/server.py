@@ -1,27 +1,23 @@
-"""One life of a server: the real registry, keepers, desks and pool, put together as `jobserver/server.py` does."""
+"""One life of a server: the real registry, keepers, desks and pool, put together by `jobserver/assembly.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ha.coordination import ServerInfo
 from ha.deaths import Died
-from jobserver.binaries import Binaries
-from jobserver.contexts.desk import ContextDesk
-from jobserver.contexts.jobs import JobsSettings
-from jobserver.contexts.keeper import KeeperParts, KeeperTimes
+from jobserver.assembly import Ports, assemble
+from jobserver.chores import chores
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.link import DriverLink
-from jobserver.contexts.pool import DriverPool
-from jobserver.contexts.registry import ContextRegistry
-from jobserver.contexts.takeover import TakeoverParts
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import ContextInitFailed, JobServerError, OwnerUnavailable, TimedOut
 from jobserver.model import DriverRecord, ObjectOrder
-from jobserver.submission import JobDesk, Owners
+from jobserver.settings import Settings
+from jobserver.settings.model import ClusterSettings, ContextsSettings, DriverSettings, HaSettings
 from tests.sim import blocking, network
 from tests.sim.coordination import SimCoordination
 from tests.sim.driver import SECRET
@@ -32,12 +28,29 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 T = TypeVar("T")
-SPEC = LaunchSpec((), "1g", "")
 SWEEP_INTERVAL = 5.0
 LEAVE_TIMEOUT = 5.0
 GRACE = 2.0
 """Seconds an answer of a peer may come late (as in `jobserver/api/peers.py`)."""
-TIMES = KeeperTimes(incumbent_grace=1.0, takeover_timeout=15.0, driver_timeout=4.0, stop_timeout=3.0)
+
+
+@cache
+def settings_of(standby: Any, warm: int, max_jobs: int) -> Settings:
+    """Times are shorter than the defaults, so that a run is short; what must hold between them does."""
+    return Settings(
+        cluster=ClusterSettings(name="sim"),
+        contexts=ContextsSettings(
+            defaults={}, max_jobs=max_jobs, queue_limit=100, creation_timeout="20s", deletion_timeout="10s"
+        ),
+        driver=DriverSettings(
+            warm_drivers=warm,
+            adopt_timeout="2s",
+            start_timeout="6s",
+            driver_timeout="4s",
+            orphan_timeout="12s",
+        ),
+        ha=HaSettings(standby=standby, claim_stagger="300ms", incumbent_grace="1s", takeover_timeout="15s"),
+    )
 
 
 class SimServer:
@@ -53,66 +66,25 @@ class SimServer:
         self._world = world
         self.coordination = SimCoordination(world.ensemble, self.process)
         self.store = SimMetadata(world.store, world.network, self.process, world.random, world.trouble)
-        self.pool = DriverPool(
-            Launcher(world, self.process), SPEC, world.scenario.warm, connect=self._connect
-        )
-        peers = SimPeers(world, self.process)
-        self.registry = ContextRegistry(
-            self.me, self.coordination, self.store, claim_stagger=0.3, watch_deaths=world.watch_deaths
-        )
-        self.registry.use(
-            KeeperParts(
+        self.core = core = assemble(
+            world.settings,
+            SECRET.decode(),
+            Ports(
                 me=self.me,
                 coordination=self.coordination,
-                takeover=self._takeover_parts(),
-                peers=peers,
-                times=TIMES,
-                url_of=self.registry.url_of,
-                ended=self.registry.ended,
-            )
+                peers=SimPeers(world, self.process),
+                store=self.store,
+                files=world.files_of(self.process),
+                launcher=Launcher(world, self.process),
+                connect=self._connect,
+                run=blocking.run,
+                watch_deaths=world.watch_deaths,
+                new_id=world.new_id,
+                new_token=world.new_token,
+            ),
         )
-        self.contexts = ContextDesk(
-            name,
-            self.store,
-            self.registry,
-            self.coordination,
-            peers,
-            defaults={},
-            predefined={},
-            creation_timeout=20.0,
-            deletion_timeout=10.0,
-            check=lambda settings: None,
-            new_id=world.new_id,
-        )
-        self.jobs = JobDesk(
-            self.store,
-            Binaries(self.store, world.files_of(self.process)),
-            Owners(self.registry, peers),
-            queue_limit=100,
-            new_adhoc_context=lambda name, settings: self.contexts.insert(name, settings, adhoc=True),
-            start_context=self.contexts.start_in_background,
-            new_id=world.new_id,
-        )
-
-    def _takeover_parts(self) -> TakeoverParts:
-        world = self._world
-        return TakeoverParts(
-            store=self.store,
-            files=world.files_of(self.process),
-            pool=self.pool,
-            launcher=Launcher(world, self.process),
-            spec_of=lambda context: SPEC,
-            jobs_of=lambda context: JobsSettings(1 if context.adhoc else world.scenario.max_jobs),
-            binary_path=lambda ref: ref.digest,
-            checkpoint_root="memory",
-            cluster="sim",
-            checkpoint_secret=SECRET,
-            adopt_timeout=2.0,
-            activate_timeout=6.0,
-            connect=self._connect,
-            run=blocking.run,
-            new_token=world.new_token,
-        )
+        self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
+        self.contexts, self.jobs = core.contexts, core.jobs
 
     async def _connect(self, driver: DriverRecord, *, timeout: float) -> DriverLink:
         target = self._world.drivers[driver.driver_id]
@@ -122,21 +94,15 @@ class SimServer:
         """Serves until the process ends."""
         await self.coordination.start(self.me, self.registry.hear)
         self.pool.refill()
-        chores = asyncio.create_task(self._chores())
+        # whoever began a little later in the same run is no younger by the real clock
+        work = chores(self.core, SWEEP_INTERVAL, unowned_after=0.0)
+        tasks = [asyncio.create_task(chore) for chore in work.values()]
         self._world.serving(self)
-        await chores
-
-    async def _chores(self) -> None:
-        """As `_chores` of `jobserver/server.py`."""
-        while True:
-            try:
-                await self.registry.sweep()
-                if self.coordination.leader == self.me.id:
-                    await self.contexts.claim_unowned(older_than=0.0)
-            except JobServerError as error:
-                self._world.say(self.process.name, f"the sweep was not finished: {error.message}")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.registry.leader_changed(), SWEEP_INTERVAL)
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def serve(self, request: Coroutine[Any, Any, None]) -> None:
         """Carries a request out in this process."""
@@ -153,6 +119,7 @@ class SimServer:
         if self._requests:
             await asyncio.wait(self._requests, timeout=LEAVE_TIMEOUT)
         await self.coordination.stop()
+        self.standbys.close()
         await self.pool.close()
         self._world.stop(self)
 
@@ -243,7 +210,7 @@ class SimPeers:
         )
 
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
-        return None
+        return await self._call(url, 2.0, lambda server: server.standbys.hand_over(context_id))
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return await self._call(url, 10.0, lambda server: server.registry.objects(context_id))

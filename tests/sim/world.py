@@ -22,7 +22,7 @@ from tests.sim.metadata import SimStore, Trouble
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle
 from tests.sim.scenario import Scenario
-from tests.sim.server import SimDeaths, SimServer
+from tests.sim.server import SimDeaths, SimServer, settings_of
 
 T = TypeVar("T")
 CLIENT = "client"
@@ -57,6 +57,7 @@ class World:
         )
         self.trouble = Trouble()
         self.shelf = Shelf()
+        self.settings = settings_of(scenario.standby, scenario.warm, scenario.max_jobs)
         self.servers: dict[str, SimServer] = {}
         self.lives: dict[str, SimServer] = {}
         self.drivers: dict[str, SimDriver] = {}

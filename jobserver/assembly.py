@@ -1,0 +1,193 @@
+"""The parts of one server that own and serve contexts, put together over ports. No sockets, no files, no clock of its own.
+
+`wiring` brings the real ports; a simulation brings its own, so that what it runs is put together as a real server is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from checkpoint import layout
+from checkpoint.files import FileStore
+from ha.coordination import Coordination, ServerInfo
+from ha.deaths import LocalDeaths, WatchDeaths
+from jobserver import context_settings
+from jobserver.binaries import Binaries
+from jobserver.contexts.desk import ContextDesk
+from jobserver.contexts.keeper import KeeperParts, KeeperTimes
+from jobserver.contexts.launcher import Launcher
+from jobserver.contexts.link import Connect, DriverLink
+from jobserver.contexts.objects import ObjectDesk
+from jobserver.contexts.peers import Peers
+from jobserver.contexts.pool import DriverPool, StartedDriver
+from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.standbys import HotStandbys, StandbySettings, find_hot
+from jobserver.contexts.takeover import Run, TakeoverParts, new_token
+from jobserver.contexts.turns import Turn, no_turn
+from jobserver.model import BinaryRef
+from jobserver.settings import Settings
+from jobserver.store.metadata import Metadata
+from jobserver.submission import JobDesk, Owners
+
+
+def new_id() -> str:
+    """An id that nobody else makes."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Through which a server reaches the world: other servers, SQL, the checkpoint store, drivers; chance and proofs of death."""
+
+    me: ServerInfo
+    coordination: Coordination
+    peers: Peers
+    store: Metadata
+    files: FileStore
+    launcher: Launcher
+    connect: Connect = DriverLink.connect
+    run: Run = asyncio.to_thread
+    turn: Turn = no_turn
+    watch_deaths: WatchDeaths = LocalDeaths
+    new_id: Callable[[], str] = new_id
+    new_token: Callable[[], str] = new_token
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the ports and settings make."""
+
+    ports: Ports
+    registry: ContextRegistry
+    pool: DriverPool
+    standbys: HotStandbys
+    contexts: ContextDesk
+    binaries: Binaries
+    jobs: JobDesk
+    objects: ObjectDesk
+
+
+def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
+    """The parts of a server. To be called in the event loop; starts nothing."""
+    registry = ContextRegistry(
+        ports.me,
+        ports.coordination,
+        ports.store,
+        claim_stagger=settings.ha.claim_stagger,
+        watch_deaths=ports.watch_deaths,
+    )
+    pool = DriverPool(
+        ports.launcher,
+        context_settings.spec(settings, settings.contexts.defaults),
+        context_settings.pool_size(settings),
+        ports.turn,
+        ports.connect,
+    )
+    standbys = _standbys(settings, ports, pool)
+    registry.use(
+        KeeperParts(
+            me=ports.me,
+            coordination=ports.coordination,
+            takeover=_takeover(settings, secret, ports, pool, standbys),
+            peers=ports.peers,
+            times=_times(settings),
+            url_of=registry.url_of,
+            ended=registry.ended,
+        )
+    )
+    contexts = _contexts(settings, ports, registry)
+    binaries = Binaries(ports.store, ports.files)
+    jobs = _jobs(settings, ports, registry, contexts, binaries)
+    objects = ObjectDesk(ports.store, registry, ports.peers, patience=settings.contexts.sync_timeout)
+    return Core(ports, registry, pool, standbys, contexts, binaries, jobs, objects)
+
+
+def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys:
+    return HotStandbys(
+        ports.me.id,
+        ports.coordination,
+        ports.store,
+        pool,
+        lambda context: context_settings.spec(settings, context.settings),
+        StandbySettings(
+            mode=settings.ha.standby,
+            bind_timeout=settings.driver.start_timeout,
+            checkpoint_root=str(context_settings.checkpoint_root(settings)),
+            cluster=settings.cluster.name,
+        ),
+    )
+
+
+def _takeover(
+    settings: Settings, secret: str, ports: Ports, pool: DriverPool, standbys: HotStandbys
+) -> TakeoverParts:
+    root = context_settings.checkpoint_root(settings)
+
+    def binary_path(ref: BinaryRef) -> str:
+        return str(root / settings.cluster.name / layout.binary_path(ref.digest))
+
+    async def hot(context_id: str) -> StartedDriver | None:
+        return await find_hot(
+            context_id, ports.me.id, ports.coordination, ports.peers, standbys, ports.connect
+        )
+
+    return TakeoverParts(
+        store=ports.store,
+        files=ports.files,
+        pool=pool,
+        launcher=ports.launcher,
+        spec_of=lambda context: context_settings.spec(settings, context.settings),
+        jobs_of=lambda context: context_settings.jobs_settings(settings, context),
+        binary_path=binary_path,
+        checkpoint_root=str(root),
+        cluster=settings.cluster.name,
+        checkpoint_secret=secret.encode(),
+        adopt_timeout=settings.driver.adopt_timeout,
+        activate_timeout=settings.driver.start_timeout,
+        connect=ports.connect,
+        run=ports.run,
+        new_token=ports.new_token,
+        hot=hot,
+    )
+
+
+def _times(settings: Settings) -> KeeperTimes:
+    return KeeperTimes(
+        incumbent_grace=settings.ha.incumbent_grace,
+        takeover_timeout=settings.ha.takeover_timeout,
+        driver_timeout=settings.driver.driver_timeout,
+        stop_timeout=settings.contexts.deletion_timeout,
+    )
+
+
+def _contexts(settings: Settings, ports: Ports, registry: ContextRegistry) -> ContextDesk:
+    return ContextDesk(
+        ports.me.id,
+        ports.store,
+        registry,
+        ports.coordination,
+        ports.peers,
+        defaults=settings.contexts.defaults,
+        predefined=settings.contexts.predefined,
+        creation_timeout=settings.contexts.creation_timeout,
+        deletion_timeout=settings.contexts.deletion_timeout,
+        check=lambda chosen: context_settings.check_context(settings, chosen),
+        new_id=ports.new_id,
+    )
+
+
+def _jobs(
+    settings: Settings, ports: Ports, registry: ContextRegistry, contexts: ContextDesk, binaries: Binaries
+) -> JobDesk:
+    return JobDesk(
+        ports.store,
+        binaries,
+        Owners(registry, ports.peers),
+        queue_limit=settings.contexts.queue_limit + settings.contexts.max_jobs,
+        new_adhoc_context=lambda name, chosen: contexts.insert(name, chosen, adhoc=True),
+        start_context=contexts.start_in_background,
+        new_id=ports.new_id,
+    )
