@@ -179,9 +179,28 @@ class ContextRecord:
     last_failover: Failover | None = None
 
 
+class Pool(StrEnum):
+    """The fair scheduler's fixed pools; a job's Spark work runs in one of them."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    BACKGROUND = "background"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlQuery:
+    """An SQL job: its text, the values of its parameters (JSON: an object by name, or an array by position), and how
+    many rows its result holds at most."""
+
+    text: str
+    args: str = "{}"
+    limit: int = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What to run. `config` is the posted configuration as JSON text (resolved HOCON)."""
+    """What to run: `sql`, or else `main_class` of `binaries`. `config` is the posted configuration as JSON text
+    (resolved HOCON). `time_limit`: seconds that one attempt may take."""
 
     main_class: str
     binaries: tuple[BinaryRef, ...]
@@ -189,6 +208,9 @@ class JobSpec:
     max_attempts: int = 3
     on_failover: OnFailover = OnFailover.RERUN
     priority: int = 0
+    pool: Pool = Pool.INTERACTIVE
+    time_limit: float | None = None
+    sql: SqlQuery | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobserver.model import BinaryRecord, BinaryType, ContextRecord, JobRecord, NamedObjectInfo, ObjectOrder
+from jobserver.model import (
+    BinaryRecord,
+    BinaryType,
+    ContextRecord,
+    JobRecord,
+    NamedObjectInfo,
+    ObjectOrder,
+    Pool,
+    SqlQuery,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """One POST /jobs, parsed. `binaries` are uploaded names; `context` None means an ad-hoc one.
 
-    `config` is the resolved posted configuration. `wait_seconds` bounds the wait for acceptance (async) or for the end (sync).
+    With `sql` there are no binaries. `config` is the resolved posted configuration. `time_limit`: seconds for one attempt.
+    `wait_seconds` bounds the wait for acceptance (async) or for the end (sync).
     """
 
     main_class: str
@@ -29,6 +39,9 @@ class Submission:
     max_attempts: int = 3
     on_failover: str = "rerun"
     priority: int = 0
+    pool: Pool = Pool.INTERACTIVE
+    time_limit: float | None = None
+    sql: SqlQuery | None = None
     principal: str = "anonymous"
     idempotency_key: str | None = None
     request_digest: str | None = None

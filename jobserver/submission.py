@@ -136,6 +136,9 @@ class JobDesk:
             max_attempts=submission.max_attempts,
             on_failover=OnFailover(submission.on_failover),
             priority=submission.priority,
+            pool=submission.pool,
+            time_limit=submission.time_limit,
+            sql=submission.sql,
         )
 
     async def _context(self, submission: Submission) -> ContextRecord:

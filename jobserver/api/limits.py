@@ -26,3 +26,7 @@ class ApiLimits:
     """A larger `limit` is cut to this."""
     max_binaries: int = 100
     """Names that one job may load."""
+    max_sql: int = 1_000_000
+    """Longest text of an SQL job, in characters."""
+    default_rows: int = 10_000
+    """`limit` of an SQL job when the client names none."""

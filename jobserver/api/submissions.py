@@ -12,8 +12,9 @@ from jobserver.api.code_names import check_uploaded, name_list
 from jobserver.api.limits import ApiLimits
 from jobserver.api.names import check_text
 from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
+from jobserver.api.statements import LIMIT, SQL, SQL_CLASS, sql_query
 from jobserver.errors import BadRequest
-from jobserver.model import OnFailover
+from jobserver.model import OnFailover, Pool
 from jobserver.service import Submission
 
 _MAX_CLASS = 1_000
@@ -29,7 +30,12 @@ TIMEOUT = Whole("timeout", "Seconds to wait for acceptance or value; the job goe
 ATTEMPTS = Whole("maxAttempts", "How often the job may be started, counting after failovers.", 1, 100)
 ON_FAILOVER = Word("onFailover", "What becomes of the job when its driver dies.", tuple(OnFailover))
 PRIORITY = Whole("priority", "Among waiting jobs the highest starts first.", -_MAX_PRIORITY, _MAX_PRIORITY)
-PARAMETERS = (APP_NAME, CLASS_PATH, CP, MAIN_CLASS, CONTEXT, SYNC, TIMEOUT, ATTEMPTS, ON_FAILOVER, PRIORITY)
+POOL = Word("pool", "Fair pool of the job's Spark work; interactive if absent.", tuple(Pool))
+TIME_LIMIT = Whole("timeoutRun", "Seconds that one attempt may run; then the job is ended.", 1, 30 * 86_400)
+PARAMETERS = (
+    *(APP_NAME, CLASS_PATH, CP, MAIN_CLASS, SQL, LIMIT, CONTEXT, SYNC, TIMEOUT),
+    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT),
+)
 """What POST /jobs reads of its query."""
 
 _NOT_SERVED = {
@@ -67,7 +73,8 @@ def submission(
 ) -> Submission:
     """The whole of a submission. Raises BadConfig, BadRequest and the refusals of 1.5."""
     _refuse_unserved(query)
-    main_class, binaries = _code(query, config, limits)
+    sql = sql_query(query, config, limits)
+    main_class, binaries = (SQL_CLASS, ()) if sql is not None else _code(query, config, limits)
     extras = _block(config)
     return Submission(
         main_class=check_text("the main class", main_class, _MAX_CLASS),
@@ -79,6 +86,9 @@ def submission(
         max_attempts=_whole(query, ATTEMPTS, extras, "max-attempts", 3),
         on_failover=_on_failover(query, extras),
         priority=_whole(query, PRIORITY, extras, "priority", 0),
+        pool=_pool(query, extras),
+        time_limit=_time_limit(query, extras),
+        sql=sql,
         principal=asker.principal,
         idempotency_key=asker.idempotency_key,
         request_digest=asker.request_digest,
@@ -149,3 +159,15 @@ def _on_failover(query: Query, extras: Mapping[str, Any]) -> str:
     if not isinstance(given, str) or given not in ON_FAILOVER.choices:
         raise BadRequest("jobserver.on-failover must be rerun or fail")
     return given
+
+
+def _pool(query: Query, extras: Mapping[str, Any]) -> Pool:
+    given = POOL.read(query) or extras.get("pool") or Pool.INTERACTIVE
+    if not isinstance(given, str) or given not in POOL.choices:
+        raise BadRequest("jobserver.pool must be interactive or batch or background")
+    return Pool(given)
+
+
+def _time_limit(query: Query, extras: Mapping[str, Any]) -> float | None:
+    seconds = _whole(query, TIME_LIMIT, extras, "timeout-run", 0)
+    return float(seconds) if seconds else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -243,7 +243,8 @@ class ContextJobs:
             "main_class": job.spec.main_class,
             "binaries": binaries,
             "config": job.spec.config,
-            "interactive": True,
+            "pool": job.spec.pool.value,
+            "sql": None if job.spec.sql is None else asdict(job.spec.sql),
         }
 
     # Events of the driver

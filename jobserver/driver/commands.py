@@ -11,7 +11,7 @@ from typing import Any
 from jobserver.driver.attempts import AttemptRefused
 from jobserver.driver.binding import BindingRefused, ContextRef, Role
 from jobserver.driver.driver import Driver
-from jobserver.driver.execution import attempt_ref, run_order
+from jobserver.driver.kinds import attempt_ref, run_order
 from jobserver.driver.listener import Connection
 from jobserver.driver.object_orders import ObjectOrderRefused
 from jobserver.model import ObjectDeed, ObjectOrder

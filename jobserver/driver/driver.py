@@ -22,12 +22,13 @@ from jobserver.driver.attempts import Attempts
 from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
-from jobserver.driver.execution import Runner, config_tree
+from jobserver.driver.execution import Runner
 from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import ContextFolder, Journal, UnknownStore, newest_base, open_store
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
+from jobserver.driver.kinds import JobKinds, RunnableJob, RunOrder, config_tree
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Connection
 from jobserver.driver.loading import JobLoader
@@ -69,7 +70,8 @@ class Driver:
         self._registry: Registry | None = None
         self._standby: Standby | None = None
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
-        self.runner = Runner(self._loader, self.attempts, self.killer, self, config.driver_id)
+        self._kinds = JobKinds(self._loader, config.result_limit)
+        self.runner = Runner(self.attempts, self.killer, self, config.driver_id)
 
     # who commands
 
@@ -189,11 +191,12 @@ class Driver:
             self.end("Spark has ended under the jobs")
         return ended
 
-    def session(self, attempt: RunningAttempt) -> JobSession:
-        """The job's own session; costs nothing until it is used."""
-        return JobSession(self.spark, attempt, self._pool, self._names)
+    def job(self, attempt: RunningAttempt, order: RunOrder) -> RunnableJob:
+        """The job with a session of its own, which costs nothing until it is used. Raises LoadRefused."""
+        attempt.session = session = JobSession(self.spark, attempt, self._pool, self._names)
+        return self._kinds.job(order, session, lambda: self._environment(attempt))
 
-    def environment(self, attempt: RunningAttempt) -> JobEnvironment:
+    def _environment(self, attempt: RunningAttempt) -> JobEnvironment:
         """What the job may know and share."""
         ref, registry = attempt.ref, self._registry
         assert registry is not None, "jobs run in an active driver only"

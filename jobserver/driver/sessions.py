@@ -135,7 +135,7 @@ class JobSession(SparkSession):  # type: ignore[misc]
         for word in words:
             found = self._names.find(word)
             if found is not None and self._mirrored.get(word) != found[0]:
-                self.adopt_frame(found[1]).createOrReplaceTempView(word)
+                self.adopt_frame(found[1]).createOrReplaceTempView(f"`{word}`")
                 self._mirrored[word] = found[0]
 
 

@@ -29,6 +29,8 @@ from jobserver.model import (
     JobState,
     OnFailover,
     OutcomeKind,
+    Pool,
+    SqlQuery,
 )
 
 Values = dict[str, Any]
@@ -183,19 +185,27 @@ def spec_of(text: str, priority: int) -> JobSpec:
         max_attempts=fields["max_attempts"],
         on_failover=OnFailover(fields["on_failover"]),
         priority=priority,
+        pool=Pool(fields.get("pool", Pool.INTERACTIVE)),
+        time_limit=fields.get("time_limit"),
+        sql=None if fields.get("sql") is None else SqlQuery(**fields["sql"]),
     )
 
 
 def _spec_text(spec: JobSpec) -> str:
-    return _dumps(
-        {
-            "main_class": spec.main_class,
-            "binaries": [[ref.name, ref.type.value, ref.digest] for ref in spec.binaries],
-            "config": spec.config,
-            "max_attempts": spec.max_attempts,
-            "on_failover": spec.on_failover.value,
-        }
-    )
+    fields: dict[str, Any] = {
+        "main_class": spec.main_class,
+        "binaries": [[ref.name, ref.type.value, ref.digest] for ref in spec.binaries],
+        "config": spec.config,
+        "max_attempts": spec.max_attempts,
+        "on_failover": spec.on_failover.value,
+    }
+    if spec.pool is not Pool.INTERACTIVE:
+        fields["pool"] = spec.pool.value
+    if spec.time_limit is not None:
+        fields["time_limit"] = spec.time_limit
+    if spec.sql is not None:
+        fields["sql"] = asdict(spec.sql)
+    return _dumps(fields)
 
 
 def _ref_of(fields: list[str]) -> BinaryRef:
