@@ -18,7 +18,10 @@ from jobserver.model import SqlQuery
 
 SQL_CLASS = "sql"
 """What an SQL job shows as its class."""
-SQL = Word("sql", "One SQL statement to run instead of code, over tables and named objects. In the body: `sql`, with `args`.")
+SQL = Word(
+    "sql",
+    "One SQL statement to run instead of code, over tables and named objects. In the body: `sql`, with `args`.",
+)
 LIMIT = Whole("limit", "Rows that an SQL job answers at most; 10,000 if absent.", 0, 100_000_000)
 _CODE = ("appName", "classPath", "cp", "mainClass")
 _SCALARS = (str, int, float, bool, type(None))

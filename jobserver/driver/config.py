@@ -38,7 +38,7 @@ class DriverConfig:
     orphan_timeout: float = 60.0
     unbound_timeout: float = 5.0
     kill_grace: float = 10.0
-    result_limit: int = 256 * 2**20
+    result_limit: int = 64 * 2**20
     warm_up: bool = False
 
     @property
