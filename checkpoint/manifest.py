@@ -24,7 +24,10 @@ from typing import Any
 from checkpoint import layout
 from checkpoint.errors import Damaged, Foreign, UnknownFormat
 
-FORMAT = 1
+FORMAT = 2
+"""The format that is written. 2 added `origin` and `used` of objects; what lacks them, format 1, is read as if both were empty."""
+READABLE = frozenset({1, 2})
+"""The formats that are read."""
 INLINE_LIMIT = 64 * 1024
 """Largest pickled value in bytes that a manifest itself carries."""
 
@@ -57,7 +60,8 @@ class NamedObject:
     """One version of a named object.
 
     `path` is relative to the context's folder; `inline` is a pickled value of at most INLINE_LIMIT bytes; `schema` is
-    Spark's JSON; `size` is bytes of the data.
+    Spark's JSON; `size` is bytes of the data. `origin` is the driver's text on how it can be made again; `used` how
+    often it was handed out, as a power of two (0: never, n: at least 2 ** (n - 1) times).
     """
 
     name: str
@@ -72,6 +76,8 @@ class NamedObject:
     files: tuple[FileEntry, ...] = ()
     rows: int | None = None
     size: int = 0
+    origin: str | None = None
+    used: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -145,8 +151,9 @@ def decode(data: bytes, secret: bytes, name: str) -> Manifest:
         raise Damaged("manifest", name, "its digest does not fit its content")
     if not hmac.compare_digest(proof, _proof(number, body, secret)):
         raise Foreign("manifest", name, "it was not sealed with this cluster's secret")
-    if number != FORMAT:
-        raise UnknownFormat(f"manifest {name} has format {number}; this release knows format {FORMAT}")
+    if number not in READABLE:
+        known = ", ".join(map(str, sorted(READABLE)))
+        raise UnknownFormat(f"manifest {name} has format {number}; this release reads {known}")
     manifest = _parsed(body, name)
     if manifest.name != name:
         raise Damaged("manifest", name, f"it says that it is {manifest.name}")
@@ -199,6 +206,8 @@ def _plain_object(item: NamedObject) -> dict[str, Any]:
         "files": [[entry.name, entry.size, entry.sha256] for entry in item.files],
         "rows": item.rows,
         "size": item.size,
+        **({} if item.origin is None else {"origin": item.origin}),
+        **({"used": item.used} if item.used else {}),
     }
 
 
@@ -218,7 +227,7 @@ def _parsed(body: bytes, name: str) -> Manifest:
         return _manifest(json.loads(body))
     except (KeyError, TypeError, ValueError) as error:
         # genuine, yet not as `encode` writes it: a bug in whoever sealed it, which must not pass for good data
-        raise Damaged("manifest", name, f"its content is not as format {FORMAT} has it ({error})") from error
+        raise Damaged("manifest", name, f"its content is not as its format has it ({error})") from error
 
 
 def _manifest(plain: dict[str, Any]) -> Manifest:

@@ -252,7 +252,7 @@ def test_a_wrong_secret_is_refused_instead_of_starting_empty_over_good_data() ->
 def test_a_manifest_of_a_newer_release_is_refused_instead_of_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     files = filled(2)
     with monkeypatch.context() as newer:
-        newer.setattr("checkpoint.manifest.FORMAT", 2)
+        newer.setattr("checkpoint.manifest.FORMAT", 3)
         files.write_new(path(1, 3), encode(Manifest(CONTEXT, 1, 3, None, full=True), SECRET))
     with pytest.raises(UnknownFormat):
         begin_epoch(files, CONTEXT, 2, "t", SECRET)

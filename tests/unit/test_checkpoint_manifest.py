@@ -46,6 +46,8 @@ objects = st.builds(
     files=st.lists(entries, max_size=3).map(tuple),
     rows=st.none() | numbers,
     size=numbers,
+    origin=st.none() | texts,
+    used=numbers,
 )
 progresses = st.builds(
     Progress,
@@ -117,8 +119,17 @@ def test_a_delta_holds_only_what_changed(held: Contents) -> None:
 
 def test_the_file_is_json_that_people_can_read() -> None:
     plain = json.loads(encode(sample(), SECRET))
-    assert plain["format"] == 1
+    assert plain["format"] == 2
     assert plain["manifest"]["objects"][0]["name"] == "käse/.."
+
+
+def test_a_manifest_of_the_first_format_is_still_read() -> None:
+    plain = json.loads(encode(sample(), SECRET))["manifest"]
+    assert not {"origin", "used"} & plain["objects"][0].keys()
+    body = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+    proof = hmac.new(SECRET, b"manifest 1\n" + body, hashlib.sha256).hexdigest()
+    head = f'{{"format":1,"hmac":"{proof}","sha256":"{hashlib.sha256(body).hexdigest()}","manifest":'
+    assert decode(head.encode() + body + b"}\n", SECRET, sample().name) == sample()
 
 
 def test_the_digest_inside_names_the_content() -> None:
@@ -176,10 +187,10 @@ def test_a_manifest_under_another_name_is_damage() -> None:
 
 def test_a_genuine_manifest_of_a_newer_format_is_refused_and_not_called_damaged() -> None:
     body = b'{"anything":"new"}'
-    proof = hmac.new(SECRET, b"manifest 2\n" + body, hashlib.sha256).hexdigest()
+    proof = hmac.new(SECRET, b"manifest 3\n" + body, hashlib.sha256).hexdigest()
     digest = hashlib.sha256(body).hexdigest()
-    data = b'{"format":2,"hmac":"%s","sha256":"%s","manifest":%s}\n' % (proof.encode(), digest.encode(), body)
-    with pytest.raises(UnknownFormat, match="format 2"):
+    data = b'{"format":3,"hmac":"%s","sha256":"%s","manifest":%s}\n' % (proof.encode(), digest.encode(), body)
+    with pytest.raises(UnknownFormat, match="format 3"):
         decode(data, SECRET, "n")
 
 
