@@ -25,7 +25,7 @@ from checkpoint import layout
 from checkpoint.errors import Damaged, Foreign, UnknownFormat
 
 FORMAT = 2
-"""The format that is written. 2 added `origin` and `used` of objects; what lacks them, format 1, is read as if both were empty."""
+"""The format that is written. 2 added `origin` and `used` of objects; format 1 is read as if both were empty."""
 READABLE = frozenset({1, 2})
 """The formats that are read."""
 INLINE_LIMIT = 64 * 1024
