@@ -10,7 +10,7 @@ from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.objects import ObjectDesk
 from jobserver.data_files import DataFiles
-from jobserver.errors import JobServerError, NotFound
+from jobserver.errors import NotFound
 from jobserver.model import (
     BinaryRecord,
     BinaryType,
@@ -20,9 +20,10 @@ from jobserver.model import (
     NamedObjectInfo,
     ObjectOrder,
 )
-from jobserver.service import ContextView, Submission, Submitted
+from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
 from jobserver.store.metadata import Metadata
 from jobserver.submission import JobDesk
+from jobserver.vitals import Vitals
 
 
 class JobServer:
@@ -37,6 +38,7 @@ class JobServer:
         jobs: JobDesk,
         data: DataFiles,
         objects: ObjectDesk,
+        vitals: Vitals,
     ) -> None:
         self._store = store
         self._coordination = coordination
@@ -45,13 +47,13 @@ class JobServer:
         self._jobs = jobs
         self._data = data
         self._objects = objects
+        self._vitals = vitals
 
-    async def healthy(self) -> str | None:
-        try:
-            await self._store.list_jobs(1, None)
-        except JobServerError as error:
-            return error.message
-        return None
+    async def health(self) -> Health:
+        return await self._vitals.health()
+
+    def gauges(self) -> list[Gauge]:
+        return self._vitals.gauges()
 
     async def list_binaries(self) -> list[BinaryRecord]:
         return await self._binaries.all()

@@ -68,11 +68,31 @@ class ContextView:
     standbys: tuple[Mapping[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How well a server is. `down`: it cannot serve, one sentence; `degraded`: it serves, but for what each sentence says."""
+
+    down: str | None = None
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A number of this moment. `name` is snake_case."""
+
+    name: str
+    meaning: str
+    value: float
+
+
 class Service(Protocol):
     """The product behind the API. Times out and fails as `errors.py` says."""
 
-    async def healthy(self) -> str | None:
-        """None when well, else one sentence that says what is wrong."""
+    async def health(self) -> Health:
+        """Whether this server can serve, looked up now; answers within a few seconds."""
+
+    def gauges(self) -> list[Gauge]:
+        """What this server holds at this moment. Asks nobody."""
 
     async def list_binaries(self) -> list[BinaryRecord]:
         """The latest version of each name."""

@@ -30,6 +30,7 @@ from jobserver.processes import own_start_ticks
 from jobserver.server import JobServer
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
+from jobserver.vitals import Vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ def wire(settings: Settings, store: Metadata) -> Parts:
     )
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))
-    server = JobServer(store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects)
+    vitals = Vitals(ports.me.id, store, coordination, ports.files, core.registry, core.pool)
+    server = JobServer(
+        store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals
+    )
     internal = InternalRoutes(core.registry, core.standbys, incarnation=ports.me.incarnation, secret=secret)
     return Parts(core, coordination, peers, server, _app(settings, server, internal))
 

@@ -7,15 +7,16 @@ those of aiohttp; the table is a lookup, so this is also the quicker way.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from aiohttp import web
 
-from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs, objects
+from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs, metrics, objects
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
+from jobserver.api.metrics import Metrics
 from jobserver.api.routes import Route, Target, effective_method, target
 from jobserver.errors import JobServerError
 from jobserver.service import Service
@@ -49,26 +50,20 @@ HANDLERS: dict[Route, Handler] = {
     Route.DELETE_DATA: data.delete_data,
     Route.RESET_DATA: data.reset_data,
     Route.HEALTH: health.health,
+    Route.METRICZ: metrics.metricz,
+    Route.PROMETHEUS: metrics.prometheus,
     Route.CLUSTER: cluster.cluster,
 }
 
 
-@dataclass(slots=True)
-class ApiCounters:
-    """What the API counts. `internal_errors` is a count of our own bugs: it should stay zero."""
-
-    requests: int = 0
-    internal_errors: int = 0
-
-
-COUNTERS = web.AppKey("api_counters", ApiCounters)
+COUNTERS = web.AppKey("api_counters", Metrics)
 
 
 def make_app(service: Service, limits: ApiLimits | None = None) -> web.Application:
     """The REST API on a service. Sub-applications added to it (`/internal`) are found before the catch-all."""
     bounds = limits or ApiLimits()
     app = web.Application(client_max_size=bounds.max_body)
-    app[COUNTERS] = ApiCounters()
+    app[COUNTERS] = Metrics(service)
     api = _Api(service, bounds, app[COUNTERS])
     for path in ("/jobs", "/{path:(?s:.*)}"):  # the busiest path is found without a pattern
         app.router.add_route("*", path, api.serve, expect_handler=_expect)
@@ -78,35 +73,38 @@ def make_app(service: Service, limits: ApiLimits | None = None) -> web.Applicati
 class _Api:
     """Serves every request on one service."""
 
-    def __init__(self, service: Service, limits: ApiLimits, counters: ApiCounters) -> None:
+    def __init__(self, service: Service, limits: ApiLimits, metrics: Metrics) -> None:
         self._service = service
         self._limits = limits
-        self._counters = counters
+        self._metrics = metrics
 
     async def serve(self, request: web.Request) -> web.Response:
         """Never raises but for cancellation: whatever happens becomes an answer."""
-        self._counters.requests += 1
+        began = time.perf_counter()
         answer = cors.preflight(request.method, request.headers) if request.method == "OPTIONS" else None
+        route = None
         if answer is None:
-            answer = await self._answer(request)
+            answer, route = await self._answer(request)
+        self._metrics.answered(route, request.method, answer.status, time.perf_counter() - began)
         return _response(answer, request.headers.get("Origin"))
 
-    async def _answer(self, request: web.Request) -> Answer:
+    async def _answer(self, request: web.Request) -> tuple[Answer, Route | None]:
         found: Target | None = None
         try:
             query = request.query
             method = effective_method(request.method, query.get("_method"))
             found = target(method, request.rel_url.raw_path)
-            call = Call(self._service, self._limits, found.name, query, request, found.item)
-            return await HANDLERS[found.route](call)
+            call = Call(self._service, self._limits, found.name, query, request, self._metrics, found.item)
+            return await HANDLERS[found.route](call), found.route
         except JobServerError as error:
-            return error_answer(error, None if found is None else found.route)
+            route = None if found is None else found.route
+            return error_answer(error, route), route
         except Exception:  # the boundary of a request: nothing of ours may reach the client
-            self._counters.internal_errors += 1
+            self._metrics.unforeseen()
             log.exception(
                 "a request ended in an error nobody foresaw: %s %s", request.method, request.raw_path
             )
-            return internal_error()
+            return internal_error(), None if found is None else found.route
 
 
 def _response(answer: Answer, origin: str | None) -> web.Response:

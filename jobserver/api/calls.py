@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -12,6 +13,9 @@ from jobserver.api.parameters import Query
 from jobserver.api.principals import principal
 from jobserver.api.rejections import broken_body, too_large, too_slow
 from jobserver.service import Service
+
+if TYPE_CHECKING:
+    from jobserver.api.metrics import Metrics
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +30,7 @@ class Call:
     name: str
     query: Query
     request: web.Request
+    metrics: Metrics
     item: str = ""
 
     @property

@@ -41,6 +41,8 @@ class Route(StrEnum):
     DELETE_DATA = "delete_data"
     RESET_DATA = "reset_data"
     HEALTH = "health"
+    METRICZ = "metricz"
+    PROMETHEUS = "prometheus"
     CLUSTER = "cluster"
 
 
@@ -111,6 +113,8 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
         },
     ),
     "healthz": ("GET", {("GET", ()): Route.HEALTH}),
+    "metricz": ("GET", {("GET", ()): Route.METRICZ}),
+    "metrics": ("GET", {("GET", ()): Route.PROMETHEUS}),
     "cluster": ("GET", {("GET", ()): Route.CLUSTER}),
 }
 

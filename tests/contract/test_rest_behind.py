@@ -316,7 +316,7 @@ async def test_a_sick_server_says_what_is_wrong(rest: Rest, fake: FakeService) -
 
 async def test_an_error_nobody_foresaw_is_counted_and_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     fake = FakeService()
-    fake.script["healthy"].append(RuntimeError("secret detail"))
+    fake.script["health"].append(RuntimeError("secret detail"))
     app = make_app(fake)
     async with TestClient(TestServer(app)) as client:
         reply = await client.get("/healthz")

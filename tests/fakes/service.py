@@ -44,7 +44,7 @@ from jobserver.model import (
     OnFailover,
     OutcomeKind,
 )
-from jobserver.service import ContextView, Submission, Submitted
+from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
 
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.STOPPING, ContextState.RESTARTING)
 _RAISED = ErrorInfo("this job fails", "RuntimeError", "Traceback\n\tRuntimeError: this job fails")
@@ -60,6 +60,7 @@ class FakeService:
     slots: int = 8
     stop_slowly: bool = False
     trouble: str | None = None
+    degraded: tuple[str, ...] = ()
     now: datetime = datetime(2024, 5, 29, 12, 0, 0, 123_456, tzinfo=UTC)
     script: dict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     submissions: list[Submission] = field(default_factory=list)
@@ -101,9 +102,13 @@ class FakeService:
 
     # the port
 
-    async def healthy(self) -> str | None:
-        self._fault("healthy")
-        return self.trouble
+    async def health(self) -> Health:
+        self._fault("health")
+        return Health(self.trouble, self.degraded)
+
+    def gauges(self) -> list[Gauge]:
+        running = sum(job.state is JobState.RUNNING for job in self._jobs.values())
+        return [Gauge("jobs_running", "Jobs that run in contexts of this server.", running)]
 
     async def list_binaries(self) -> list[BinaryRecord]:
         self._fault("list_binaries")
