@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime
 
 import checkpoint.errors as checkpoint_errors
@@ -21,9 +22,14 @@ class Binaries:
         self._files = files
 
     async def upload(self, name: str, kind: BinaryType, data: bytes) -> BinaryRecord:
-        """Bytes first, then the record: a record never names bytes that are not durable. Raises StoreUnavailable."""
+        """Bytes first, then the record: a record never names bytes that are not durable. Raises StoreUnavailable.
+
+        Before both, the digest is put on record as wanted, so that retention does not remove the bytes meanwhile.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        await self._store.keep_binary(digest, len(data), datetime.now(UTC))
         try:
-            digest = await asyncio.to_thread(stored.put, self._files, data)
+            await asyncio.to_thread(stored.put, self._files, data)
         except checkpoint_errors.StoreUnavailable as error:
             raise StoreUnavailable(f"the binary could not be stored: {error}") from error
         record = BinaryRecord(name, kind, digest, len(data), datetime.now(UTC))

@@ -51,6 +51,9 @@ CONTEXT_MOVES: Final[Mapping[ContextState, frozenset[ContextState]]] = {
 UNFINISHED_JOB_STATES: Final = frozenset(state for state in JobState if not state.final)
 """Jobs that somebody still has to bring to an end; these count against the queue's bound."""
 
+FINAL_JOB_STATES: Final = frozenset(state for state in JobState if state.final)
+"""Jobs that have ended."""
+
 WAITING_JOB_STATES: Final = frozenset({JobState.QUEUED, JobState.RESTARTING})
 """Unfinished, and no attempt runs."""
 

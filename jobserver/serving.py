@@ -49,7 +49,9 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
     It leaves in this order: look around no more, give the contexts away, let requests end, close the session.
     """
     async with contextlib.AsyncExitStack() as stack:
-        store = await Metadata.open(settings.database.url, timeout=settings.database.timeout)
+        store = await Metadata.open(
+            settings.database.url, timeout=settings.database.timeout, server=settings.server.id
+        )
         stack.push_async_callback(store.close)
         await store.check()
         watchdog = Watchdog(settings.ha.watchdog_timeout)

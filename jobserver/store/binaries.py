@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, insert, select
+import contextlib
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, null, select, update
+from sqlalchemy.exc import IntegrityError
 
 from jobserver.lifecycle import UNFINISHED_JOB_STATES
-from jobserver.model import BinaryRecord, JobSpec
+from jobserver.model import BinaryRecord, JobRecord, JobSpec
 from jobserver.store.guards import among
-from jobserver.store.rows import binary_of, binary_values, spec_of
-from jobserver.store.tables import binaries, jobs
+from jobserver.store.rows import binary_of, binary_values, micros, spec_of
+from jobserver.store.statement import Statement
+from jobserver.store.tables import binaries, binary_files, context_binaries, jobs
 from jobserver.store.transaction import Work
+
+
+class BytesState(StrEnum):
+    """Of stored bytes: kept, or on their way out (then nobody may count on them)."""
+
+    KEPT = "KEPT"
+    REMOVING = "REMOVING"
+
 
 # Arrival decides which version is the latest, not the uploader's clock: two servers' clocks differ.
 _LATEST = (
@@ -24,13 +38,86 @@ UNFINISHED_SPECS = select(jobs.c.id, jobs.c.spec, jobs.c.priority).where(
 )
 
 
-def put(record: BinaryRecord) -> Work[None]:
-    values = binary_values(record)
+# The row of the bytes while nobody removes them; a mark that nobody needs them is taken back.
+_KEEP = Statement(
+    update(binary_files)
+    .where(binary_files.c.digest == bindparam("kept"), binary_files.c.state == BytesState.KEPT.value)
+    .values(unused_since=null())
+)
+NEED = Statement(
+    insert(context_binaries).values(context_id=bindparam("context_id"), digest=bindparam("digest"))
+)
 
-    def run(connection: Connection) -> None:
-        connection.execute(insert(binaries), values)
+
+def keep(digest: str, size: int, at: datetime) -> Work[bool]:
+    """The bytes of that digest are wanted; False while they are being removed, which ends soon."""
+    values = {
+        "digest": digest,
+        "size": size,
+        "stored_at": micros(at),
+        "state": BytesState.KEPT.value,
+        "unused_since": None,
+    }
+
+    def run(connection: Connection) -> bool:
+        if _KEEP.changed(connection, {"kept": digest}) == 1:
+            return True
+        try:
+            connection.execute(insert(binary_files), values)
+        except IntegrityError:  # it is there, and not to keep; or another server was quicker by a moment
+            return _KEEP.changed(connection, {"kept": digest}) == 1
+        return True
 
     return run
+
+
+def put(record: BinaryRecord) -> Work[bool]:
+    """A version, with its bytes marked as wanted. False while those bytes are being removed."""
+    values = binary_values(record)
+    kept = keep(record.digest, record.size, record.uploaded_at)
+
+    def run(connection: Connection) -> bool:
+        if not kept(connection):
+            return False
+        connection.execute(insert(binaries), values)
+        return True
+
+    return run
+
+
+def need(context_id: str, digest: str) -> Work[None]:
+    """A job of the context was accepted with those bytes."""
+    values = {"context_id": context_id, "digest": digest}
+    known = select(context_binaries.c.digest).where(
+        context_binaries.c.context_id == context_id, context_binaries.c.digest == digest
+    )
+
+    def run(connection: Connection) -> None:
+        if connection.execute(known).first() is not None:
+            return
+        with contextlib.suppress(IntegrityError):  # another server was quicker by a moment
+            NEED.changed(connection, values)
+
+    return run
+
+
+class KnownNeeds:
+    """Which contexts are on record as needing which bytes, as far as this server knows: most jobs add nothing new."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._known: set[tuple[str, str]] = set()
+
+    def unknown(self, record: JobRecord) -> set[str]:
+        """Those digests of the job that may not be on record for its context."""
+        digests = {ref.digest for ref in record.spec.binaries}
+        return {digest for digest in digests if (record.context_id, digest) not in self._known}
+
+    def learn(self, record: JobRecord) -> None:
+        """The job was accepted, so its digests are on record."""
+        if len(self._known) >= self._most:
+            self._known.clear()
+        self._known.update((record.context_id, ref.digest) for ref in record.spec.binaries)
 
 
 def latest_of_each(connection: Connection) -> list[BinaryRecord]:

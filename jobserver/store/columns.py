@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, String, Text
+from sqlalchemy import BigInteger, Integer, String, Text
 from sqlalchemy.dialects import mysql
 
 # MySQL and MariaDB compare text without regard to case and to trailing blanks unless told otherwise;
@@ -25,3 +25,8 @@ def document() -> Text:
 def instant() -> BigInteger:
     """A time as microseconds since 1970 in UTC: sortable, exact, and the same in every database."""
     return BigInteger()
+
+
+def counter() -> BigInteger:
+    """A number that the database counts up. SQLite counts up its own row numbers only, which are INTEGER."""
+    return BigInteger().with_variant(Integer(), "sqlite")

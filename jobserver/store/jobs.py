@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from jobserver.history import JobMove
 from jobserver.lifecycle import (
     ACCEPTING_CONTEXT_STATES,
     ENDABLE_JOB_STATES,
@@ -32,8 +33,9 @@ from jobserver.lifecycle import (
     job_end_sources,
 )
 from jobserver.model import AttemptOutcome, ContextState, ErrorInfo, Fence, JobRecord, JobState
+from jobserver.store import history
 from jobserver.store.guards import among, context_in, fence_values, fenced
-from jobserver.store.rows import error_text, job_of, job_values, micros, storable_json
+from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
 from jobserver.store.statement import Statement
 from jobserver.store.tables import contexts, jobs
 from jobserver.store.transaction import Work
@@ -116,12 +118,15 @@ _END_OF_CONTEXT = Statement(
 )
 
 
-def accept(record: JobRecord, queue_limit: int) -> Work[bool]:
+def accept(record: JobRecord, queue_limit: int, server: str) -> Work[bool]:
     """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
-    return _insertion(INSERT, {**job_values(record), "queue_limit": queue_limit})
+    values = {**job_values(record), "queue_limit": queue_limit}
+    return _insertion(INSERT, values, JobMove(0, record.state, record.submitted_at, server))
 
 
-def accept_started(fence: Fence, record: JobRecord, queue_limit: int, at: datetime) -> Work[bool]:
+def accept_started(
+    fence: Fence, record: JobRecord, queue_limit: int, at: datetime, server: str
+) -> Work[bool]:
     """As `accept`, by the owner of a running context and with the first attempt begun."""
     begun = {
         "state": JobState.RUNNING.value,
@@ -130,15 +135,18 @@ def accept_started(fence: Fence, record: JobRecord, queue_limit: int, at: dateti
         "changed_at": micros(at),
     }
     values = {**job_values(record), **begun, **fence_values(fence), "queue_limit": queue_limit}
-    return _insertion(INSERT_STARTED, values)
+    return _insertion(INSERT_STARTED, values, JobMove(1, JobState.RUNNING, at, server, fence.epoch))
 
 
-def _insertion(statement: Statement, values: dict[str, Any]) -> Work[bool]:
+def _insertion(statement: Statement, values: dict[str, Any], move: JobMove) -> Work[bool]:
     def run(connection: Connection) -> bool:
         try:
-            return statement.changed(connection, values) == 1
+            if statement.changed(connection, values) != 1:
+                return False
         except IntegrityError:
             return False
+        history.record(connection, values["id"], move)
+        return True
 
     return run
 
@@ -171,12 +179,13 @@ def unfinished_of(context_id: str) -> Select[Any]:
     return select(*_LISTED).where(jobs.c.context_id == context_id, among(jobs.c.state, UNFINISHED_JOB_STATES))
 
 
-def start(fence: Fence, job_id: str, attempt: int, at: datetime) -> Work[bool]:
+def start(fence: Fence, job_id: str, attempt: int, at: datetime, server: str) -> Work[bool]:
     values = {"attempt_before": attempt - 1, "new_attempt": attempt, "at": micros(at)}
-    return _change(START, fence, job_id, values)
+    move = JobMove(attempt, JobState.RUNNING, at, server, fence.epoch)
+    return _change(START, fence, job_id, values, move)
 
 
-def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> Work[bool]:
+def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime, server: str) -> Work[bool]:
     """The end of the attempt that is the job's latest; the result is in the same statement. Raises IllegalMove."""
     values = {
         "this_attempt": outcome.attempt,
@@ -185,11 +194,18 @@ def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime)
         "new_error": error_text(outcome.error),
         "new_result": storable_json(outcome.result) if state is JobState.FINISHED else None,
     }
-    return _change(finish_statement(state), fence, outcome.job_id, values)
+    move = JobMove(outcome.attempt, state, at, server, fence.epoch, history.reason_of(outcome.error))
+    return _change(finish_statement(state), fence, outcome.job_id, values, move)
 
 
 def restart(
-    fence: Fence, job_id: str, attempt: int, died: bool, error: ErrorInfo | None, at: datetime
+    fence: Fence,
+    job_id: str,
+    attempt: int,
+    died: bool,
+    error: ErrorInfo | None,
+    at: datetime,
+    server: str,
 ) -> Work[bool]:
     values = {
         "this_attempt": attempt,
@@ -197,25 +213,57 @@ def restart(
         "at": micros(at),
         "new_error": error_text(error),
     }
-    return _change(RESTART, fence, job_id, values)
+    move = JobMove(attempt, JobState.RESTARTING, at, server, fence.epoch, history.reason_of(error))
+    return _change(RESTART, fence, job_id, values, move)
 
 
 def end_waiting(
-    fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
+    fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime, server: str
 ) -> Work[bool]:
     """The end of a job of which no attempt runs. Raises IllegalMove."""
-    values = {"at": micros(at), "new_error": error_text(error)}
-    return _change(end_waiting_statement(state), fence, job_id, values)
+    statement = end_waiting_statement(state)
+    values = {"job": job_id, **fence_values(fence), "at": micros(at), "new_error": error_text(error)}
+    past = {"job": job_id, **_past(at, server, fence.epoch, error)}
+
+    def run(connection: Connection) -> bool:
+        if statement.changed(connection, values) != 1:
+            return False
+        history.RECORD_END.changed(connection, past)
+        return True
+
+    return run
 
 
-def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime) -> Work[int]:
+def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime, server: str) -> Work[int]:
     values = {"context": context_id, "at": micros(at), "new_error": error_text(error)}
-    return lambda connection: _END_OF_CONTEXT.changed(connection, values)
+    past = {"context": context_id, **_past(at, server, None, error)}
+
+    def run(connection: Connection) -> int:
+        ended = _END_OF_CONTEXT.changed(connection, values)
+        if ended:
+            history.RECORD_END_OF_CONTEXT.changed(connection, past)
+        return ended
+
+    return run
 
 
-def _change(statement: Statement, fence: Fence, job_id: str, values: dict[str, Any]) -> Work[bool]:
+def _past(at: datetime, server: str, epoch: int | None, error: ErrorInfo | None) -> dict[str, Any]:
+    reason = None if error is None else json_text(error.message)
+    return {"at": micros(at), "server": server, "epoch": epoch, "reason": reason}
+
+
+def _change(
+    statement: Statement, fence: Fence, job_id: str, values: dict[str, Any], move: JobMove
+) -> Work[bool]:
     parameters = {"job": job_id, **fence_values(fence), **values}
-    return lambda connection: statement.changed(connection, parameters) == 1
+
+    def run(connection: Connection) -> bool:
+        if statement.changed(connection, parameters) != 1:
+            return False
+        history.record(connection, job_id, move)
+        return True
+
+    return run
 
 
 def _one(query: Select[Any]) -> Work[JobRecord | None]:

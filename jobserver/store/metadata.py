@@ -12,9 +12,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
-from jobserver.errors import (
-    ContextExists,
-)
+from sqlalchemy import Connection
+
+from jobserver.errors import ContextExists, StoreUnavailable
+from jobserver.history import JobMove
 from jobserver.model import (
     AttemptOutcome,
     BinaryRecord,
@@ -28,26 +29,37 @@ from jobserver.model import (
     JobRecord,
     JobState,
 )
-from jobserver.store import binaries, contexts, fences, jobs, schema
+from jobserver.store import binaries, callbacks, contexts, fences, history, jobs, schema
 from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
+from jobserver.store.audit import AuditLog
+from jobserver.store.binaries import KnownNeeds
+from jobserver.store.callbacks import Callbacks
 from jobserver.store.database import Database
 from jobserver.store.rows import storable
+from jobserver.store.saved import SavedItems
+from jobserver.store.transaction import Work
 
 
 class Metadata:
     """One server's access to the metadata. Open with `Metadata.open`; several may be open on one store."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, server: str = "") -> None:
         self._database = database
+        self._server = server
+        self._needed = KnownNeeds()
+        self.saved = SavedItems(database)
+        self.callbacks = Callbacks(database)
+        self.audit = AuditLog(database, server)
 
     @classmethod
-    async def open(cls, url: str, *, timeout: float, synchronous: str = "FULL") -> Self:
+    async def open(cls, url: str, *, timeout: float, synchronous: str = "FULL", server: str = "") -> Self:
         """Access to the store at `url` (`sqlite:///<file>`); connects at the first use, so it never blocks.
 
         `timeout` (seconds) bounds the wait for another server's write; no call takes longer than twice that.
-        `synchronous` FULL survives power loss, NORMAL only dying processes. Raises BadConfig.
+        `synchronous` FULL survives power loss, NORMAL only dying processes. `server` is the name under which the
+        history knows who wrote. Raises BadConfig.
         """
-        return cls(Database.open(url, timeout=timeout, synchronous=synchronous))
+        return cls(Database.open(url, timeout=timeout, synchronous=synchronous), server)
 
     async def close(self) -> None:
         """Ends what runs and closes every connection."""
@@ -69,9 +81,22 @@ class Metadata:
         return await self._database.read(schema.revision_of)
 
     async def put_binary(self, record: BinaryRecord) -> None:
-        """Adds a version; it becomes the latest of its name. Raises BadRequest."""
+        """Adds a version; it becomes the latest of its name. Raises BadRequest.
+
+        Its bytes are to be stored before, and after `keep_binary`. Raises StoreUnavailable while these very bytes are
+        being removed, because nobody needed them: to be stored again.
+        """
         check_storable("the name of a binary", record.name)
-        await self._database.write(binaries.put(record))
+        if not await self._database.write(binaries.put(record)):
+            raise _being_removed(record.digest)
+
+    async def keep_binary(self, digest: str, size: int, at: datetime) -> None:
+        """Bytes of that digest (and size) are about to be stored, and must stay.
+
+        Raises StoreUnavailable while earlier bytes of that digest are being removed, which ends soon.
+        """
+        if not await self._database.write(binaries.keep(digest, size, at)):
+            raise _being_removed(digest)
 
     async def list_binaries(self) -> list[BinaryRecord]:
         """The latest version of each name, by name."""
@@ -175,14 +200,19 @@ class Metadata:
         granted = FenceRow(context_id, expected_epoch + 1, owner, incarnation, token)
         return await self._database.write(fences.grant(expected_epoch, granted))
 
-    async def insert_job(self, record: JobRecord, *, queue_limit: int) -> JobRecord:
+    async def insert_job(
+        self, record: JobRecord, *, queue_limit: int, callback_url: str | None = None
+    ) -> JobRecord:
         """Accepts a queued job: the record, or the job that this very request made before (by key or by id).
 
-        `queue_limit` bounds the unfinished jobs of the context, this one included. Raises NotFound,
-        ContextStopping, QueueFull, KeyReused, BadRequest.
+        `queue_limit` bounds the unfinished jobs of the context, this one included. Its end is to be told to
+        `callback_url`: that is on record with the job or not at all. Raises NotFound, ContextStopping, QueueFull,
+        KeyReused, BadRequest.
         """
         check_insertable(record)
-        if await self._database.write(jobs.accept(record, queue_limit)):
+        acceptance = jobs.accept(record, queue_limit, self._server)
+        if await self._database.write(self._with_needs(acceptance, record, callback_url)):
+            self._needed.learn(record)
             return record
         # Read in a new transaction: after a duplicate key the same one may not see the row (facts.md).
         if (existing := await self._submitted_before(record)) is not None:
@@ -192,7 +222,13 @@ class Metadata:
         raise refusal(record.context_name, context, queue_limit)
 
     async def insert_started_job(
-        self, fence: Fence, record: JobRecord, *, queue_limit: int, at: datetime
+        self,
+        fence: Fence,
+        record: JobRecord,
+        *,
+        queue_limit: int,
+        at: datetime,
+        callback_url: str | None = None,
     ) -> JobRecord:
         """Accepts a job and begins its first attempt in one write, where acceptor and owner are one server.
 
@@ -200,9 +236,28 @@ class Metadata:
         errors: the state of the returned job says which. A job that was made before may be in any state.
         """
         check_insertable(record)
-        if await self._database.write(jobs.accept_started(fence, record, queue_limit, at)):
+        acceptance = jobs.accept_started(fence, record, queue_limit, at, self._server)
+        if await self._database.write(self._with_needs(acceptance, record, callback_url)):
+            self._needed.learn(record)
             return replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
-        return await self.insert_job(record, queue_limit=queue_limit)
+        return await self.insert_job(record, queue_limit=queue_limit, callback_url=callback_url)
+
+    def _with_needs(self, acceptance: Work[bool], record: JobRecord, callback_url: str | None) -> Work[bool]:
+        """What belongs to an acceptance, in its transaction: which bytes its context needs, whom to tell of its end."""
+        works = [binaries.need(record.context_id, digest) for digest in self._needed.unknown(record)]
+        if callback_url is not None:
+            works.append(callbacks.add(record.id, callback_url, record.submitted_at))
+        if not works:
+            return acceptance
+
+        def run(connection: Connection) -> bool:
+            if not acceptance(connection):
+                return False
+            for work in works:
+                work(connection)
+            return True
+
+        return run
 
     async def _submitted_before(self, record: JobRecord) -> JobRecord | None:
         if (key := record.idempotency_key) is not None:
@@ -217,6 +272,12 @@ class Metadata:
             return None
         return await self._database.read(jobs.by_id(job_id))
 
+    async def job_history(self, job_id: str) -> list[JobMove]:
+        """The states that the job came to, in the order of its life; empty for an unknown job."""
+        if not storable(job_id):
+            return []
+        return await self._database.read(history.of_job(job_id))
+
     async def list_jobs(self, limit: int, status: JobState | None) -> list[JobRecord]:
         """The last `limit` submitted jobs (in that state), newest first, without results."""
         return await self._database.read(jobs.newest(limit, status))
@@ -227,14 +288,14 @@ class Metadata:
 
     async def start_attempt(self, fence: Fence, job_id: str, attempt: int, at: datetime) -> bool:
         """Guarded: a waiting job whose last attempt is `attempt` - 1 becomes RUNNING with `attempt`."""
-        return await self._database.write(jobs.start(fence, job_id, attempt, at))
+        return await self._database.write(jobs.start(fence, job_id, attempt, at, self._server))
 
     async def finish_job(self, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
         """Guarded: the job ends in `state` with this outcome, if that attempt is its latest and it has not ended.
 
         The result is kept for FINISHED only. Raises IllegalMove.
         """
-        return await self._database.write(jobs.finish(fence, outcome, state, at))
+        return await self._database.write(jobs.finish(fence, outcome, state, at, self._server))
 
     async def restart_job(
         self,
@@ -247,14 +308,20 @@ class Metadata:
         at: datetime,
     ) -> bool:
         """Guarded: the running attempt is over without an outcome; `died` counts it as a death of the driver."""
-        return await self._database.write(jobs.restart(fence, job_id, attempt, died, error, at))
+        return await self._database.write(jobs.restart(fence, job_id, attempt, died, error, at, self._server))
 
     async def end_waiting_job(
         self, fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime
     ) -> bool:
         """Guarded: a job of which no attempt runs ends (killed, or its attempts are used up). Raises IllegalMove."""
-        return await self._database.write(jobs.end_waiting(fence, job_id, state, error, at))
+        return await self._database.write(jobs.end_waiting(fence, job_id, state, error, at, self._server))
 
     async def end_jobs_of_ended_context(self, context_id: str, error: ErrorInfo, at: datetime) -> int:
         """Every unfinished job of a context in a final state ends in ERROR; their number. 0 while it lives."""
-        return await self._database.write(jobs.end_all_of_ended_context(context_id, error, at))
+        return await self._database.write(jobs.end_all_of_ended_context(context_id, error, at, self._server))
+
+
+def _being_removed(digest: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the stored bytes of digest {digest} are being removed as nobody needed them: upload them again"
+    )

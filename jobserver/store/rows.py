@@ -35,6 +35,9 @@ from jobserver.model import (
 
 Values = dict[str, Any]
 
+MAIN_CLASS = 255
+"""Characters of a main class that listings compare: what an index holds."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -60,6 +63,19 @@ def storable_json(text: str | None) -> str | None:
     if text is None or text.isascii():
         return text
     return _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def json_text(value: object) -> str:
+    """The stored form of any JSON value: compact and in ASCII."""
+    return _dumps(value)
+
+
+def text_of_json(text: str | None) -> str | None:
+    """A text that was stored as JSON."""
+    if text is None:
+        return None
+    value: str = json.loads(text)
+    return value
 
 
 def error_text(error: ErrorInfo | None) -> str | None:
@@ -150,6 +166,7 @@ def job_values(record: JobRecord) -> Values:
         "idempotency_key": record.idempotency_key,
         "request_digest": record.request_digest,
         "spec": _spec_text(record.spec),
+        "main_class": record.spec.main_class[:MAIN_CLASS],
     }
 
 

@@ -46,15 +46,15 @@ def refuse_other(revision: str | None) -> None:
     raise _later(revision)
 
 
-def upgrade(connection: Connection) -> None:
-    """Runs the missing migrations in the connection's transaction. Raises WrongSchema for a later schema."""
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Runs the missing migrations, up to `to`, in the connection's transaction. Raises WrongSchema for a later schema."""
     revision = revision_of(connection)
     if revision is not None and not _known(revision):
         raise _later(revision)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def _later(revision: str) -> WrongSchema:

@@ -60,6 +60,7 @@ def _engine(path: str, *, timeout: float, synchronous: str, connections: int) ->
         connection.isolation_level = None  # sqlite3 must not begin transactions by itself
         _use_wal(connection, timeout)
         connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
 
     event.listen(engine, "connect", prepare)
     return engine

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from jobserver.errors import ContextExists
+from jobserver.errors import ContextExists, StoreUnavailable
+from jobserver.history import JobMove
 from jobserver.lifecycle import (
     ACCEPTING_CONTEXT_STATES,
     ENDABLE_JOB_STATES,
@@ -35,7 +36,9 @@ from jobserver.model import (
     JobRecord,
     JobState,
 )
+from jobserver.saved import Callback, CallbackState
 from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
+from tests.fakes.saved import FakeAuditLog, FakeCallbacks, FakeSavedItems, SavedTables
 
 T = TypeVar("T")
 
@@ -58,6 +61,10 @@ class FakeStore:
     contexts: dict[str, ContextRecord] = field(default_factory=dict)
     fences: dict[str, FenceRow] = field(default_factory=dict)
     jobs: dict[str, JobRecord] = field(default_factory=dict)
+    history: dict[str, list[JobMove]] = field(default_factory=dict)
+    removing: set[str] = field(default_factory=set)
+    needs: set[tuple[str, str]] = field(default_factory=set)
+    saved: SavedTables = field(default_factory=SavedTables)
 
     def holds(self, fence: Fence) -> bool:
         row = self.fences.get(fence.context_id)
@@ -89,6 +96,9 @@ class FakeStore:
         states: Collection[JobState],
         attempt: int | None,
         change: Callable[[JobRecord], JobRecord],
+        *,
+        at: datetime,
+        server: str,
     ) -> bool:
         """The guarded move of a job: fence, context, state and (unless None) attempt must be the expected ones."""
         job = self.jobs.get(job_id)
@@ -97,9 +107,17 @@ class FakeStore:
         if job.state not in states or attempt not in (None, job.attempt):
             return False
         self.jobs[job_id] = change(job)
+        self.record(self.jobs[job_id], at, server, fence.epoch)
         return True
 
-    def insert_job(self, record: JobRecord, queue_limit: int) -> JobRecord:
+    def record(self, job: JobRecord, at: datetime, server: str, epoch: int | None) -> None:
+        """The state that the job has just come to becomes part of its history."""
+        reason = None if job.error is None else job.error.message
+        self.history.setdefault(job.id, []).append(JobMove(job.attempt, job.state, at, server, epoch, reason))
+
+    def insert_job(
+        self, record: JobRecord, queue_limit: int, callback_url: str | None, moved: JobMove
+    ) -> JobRecord:
         if (existing := self.submitted_before(record)) is not None:
             check_same_request(existing, record)
             return existing
@@ -108,6 +126,12 @@ class FakeStore:
         if not accepting or len(self.unfinished(record.context_id)) >= queue_limit:
             raise refusal(record.context_name, context, queue_limit)
         self.jobs[record.id] = record
+        self.history[record.id] = [moved]
+        self.needs |= {(record.context_id, ref.digest) for ref in record.spec.binaries}
+        if callback_url is not None:
+            self.saved.callbacks[record.id] = Callback(
+                record.id, callback_url, CallbackState.PENDING, 0, record.submitted_at
+            )
         return record
 
     def submitted_before(self, record: JobRecord) -> JobRecord | None:
@@ -121,9 +145,13 @@ class FakeStore:
 class FakeMetadata:
     """One server's access to a FakeStore; every method does what the one of the same name in `Metadata` does."""
 
-    def __init__(self, store: FakeStore, link: Link | None = None) -> None:
+    def __init__(self, store: FakeStore, link: Link | None = None, server: str = "") -> None:
         self._store = store
         self._link = link or Link()
+        self._server = server
+        self.saved = FakeSavedItems(store.saved, self._call)
+        self.callbacks = FakeCallbacks(store.saved, store.jobs, self._call)
+        self.audit = FakeAuditLog(store.saved, server, self._call)
 
     async def _call(self, operation: str, action: Callable[[], T]) -> T:
         """`action` has no await, so calls are atomic and happen in the order in which they arrive."""
@@ -146,7 +174,19 @@ class FakeMetadata:
 
     async def put_binary(self, record: BinaryRecord) -> None:
         check_storable("the name", record.name)
-        await self._call("put_binary", lambda: self._store.binaries.append(record))
+
+        def put() -> None:
+            self._refuse_removed(record.digest)
+            self._store.binaries.append(record)
+
+        await self._call("put_binary", put)
+
+    async def keep_binary(self, digest: str, size: int, at: datetime) -> None:
+        await self._call("keep_binary", lambda: self._refuse_removed(digest))
+
+    def _refuse_removed(self, digest: str) -> None:
+        if digest in self._store.removing:
+            raise StoreUnavailable(f"the bytes of {digest} are being removed")
 
     async def list_binaries(self) -> list[BinaryRecord]:
         def latest() -> list[BinaryRecord]:
@@ -276,18 +316,30 @@ class FakeMetadata:
 
         return await self._call("grant", raise_fence)
 
-    async def insert_job(self, record: JobRecord, *, queue_limit: int) -> JobRecord:
+    async def insert_job(
+        self, record: JobRecord, *, queue_limit: int, callback_url: str | None = None
+    ) -> JobRecord:
         check_insertable(record)
-        return await self._call("insert_job", lambda: self._store.insert_job(record, queue_limit))
+        moved = JobMove(0, record.state, record.submitted_at, self._server)
+        return await self._call(
+            "insert_job", lambda: self._store.insert_job(record, queue_limit, callback_url, moved)
+        )
 
     async def insert_started_job(
-        self, fence: Fence, record: JobRecord, *, queue_limit: int, at: datetime
+        self,
+        fence: Fence,
+        record: JobRecord,
+        *,
+        queue_limit: int,
+        at: datetime,
+        callback_url: str | None = None,
     ) -> JobRecord:
         check_insertable(record)
 
         def insert() -> JobRecord:
             fresh = self._store.submitted_before(record) is None
-            inserted = self._store.insert_job(record, queue_limit)
+            waits = JobMove(0, record.state, record.submitted_at, self._server)
+            inserted = self._store.insert_job(record, queue_limit, callback_url, waits)
             context = self._store.contexts.get(record.context_id)
             runs = (
                 context is not None
@@ -297,9 +349,13 @@ class FakeMetadata:
             if fresh and runs and self._store.holds(fence):
                 inserted = replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
                 self._store.jobs[record.id] = inserted
+                self._store.history[record.id] = [JobMove(1, JobState.RUNNING, at, self._server, fence.epoch)]
             return inserted
 
         return await self._call("insert_started_job", insert)
+
+    async def job_history(self, job_id: str) -> list[JobMove]:
+        return await self._call("job_history", lambda: list(self._store.history.get(job_id, [])))
 
     async def job(self, job_id: str) -> JobRecord | None:
         return await self._call("job", lambda: self._store.jobs.get(job_id))
@@ -322,7 +378,9 @@ class FakeMetadata:
 
         return await self._call(
             "start_attempt",
-            lambda: self._store.change_job(fence, job_id, WAITING_JOB_STATES, attempt - 1, started),
+            lambda: self._store.change_job(
+                fence, job_id, WAITING_JOB_STATES, attempt - 1, started, at=at, server=self._server
+            ),
         )
 
     async def finish_job(self, fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
@@ -336,7 +394,9 @@ class FakeMetadata:
 
         return await self._call(
             "finish_job",
-            lambda: self._store.change_job(fence, outcome.job_id, sources, outcome.attempt, finished),
+            lambda: self._store.change_job(
+                fence, outcome.job_id, sources, outcome.attempt, finished, at=at, server=self._server
+            ),
         )
 
     async def restart_job(
@@ -354,7 +414,9 @@ class FakeMetadata:
 
         return await self._call(
             "restart_job",
-            lambda: self._store.change_job(fence, job_id, {JobState.RUNNING}, attempt, restarting),
+            lambda: self._store.change_job(
+                fence, job_id, {JobState.RUNNING}, attempt, restarting, at=at, server=self._server
+            ),
         )
 
     async def end_waiting_job(
@@ -366,7 +428,8 @@ class FakeMetadata:
             return replace(job, state=state, error=error, ended_at=at)
 
         return await self._call(
-            "end_waiting_job", lambda: self._store.change_job(fence, job_id, sources, None, ended)
+            "end_waiting_job",
+            lambda: self._store.change_job(fence, job_id, sources, None, ended, at=at, server=self._server),
         )
 
     async def end_jobs_of_ended_context(self, context_id: str, error: ErrorInfo, at: datetime) -> int:
@@ -376,7 +439,9 @@ class FakeMetadata:
                 return 0
             jobs = [one for one in self._store.unfinished(context_id) if one.state in UNFINISHED_JOB_STATES]
             for job in jobs:
-                self._store.jobs[job.id] = replace(job, state=JobState.ERROR, error=error, ended_at=at)
+                ended = replace(job, state=JobState.ERROR, error=error, ended_at=at)
+                self._store.jobs[job.id] = ended
+                self._store.record(ended, at, self._server, None)
             return len(jobs)
 
         return await self._call("end_jobs_of_ended_context", end)

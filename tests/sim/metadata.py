@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from random import Random
 from typing import Any, TypeVar
 
@@ -35,6 +36,16 @@ _READS = frozenset(
         "job",
         "list_jobs",
         "unfinished_jobs",
+        "job_history",
+        "config",
+        "configs",
+        "query",
+        "queries",
+        "data_file",
+        "data_files",
+        "due_callbacks",
+        "callback_of_job",
+        "newest_operations",
     )
 )
 
@@ -111,8 +122,11 @@ class SimStore(FakeStore):
         states: Collection[JobState],
         attempt: int | None,
         change: Callable[[JobRecord], JobRecord],
+        *,
+        at: datetime,
+        server: str,
     ) -> bool:
-        done = super().change_job(fence, job_id, states, attempt, change)
+        done = super().change_job(fence, job_id, states, attempt, change, at=at, server=server)
         self._check_epoch(done, fence, f"job {job_id}")
         return done
 
@@ -136,7 +150,7 @@ class SimMetadata(FakeMetadata):
     def __init__(
         self, store: FakeStore, network: Network, process: Process, random: Random, trouble: Trouble
     ) -> None:
-        super().__init__(store)
+        super().__init__(store, server=process.place)
         self._network = network
         self._process = process
         self._random = random

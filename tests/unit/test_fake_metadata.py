@@ -9,17 +9,32 @@ import pytest
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
 from jobserver.model import ContextRecord, ContextState
+from jobserver.store.audit import AuditLog
+from jobserver.store.callbacks import Callbacks
 from jobserver.store.metadata import Metadata
+from jobserver.store.saved import SavedItems
 from tests.fakes.metadata import FakeMetadata, FakeStore, Link
+from tests.fakes.saved import FakeAuditLog, FakeCallbacks, FakeSavedItems
 
+PARTS: list[tuple[type, type]] = [
+    (Metadata, FakeMetadata),
+    (SavedItems, FakeSavedItems),
+    (Callbacks, FakeCallbacks),
+    (AuditLog, FakeAuditLog),
+]
 METHODS = [
-    name for name, _ in inspect.getmembers(Metadata, inspect.iscoroutinefunction) if not name.startswith("_")
+    (real, fake, name)
+    for real, fake in PARTS
+    for name, _ in inspect.getmembers(real, inspect.iscoroutinefunction)
+    if not name.startswith("_") and name != "open"
 ]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "open"])
-def test_the_fake_takes_what_the_real_store_takes(name: str) -> None:
-    assert inspect.signature(getattr(FakeMetadata, name)) == inspect.signature(getattr(Metadata, name))
+@pytest.mark.parametrize(
+    ("real", "fake", "name"), METHODS, ids=[f"{real.__name__}.{name}" for real, _, name in METHODS]
+)
+def test_the_fake_takes_what_the_real_store_takes(real: type, fake: type, name: str) -> None:
+    assert inspect.signature(getattr(fake, name)) == inspect.signature(getattr(real, name))
 
 
 class LinkThatLosesTheReply(Link):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql import Executable
 
 from jobserver.model import ContextState, JobState
-from jobserver.store import binaries, contexts, fences, jobs, schema, tables
+from jobserver.store import audit, binaries, callbacks, contexts, fences, history, jobs, saved, schema, tables
 from jobserver.store.database import Database
 from jobserver.store.statement import Statement
 
@@ -27,6 +28,11 @@ QUERIES: dict[str, tuple[Select, str]] = {
     "unfinished jobs' binaries": (binaries.UNFINISHED_SPECS, "ix_jobs_state"),
     "living contexts": (contexts.LIVING, "ix_contexts_state"),
     "newest context of a name": (contexts.newest_of("ctx"), "ix_contexts_name"),
+    "history of a job": (history.moves_of("j1"), "PRIMARY KEY"),
+    "configs by name": (saved.page_of(tables.configs, 50, "a"), "sqlite_autoindex_configs"),
+    "queries by name": (saved.page_of(tables.queries, 50, "a"), "sqlite_autoindex_queries"),
+    "data files by name": (saved.page_of(tables.data_files, 50, "a"), "sqlite_autoindex_data_files"),
+    "newest operations": (audit.newest_of(50), "ix_audit_at"),
 }
 
 GUARDED: dict[str, Statement] = {
@@ -39,6 +45,16 @@ GUARDED: dict[str, Statement] = {
     "driver": contexts.DRIVER,
     "failover": contexts.FAILOVER,
     "accept and start": jobs.INSERT_STARTED,
+}
+
+
+OTHERS: dict[str, Statement] = {
+    "insert": jobs.INSERT,
+    "grant": fences.GRANT,
+    "history of an end": history.RECORD_END,
+    "history of a context's end": history.RECORD_END_OF_CONTEXT,
+    "take a callback": callbacks.TAKE,
+    "settle a callback": callbacks.SETTLE,
 }
 
 
@@ -65,13 +81,20 @@ async def test_a_query_goes_by_its_index_and_sorts_nothing(
     database: Database, query: Select, index: str
 ) -> None:
     plan = await plan_of(database, query)
-    assert all("INDEX" in step and index in step for step in plan), plan
+    assert all("USING" in step and index in step for step in plan), plan
     assert not any("TEMP B-TREE" in step for step in plan), plan
 
 
-@pytest.mark.parametrize(
-    "statement", [*GUARDED.values(), jobs.INSERT, fences.GRANT], ids=[*GUARDED, "insert", "grant"]
-)
+async def test_due_callbacks_are_found_by_their_time_and_their_jobs_by_id(database: Database) -> None:
+    plan = await plan_of(database, callbacks.due_at(datetime(2026, 1, 1, tzinfo=UTC), 50))
+    assert [index for step in plan for index in ("ix_callbacks_due", "autoindex_jobs") if index in step] == [
+        "ix_callbacks_due",
+        "autoindex_jobs",
+    ]
+    assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+@pytest.mark.parametrize("statement", [*GUARDED.values(), *OTHERS.values()], ids=[*GUARDED, *OTHERS])
 async def test_no_write_of_the_hot_path_walks_through_a_table(
     database: Database, statement: Statement
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from jobserver.errors import WrongSchema
+from jobserver.errors import StoreUnavailable, WrongSchema
+from jobserver.model import AttemptOutcome, Fence, JobState, OutcomeKind
 from jobserver.store import schema, tables
 from jobserver.store.database import Database
 from jobserver.store.metadata import Metadata
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -74,6 +80,73 @@ async def test_servers_that_upgrade_at_once_all_succeed(url: str) -> None:
     for server in servers:
         await server.check()
         await server.close()
+
+
+SPEC = json.dumps(
+    {
+        "main_class": "demo.Wörter",
+        "binaries": [["demo", "Egg", "d" * 64]],
+        "config": "{}",
+        "max_attempts": 3,
+        "on_failover": "rerun",
+    }
+)
+FIRST_ROWS = (
+    "INSERT INTO binaries (name, type, digest, size, uploaded_at) VALUES"
+    f" ('demo', 'Egg', '{'d' * 64}', 7, 5), ('copy', 'Egg', '{'d' * 64}', 7, 4)",
+    "INSERT INTO contexts (id, name, active_name, state, adhoc, started_at, ended_at, settings) VALUES"
+    " ('c1', 'ctx', 'ctx', 'RUNNING', 0, 1, NULL, '{}'), ('c2', 'old', NULL, 'FINISHED', 1, 1, 2, '{}')",
+    "INSERT INTO fences (context_id, epoch, owner, incarnation, token) VALUES"
+    " ('c1', 3, 's1', 'i1', 't3'), ('c2', 1, 's1', 'i1', 't1')",
+    "INSERT INTO jobs (id, context_id, context_name, state, submitted_at, changed_at, attempt, deaths, priority,"
+    " principal, spec, result) VALUES"
+    f" ('j1', 'c1', 'ctx', 'RUNNING', 2, 3, 1, 0, 0, 'p', '{SPEC}', NULL),"
+    f" ('j2', 'c2', 'old', 'FINISHED', 1, 2, 1, 0, 0, 'p', '{SPEC}', '{{\"n\":1}}')",
+)
+
+
+async def test_a_store_of_the_first_release_is_upgraded_with_all_that_is_in_it(
+    url: str, metadata: Metadata
+) -> None:
+    database = Database.open(url, timeout=5)
+    await database.write(partial(schema.upgrade, to="0001"))
+    for statement in FIRST_ROWS:
+        await database.write(lambda connection, text=statement: connection.exec_driver_sql(text) and None)
+    await metadata.upgrade()
+    job, ended = await metadata.job("j1"), await metadata.job("j2")
+    assert job is not None
+    assert job.spec.main_class == "demo.Wörter"
+    assert ended is not None
+    assert ended.result == '{"n":1}'
+    assert await metadata.job_history("j1") == []
+    assert await metadata.finish_job(
+        Fence("c1", 3, "t3"), AttemptOutcome("j1", 1, OutcomeKind.FINISHED, "2"), JobState.FINISHED, NOW
+    )
+    rows = {
+        name: await database.read(lambda one, text=text: [tuple(row) for row in one.exec_driver_sql(text)])
+        for name, text in {
+            "classes": "SELECT id, main_class FROM jobs ORDER BY id",
+            "bytes": "SELECT digest, size, stored_at, state, unused_since FROM binary_files",
+            "needs": "SELECT context_id, digest FROM context_binaries",
+            "last": "SELECT name FROM pragma_table_info('jobs') ORDER BY cid DESC LIMIT 1",
+        }.items()
+    }
+    await database.close()
+    assert rows == {
+        "classes": [("j1", "demo.Wörter"), ("j2", "demo.Wörter")],
+        "bytes": [("d" * 64, 7, 4, "KEPT", None)],
+        "needs": [("c1", "d" * 64)],
+        "last": [("result",)],
+    }
+
+
+async def test_no_job_and_no_fence_is_without_its_context(url: str, metadata: Metadata) -> None:
+    await metadata.upgrade()
+    database = Database.open(url, timeout=5)
+    for statement in FIRST_ROWS[2:]:
+        with pytest.raises(StoreUnavailable, match="FOREIGN KEY"):
+            await database.write(lambda connection, text=statement: connection.exec_driver_sql(text) and None)
+    await database.close()
 
 
 async def test_a_later_schema_is_refused_and_not_touched(url: str, metadata: Metadata) -> None:

@@ -37,7 +37,7 @@ def other(servers: tuple[Store, Store]) -> Store:
 @pytest.fixture
 def memory_servers() -> tuple[Store, Store]:
     store = FakeStore()
-    return FakeMetadata(store), FakeMetadata(store)
+    return FakeMetadata(store, server="s1"), FakeMetadata(store, server="s2")
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +54,8 @@ async def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def sqlite_servers(empty_file: Path, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
     path = tmp_path / "metadata.db"
     shutil.copy(empty_file, path)
-    one = await Metadata.open(f"sqlite:///{path}", timeout=5, synchronous="NORMAL")
-    two = await Metadata.open(f"sqlite+aiosqlite:///{path}", timeout=5, synchronous="NORMAL")
+    one = await Metadata.open(f"sqlite:///{path}", timeout=5, synchronous="NORMAL", server="s1")
+    two = await Metadata.open(f"sqlite+aiosqlite:///{path}", timeout=5, synchronous="NORMAL", server="s2")
     yield one, two
     await one.close()
     await two.close()

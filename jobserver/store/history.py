@@ -1,0 +1,113 @@
+"""The record of every state that a job came to. Statements only.
+
+A move is recorded in the transaction of the move itself and only when it happened, so the record never disagrees with
+the job. The key (job, attempt, state) refuses a second record: no attempt comes to a state twice.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Select, bindparam, insert, literal, select
+
+from jobserver.history import JobMove
+from jobserver.model import ErrorInfo, JobState
+from jobserver.store.guards import among
+from jobserver.store.rows import instant, json_text, micros, text_of_json
+from jobserver.store.statement import Statement
+from jobserver.store.tables import job_history, jobs
+from jobserver.store.transaction import Work
+
+_COLUMNS = [column.name for column in job_history.c]
+
+RECORD = Statement(insert(job_history).values({name: bindparam(name) for name in _COLUMNS}))
+
+RECORD_END = Statement(
+    insert(job_history).from_select(
+        _COLUMNS,
+        select(
+            jobs.c.id,
+            jobs.c.attempt,
+            jobs.c.state,
+            *(
+                bindparam(name, type_=job_history.c[name].type)
+                for name in ("at", "server", "epoch", "reason")
+            ),
+        ).where(jobs.c.id == bindparam("job")),
+        include_defaults=False,
+    )
+)
+"""For the end of a job whose attempt the caller does not name: the row, which this transaction just wrote, says it."""
+
+_RECORDED = (
+    select(literal(1))
+    .where(
+        job_history.c.job_id == jobs.c.id,
+        job_history.c.attempt == jobs.c.attempt,
+        job_history.c.state == jobs.c.state,
+    )
+    .correlate(jobs)
+    .exists()
+)
+RECORD_END_OF_CONTEXT = Statement(
+    insert(job_history).from_select(
+        _COLUMNS,
+        select(
+            jobs.c.id,
+            jobs.c.attempt,
+            jobs.c.state,
+            *(
+                bindparam(name, type_=job_history.c[name].type)
+                for name in ("at", "server", "epoch", "reason")
+            ),
+        ).where(
+            jobs.c.context_id == bindparam("context"),
+            among(jobs.c.state, {JobState.ERROR}),
+            jobs.c.changed_at == bindparam("at"),
+            ~_RECORDED,
+        ),
+        include_defaults=False,
+    )
+)
+
+
+def record(connection: Connection, job_id: str, move: JobMove) -> None:
+    """Records a move that this transaction has just made."""
+    values = {
+        "job_id": job_id,
+        "attempt": move.attempt,
+        "state": move.state.value,
+        "at": micros(move.at),
+        "server": move.server,
+        "epoch": move.epoch,
+        "reason": None if move.reason is None else json_text(move.reason),
+    }
+    RECORD.changed(connection, values)
+
+
+def reason_of(error: ErrorInfo | None) -> str | None:
+    """The sentence of an error."""
+    return None if error is None else error.message
+
+
+def of_job(job_id: str) -> Work[list[JobMove]]:
+    """Every recorded move of the job, in the order of its life."""
+    query = moves_of(job_id)
+
+    def run(connection: Connection) -> list[JobMove]:
+        moves = [
+            JobMove(
+                attempt=row.attempt,
+                state=JobState(row.state),
+                at=instant(row.at),
+                server=row.server,
+                epoch=row.epoch,
+                reason=text_of_json(row.reason),
+            )
+            for row in connection.execute(query)
+        ]
+        return sorted(moves, key=lambda move: move.order)
+
+    return run
+
+
+def moves_of(job_id: str) -> Select[tuple[object, ...]]:
+    return select(job_history).where(job_history.c.job_id == job_id)
