@@ -17,6 +17,7 @@ from ha.deaths import LocalDeaths, WatchDeaths
 from jobserver import context_settings
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
+from jobserver.contexts.drain import Drainer, Rebalancer
 from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
@@ -24,7 +25,8 @@ from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import DriverPool, StartedDriver
 from jobserver.contexts.registry import ContextRegistry
-from jobserver.contexts.standbys import HotStandbys, StandbySettings, find_hot
+from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot
+from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.takeover import Run, TakeoverParts, new_token
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.model import BinaryRef
@@ -68,6 +70,10 @@ class Core:
     binaries: Binaries
     jobs: JobDesk
     objects: ObjectDesk
+    announcer: Announcer
+    switchover: Switchover
+    drainer: Drainer
+    rebalancer: Rebalancer | None
 
 
 def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
@@ -102,7 +108,36 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
     binaries = Binaries(ports.store, ports.files)
     jobs = _jobs(settings, ports, registry, contexts, binaries)
     objects = ObjectDesk(ports.store, registry, ports.peers, patience=settings.contexts.sync_timeout)
-    return Core(ports, registry, pool, standbys, contexts, binaries, jobs, objects)
+    announcer = Announcer(ports.me, ports.coordination, pool, standbys)
+    switchover = Switchover(
+        ports.me.id,
+        ports.store,
+        registry,
+        ports.coordination,
+        ports.peers,
+        ready_timeout=settings.driver.start_timeout,
+    )
+    return Core(
+        ports=ports,
+        registry=registry,
+        pool=pool,
+        standbys=standbys,
+        contexts=contexts,
+        binaries=binaries,
+        jobs=jobs,
+        objects=objects,
+        announcer=announcer,
+        switchover=switchover,
+        drainer=Drainer(registry, ports.store, switchover, announcer.drain),
+        rebalancer=_rebalancer(settings, ports, switchover),
+    )
+
+
+def _rebalancer(settings: Settings, ports: Ports, switchover: Switchover) -> Rebalancer | None:
+    """Off by default."""
+    if not settings.ha.rebalance:
+        return None
+    return Rebalancer(ports.coordination, ports.store, switchover, settings.contexts.move_grace)
 
 
 def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys:

@@ -32,6 +32,7 @@ ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No repl
 objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``
 object     ``name``, ``do`` (a value of `ObjectDeed`), ``seconds`` (how long a refresh is waited for), ``version`` (to revert
            to). Answer: ``object``, or null once it is destroyed. Refused: ``no-object``, ``cannot``
+flush      ``seconds``: wait so long until every update is sealed. Answer: ``sealed``: whether all are
 ping       nothing
 shutdown   ``reason``; the driver answers, ends its JVM and itself
 =========  =====================================================================================================
@@ -76,6 +77,7 @@ class Request(StrEnum):
     ACK = "ack"
     OBJECTS = "objects"
     OBJECT = "object"
+    FLUSH = "flush"
     PING = "ping"
     SHUTDOWN = "shutdown"
 

@@ -27,7 +27,7 @@ from jobserver.contexts.launcher import ProcessLauncher
 from jobserver.contexts.turns import machine_turn
 from jobserver.data_files import DataFiles
 from jobserver.processes import own_start_ticks
-from jobserver.server import JobServer
+from jobserver.server import JobServer, Moving
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
 from jobserver.vitals import Vitals
@@ -65,11 +65,14 @@ def wire(settings: Settings, store: Metadata) -> Parts:
     )
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))
+    moving = Moving(core.switchover, peers, settings.contexts.move_grace)
     vitals = Vitals(ports.me.id, store, coordination, ports.files, core.registry, core.pool)
     server = JobServer(
-        store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals
+        store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals, moving
     )
-    internal = InternalRoutes(core.registry, core.standbys, incarnation=ports.me.incarnation, secret=secret)
+    internal = InternalRoutes(
+        core.registry, core.standbys, core.drainer, incarnation=ports.me.incarnation, secret=secret
+    )
     return Parts(core, coordination, peers, server, _app(settings, server, internal))
 
 

@@ -53,6 +53,9 @@ HANDLERS: dict[Route, Handler] = {
     Route.METRICZ: metrics.metricz,
     Route.PROMETHEUS: metrics.prometheus,
     Route.CLUSTER: cluster.cluster,
+    Route.SWITCHOVER: cluster.switchover,
+    Route.DRAIN: cluster.drain,
+    Route.UNDRAIN: cluster.undrain,
 }
 
 

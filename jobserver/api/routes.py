@@ -44,6 +44,9 @@ class Route(StrEnum):
     METRICZ = "metricz"
     PROMETHEUS = "prometheus"
     CLUSTER = "cluster"
+    SWITCHOVER = "switchover"
+    DRAIN = "drain"
+    UNDRAIN = "undrain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("POST", _OBJECT): Route.POST_OBJECT,
             ("DELETE", _OBJECT): Route.DELETE_OBJECT,
             ("POST", _ONE): Route.POST_CONTEXT,
+            ("POST", ("*", "switchover")): Route.SWITCHOVER,
             ("DELETE", _ONE): Route.DELETE_CONTEXT,
             ("PUT", ()): Route.RESET_CONTEXTS,
         },
@@ -115,7 +119,14 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
     "healthz": ("GET", {("GET", ()): Route.HEALTH}),
     "metricz": ("GET", {("GET", ()): Route.METRICZ}),
     "metrics": ("GET", {("GET", ()): Route.PROMETHEUS}),
-    "cluster": ("GET", {("GET", ()): Route.CLUSTER}),
+    "cluster": (
+        "GET, POST",
+        {
+            ("GET", ()): Route.CLUSTER,
+            ("POST", ("*", "drain")): Route.DRAIN,
+            ("POST", ("*", "undrain")): Route.UNDRAIN,
+        },
+    ),
 }
 
 

@@ -34,6 +34,9 @@ StandbyOption = Annotated[
     typer.Option(help="What standbys keep ready; overrides the settings."),
 ]
 UrlOption = Annotated[str, typer.Option(help="Any server of the cluster.")]
+GraceOption = Annotated[
+    str, typer.Option(help="How long running jobs have to end, like 30s; then they run again elsewhere.")
+]
 ConfigOption = Annotated[Path, typer.Option(help="Settings file.", dir_okay=False)]
 DEFAULT_URL = "http://127.0.0.1:8090"
 
@@ -89,6 +92,48 @@ def status(
     from jobserver.cli import status
 
     status.show(url, as_json=as_json)
+
+
+@app.command()
+def switchover(
+    context: Annotated[str, typer.Argument(help="Name of the context.")],
+    to: Annotated[str | None, typer.Option(help="The server that shall own it; default: the best.")] = None,
+    grace: GraceOption = "30s",
+    keep_driver: Annotated[
+        bool, typer.Option("--keep-driver", help="Only the owner changes; it adopts the driver where it is.")
+    ] = False,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Move a context to another server; no request fails and no job is lost."""
+    from jobserver.cli import moves
+
+    typer.echo(moves.switchover(url, context, to, grace, keep_driver=keep_driver))
+
+
+@app.command()
+def drain(
+    server: Annotated[str, typer.Argument(help="Id of the server.")],
+    grace: GraceOption = "30s",
+    keep_drivers: Annotated[
+        bool, typer.Option("--keep-drivers", help="Only the owners change; drivers go on where they are.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Return when the server owns nothing any more.")] = True,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Move every context of a server to others, and give it none until it is undrained or restarted."""
+    from jobserver.cli import moves
+
+    typer.echo(moves.drain(url, server, grace, keep_drivers=keep_drivers, wait=wait))
+
+
+@app.command()
+def undrain(
+    server: Annotated[str, typer.Argument(help="Id of the server.")], url: UrlOption = DEFAULT_URL
+) -> None:
+    """Let a drained server take contexts again."""
+    from jobserver.cli import moves
+
+    typer.echo(moves.undrain(url, server))
 
 
 @config_app.command("check")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,7 @@ from jobserver.model import (
     Fence,
     JobRecord,
     JobState,
+    OnFailover,
     OutcomeKind,
 )
 from jobserver.protocol import Event, Message, Refused, Request, outcome_of
@@ -83,6 +85,7 @@ class ContextJobs:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._released = asyncio.Event()
         self._accepted: set[str] = set()
         self._recovering: list[tuple[Event, Message]] | None = []
         link.listen(self._on_event)
@@ -104,6 +107,47 @@ class ContextJobs:
         """Jobs may start."""
         self._open = True
         self._start_next()
+
+    def pause(self) -> None:
+        """No further job starts; what arrives waits in the queue. `open_gate` ends it."""
+        self._open = False
+
+    async def ended(self, job_ids: AbstractSet[str], seconds: float) -> bool:
+        """Whether none of these jobs has a slot any more, after waiting for it at most `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._admission.running.isdisjoint(job_ids):
+                    self._released.clear()
+                    await self._released.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Ids of jobs that have a slot."""
+        return frozenset(self._admission.running)
+
+    def not_again(self) -> list[JobRecord]:
+        """Running jobs that may not run a second time (`onFailover: fail`)."""
+        jobs = (self._jobs.get(job_id) for job_id in self._admission.running)
+        return [job for job in jobs if job is not None and job.spec.on_failover is OnFailover.FAIL]
+
+    async def put_back(self, why: str) -> None:
+        """Every running job goes back to the queue, its attempt ended: it runs again, from its own progress if it saved some.
+
+        Call `pause` before. No death is counted. Raises Superseded.
+        """
+        for job_id in sorted(self._admission.running):
+            starting = self._starting.get(job_id)
+            if starting is not None:
+                await asyncio.wait([starting])
+            job = self._jobs.get(job_id)
+            if job is None or job.state is not JobState.RUNNING:
+                continue
+            self._admission.release(job_id)
+            await self._rerun(job, died=False, error=ErrorInfo(why, "jobserver.ContextMoved"))
+            self._link.tell(Request.KILL, job_id=job.id, attempt=job.attempt)
 
     def close(self) -> None:
         """Nothing starts and nothing is written any more; what runs in the driver is left to the fences."""
@@ -268,11 +312,11 @@ class ContextJobs:
 
     async def _finish(self, outcome: AttemptOutcome) -> None:
         job = self._jobs.get(outcome.job_id)
-        current = job is not None and job.attempt == outcome.attempt
+        current = job is not None and job.attempt == outcome.attempt and not self._waits_again(job.id)
         if job is not None and current and not job.state.final:
             await self._commit_end(job, outcome, _STATES[outcome.kind])
         self._link.tell(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
-        if current:  # the end of an older attempt is not the end of the job
+        if current and not self._waits_again(outcome.job_id):  # an older attempt's end is not the job's end
             self._release(outcome.job_id)
 
     async def _commit_end(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
@@ -282,12 +326,19 @@ class ContextJobs:
             lambda: self._store.finish_job(self.fence, outcome, state, at),
             lambda: self._is(job.id, state, outcome.attempt),
         )
+        if not committed and self._waits_again(job.id):
+            return None
         if not committed:
             await self._not_ours(job)
             return None
         return self._gone(
             job, state, outcome.error, result=outcome.result, outcome=outcome.kind, ended_at=at, release=False
         )
+
+    def _waits_again(self, job_id: str) -> bool:
+        """Whether the job was put back: what its ended attempt brings counts no more."""
+        job = self._jobs.get(job_id)
+        return job is not None and job.state is JobState.RESTARTING
 
     async def _is(self, job_id: str, state: JobState, attempt: int) -> bool:
         """Whether a write of which no reply came has happened."""
@@ -325,6 +376,7 @@ class ContextJobs:
 
     def _release(self, job_id: str) -> None:
         self._admission.release(job_id)
+        self._released.set()
         self._jobs.pop(job_id, None)
         self._accepted.discard(job_id)
         self._start_next()

@@ -130,6 +130,8 @@ class ContextsSettings(Section):
     """How long the creation of a context may take."""
     deletion_timeout: Annotated[Duration, Positive] = 15.0
     """How long the deletion of a context waits before it answers 202."""
+    move_grace: Annotated[Duration, Field(ge=0)] = 30.0
+    """How long running jobs have to end when their context is moved on purpose; then they are put back and run again."""
     sync_timeout: Annotated[Duration, Positive] = 10.0
     """How long a submission waits when it names no timeout."""
 
@@ -178,6 +180,8 @@ class HaSettings(Section):
     """A server whose event loop has not turned for so long ends itself."""
     sweep_interval: Annotated[Duration, Positive] = 10.0
     """How often the leader looks for contexts and jobs that nobody looks after."""
+    rebalance: bool = False
+    """Whether the leader moves contexts from full to empty servers, one a sweep, by switchover."""
 
 
 class ApiSettings(Section):

@@ -35,6 +35,7 @@ class FakeDriver:
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
         self.objects: dict[str, dict[str, str]] = {}
         self.started: list[AttemptRef] = []
+        self.seals = True
         self.alive = False
         self.unanswered = 0
         self.lose_replies_to: set[Request] = set()
@@ -190,6 +191,9 @@ class FakeDriver:
             case "show":
                 return {"object": found}
         return {"refused": Refused.CANNOT, "message": "it was materialized"}
+
+    def _on_flush(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        return {"sealed": self.seals}
 
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         return {}
