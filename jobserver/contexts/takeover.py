@@ -422,7 +422,7 @@ class Takeover:
             await self.link.request(Request.SHUTDOWN, timeout=timeout, reason="the context was stopped")
             await self.link.until_closed(timeout)
         except (JobServerError, TimeoutError) as error:
-            log.warning("context %s: the driver did not end by itself: %s", self.context.name, error)
+            log.info("context %s: the driver did not end by itself: %s", self.context.name, error)
         self.kill_driver()
         await self.link.close()
 

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 Answer = dict[str, Any] | None
 """Fields of a good reply; None when the reply was sent already, or none is due."""
 
-
 _SLOW = frozenset({Request.ACTIVATE, Request.BIND, Request.OBJECT, Request.FLUSH})
 
 

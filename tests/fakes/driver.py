@@ -30,6 +30,7 @@ class FakeDriver:
     def __init__(self, pid: int) -> None:
         self.record = DriverRecord(secrets.token_hex(4), "127.0.0.1", 0, pid, 1, secrets.token_hex(8), 0)
         self.context_id: str | None = None
+        self.standby_of: str | None = None
         self.epoch = 0
         self.base: str | None = None
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
@@ -147,6 +148,12 @@ class FakeDriver:
             for attempt, outcome in self.jobs.items()
         ]
         return {"jobs": jobs}
+
+    def _on_bind(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        if self.context_id is not None:
+            return {"refused": Refused.BOUND, "message": "bound"}
+        self.standby_of = message["context"]["id"]
+        return {}
 
     def _on_activate(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         if self.context_id is not None:

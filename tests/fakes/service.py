@@ -353,6 +353,21 @@ class FakeService:
         self._fault("reset_data")
         self._data.clear()
 
+    async def switchover(
+        self, name: str, to: str | None, grace: float | None, *, keep_driver: bool
+    ) -> dict[str, Any]:
+        self._fault("switchover")
+        if self._find(name) is None:
+            raise NotFound(f"context {name} not found")
+        return {"context": name, "from": "s1", "to": to or "s2", "epoch": 2, "seconds": grace or 0.0}
+
+    async def drain(self, server: str, grace: float | None, *, keep_drivers: bool) -> None:
+        if server != "s1":
+            raise NotFound(f"there is no server {server}; the servers are s1")
+
+    async def undrain(self, server: str) -> None:
+        await self.drain(server, None, keep_drivers=False)
+
     async def cluster(self) -> dict[str, Any]:
         self._fault("cluster")
         return {"leader": "server-1", "servers": [{"id": "server-1"}], "contexts": []}
