@@ -32,7 +32,7 @@ from jobserver.model import (
     OutcomeKind,
 )
 from jobserver.protocol import Event, Message, Refused, Request, outcome_of
-from jobserver.recovery import Accept, Attached, Fail, Held, Plan, Queue, Rerun, plan
+from jobserver.recovery import Accept, Attached, Deliver, Fail, Held, Plan, Queue, Rerun, after_loss, plan
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class ContextJobs:
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._released = asyncio.Event()
         self._accepted: set[str] = set()
+        self._undelivered: list[JobRecord] = []
         self._recovering: list[tuple[Event, Message]] | None = []
         link.listen(self._on_event)
 
@@ -106,6 +107,12 @@ class ContextJobs:
     def open_gate(self) -> None:
         """Jobs may start."""
         self._open = True
+        undelivered, self._undelivered = self._undelivered, []
+        for job in undelivered:
+            if self._jobs.get(job.id) is job:
+                self._begin(job.id, self._deliver_again(job))
+            else:  # it ended meanwhile, and the driver, which never heard of it, will not say so
+                self._release(job.id)
         self._start_next()
 
     def pause(self) -> None:
@@ -215,6 +222,9 @@ class ContextJobs:
             case Accept(outcome=outcome):
                 self._admission.attach(job.id)
                 await self._finish(outcome)
+            case Deliver():
+                self._admission.attach(job.id)
+                self._undelivered.append(job)
             case Rerun(died=died, error=error):
                 await self._rerun(job, died, error)
             case Fail(error=error):
@@ -245,9 +255,13 @@ class ContextJobs:
 
     def _start_next(self) -> None:
         while self._open and (job_id := self._admission.next()) is not None:
-            task = self._spawn(self._start(self._jobs[job_id]))
-            self._starting[job_id] = task
-            task.add_done_callback(partial(self._started, job_id))
+            self._begin(job_id, self._start(self._jobs[job_id]))
+
+    def _begin(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
+        """Work at the end of which the driver knows the attempt: a kill waits for it."""
+        task = self._spawn(work)
+        self._starting[job_id] = task
+        task.add_done_callback(partial(self._started, job_id))
 
     def _started(self, job_id: str, _task: asyncio.Task[None]) -> None:
         self._starting.pop(job_id, None)
@@ -266,15 +280,28 @@ class ContextJobs:
             job, state=JobState.RUNNING, attempt=attempt, started_at=job.started_at or at, error=None
         )
         self._jobs[job.id] = running
+        await self._deliver(running)
+
+    async def _deliver(self, job: JobRecord) -> bool:
+        """Gives the running attempt to the driver. False: the driver says that it has begun it before."""
         try:
-            await self._link.request(Request.RUN, timeout=RUN_TIMEOUT, **self._run_message(running))
+            await self._link.request(Request.RUN, timeout=RUN_TIMEOUT, **self._run_message(job))
         except RefusedByDriver as refusal:
-            if refusal.code != Refused.DUPLICATE:
-                await self._finish(
-                    AttemptOutcome(job.id, attempt, OutcomeKind.FAILED, error=ErrorInfo(refusal.message))
-                )
+            if refusal.code == Refused.DUPLICATE:
+                return False
+            await self._finish(
+                AttemptOutcome(job.id, job.attempt, OutcomeKind.FAILED, error=ErrorInfo(refusal.message))
+            )
         except LinkBroken as broken:
-            log.warning("job %s attempt %d: %s; the recovery plan decides", job.id, attempt, broken)
+            log.warning("job %s attempt %d: %s; the recovery plan decides", job.id, job.attempt, broken)
+        return True
+
+    async def _deliver_again(self, job: JobRecord) -> None:
+        """For an attempt that a former owner put on record and the adopted driver does not hold."""
+        if not await self._deliver(job):
+            self._admission.release(job.id)
+            await self._carry_out(after_loss(job))
+            self._start_next()
 
     def _run_message(self, job: JobRecord) -> Message:
         binaries = [

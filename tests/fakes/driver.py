@@ -37,6 +37,8 @@ class FakeDriver:
         self.objects: dict[str, dict[str, str]] = {}
         self.started: list[AttemptRef] = []
         self.seals = True
+        self.begun: set[AttemptRef] = set()
+        """Attempts that it refuses as begun before, whatever it holds."""
         self.alive = False
         self.unanswered = 0
         self.lose_replies_to: set[Request] = set()
@@ -164,6 +166,8 @@ class FakeDriver:
 
     def _on_run(self, message: Message, writer: asyncio.StreamWriter) -> Message | None:
         attempt = AttemptRef(message["job_id"], message["attempt"])
+        if attempt in self.begun:
+            return {"refused": Refused.DUPLICATE, "message": "it has begun before"}
         self.started.append(attempt)
         main = message["main_class"]
         if main == "die":

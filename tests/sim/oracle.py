@@ -154,6 +154,8 @@ class Oracle:
             self.breach(
                 f"job {job.id} ran {self.executions(job.id)} times; max_attempts is {job.spec.max_attempts}"
             )
+        if job.attempt > job.spec.max_attempts:
+            self.breach(f"job {job.id} is in attempt {job.attempt}; max_attempts is {job.spec.max_attempts}")
 
 
 def _shown(job: JobRecord) -> str:
