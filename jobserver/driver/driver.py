@@ -26,6 +26,7 @@ from jobserver.driver.execution import Runner
 from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import ContextFolder, Journal, UnknownStore, newest_base, open_store
+from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
 from jobserver.driver.kinds import JobKinds, RunnableJob, RunOrder, config_tree
@@ -70,7 +71,8 @@ class Driver:
         self._registry: Registry | None = None
         self._standby: Standby | None = None
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
-        self._kinds = JobKinds(self._loader, config.result_limit)
+        jars = Jars(spark, config.dir / "jars", self._object_names, lambda word: self._names.find(word))
+        self._kinds = JobKinds(self._loader, jars, config.result_limit)
         self.runner = Runner(self.attempts, self.killer, self, config.driver_id)
 
     # who commands
@@ -193,8 +195,16 @@ class Driver:
 
     def job(self, attempt: RunningAttempt, order: RunOrder) -> RunnableJob:
         """The job with a session of its own, which costs nothing until it is used. Raises LoadRefused."""
-        attempt.session = session = JobSession(self.spark, attempt, self._pool, self._names)
-        return self._kinds.job(order, session, lambda: self._environment(attempt))
+
+        def session(java_session: Any = None) -> JobSession:
+            made = JobSession(self.spark, attempt, self._pool, self._names, java_session)
+            attempt.session = made
+            return made
+
+        return self._kinds.job(attempt, order, session, lambda: self._environment(attempt))
+
+    def _object_names(self) -> list[str]:
+        return self._registry.names() if self._registry else []
 
     def _environment(self, attempt: RunningAttempt) -> JobEnvironment:
         """What the job may know and share."""
@@ -224,6 +234,8 @@ class Driver:
 
     def left(self, attempt: RunningAttempt) -> None:
         """Free what only this attempt used."""
+        for free in attempt.leaving:
+            self._background.submit(free)
         if self._registry is not None:
             self._registry.released_by(attempt.ref)
 

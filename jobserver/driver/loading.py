@@ -113,7 +113,9 @@ class JobLoader:
         module_name, name, is_function = _parts(main_class)
         root = root_name(binary.digest, module_name if binary.type is BinaryType.PYTHON else "")
         if root not in self.sources:
-            self._install(_read(binary), BundleSource(binary.digest, binary.type, module_name), binary.name)
+            self._install(
+                read_binary(binary), BundleSource(binary.digest, binary.type, module_name), binary.name
+            )
         module = _imported(root, module_name, main_class)
         target = getattr(module, name, None)
         if target is None or not callable(target):
@@ -146,10 +148,6 @@ class JobLoader:
 
 
 def _only_python(binaries: Sequence[DriverBinary]) -> DriverBinary:
-    if any(binary.type is BinaryType.JAR for binary in binaries):
-        raise LoadRefused(
-            OutcomeKind.WRONG_TYPE, "this context runs Python jobs only; a jar cannot be run in it"
-        )
     if len(binaries) != 1:
         message = f"Python should have exactly one package file! Found: {len(binaries)}"
         raise LoadRefused(OutcomeKind.LOADING_FAILED, message)
@@ -167,7 +165,8 @@ def _parts(main_class: str) -> tuple[str, str, bool]:
     return module, name, bool(colon)
 
 
-def _read(binary: DriverBinary) -> bytes:
+def read_binary(binary: DriverBinary) -> bytes:
+    """Its bytes, proven by its digest. Raises LoadRefused."""
     try:
         data = binary.path.read_bytes()
     except OSError as error:
