@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
 from sqlalchemy.dialects import mysql
+
+from jobserver.store.migrations import steps
 
 revision = "0001"
 down_revision = None
@@ -30,7 +32,7 @@ def upgrade() -> None:
 
 
 def _create_binaries() -> None:
-    op.create_table(
+    steps.create_table(
         "binaries",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("name", _exact(255), nullable=False),
@@ -39,12 +41,12 @@ def _create_binaries() -> None:
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("uploaded_at", sa.BigInteger, nullable=False),
     )
-    op.create_index("ix_binaries_name", "binaries", ["name", "id"])
-    op.create_index("ix_binaries_digest", "binaries", ["digest"])
+    steps.create_index("ix_binaries_name", "binaries", ["name", "id"])
+    steps.create_index("ix_binaries_digest", "binaries", ["digest"])
 
 
 def _create_contexts() -> None:
-    op.create_table(
+    steps.create_table(
         "contexts",
         sa.Column("id", _exact(36), primary_key=True),
         sa.Column("name", _exact(255), nullable=False),
@@ -59,12 +61,12 @@ def _create_contexts() -> None:
         sa.Column("last_failover", _document(), nullable=True),
         sa.UniqueConstraint("active_name", name="uq_contexts_active_name"),
     )
-    op.create_index("ix_contexts_name", "contexts", ["name", "started_at"])
-    op.create_index("ix_contexts_state", "contexts", ["state"])
+    steps.create_index("ix_contexts_name", "contexts", ["name", "started_at"])
+    steps.create_index("ix_contexts_state", "contexts", ["state"])
 
 
 def _create_fences() -> None:
-    op.create_table(
+    steps.create_table(
         "fences",
         sa.Column("context_id", _exact(36), primary_key=True),
         sa.Column("epoch", sa.BigInteger, nullable=False),
@@ -75,7 +77,7 @@ def _create_fences() -> None:
 
 
 def _create_jobs() -> None:
-    op.create_table(
+    steps.create_table(
         "jobs",
         sa.Column("id", _exact(36), primary_key=True),
         sa.Column("context_id", _exact(36), nullable=False),
@@ -97,6 +99,6 @@ def _create_jobs() -> None:
         sa.Column("result", _document(), nullable=True),
         sa.UniqueConstraint("principal", "idempotency_key", name="uq_jobs_key"),
     )
-    op.create_index("ix_jobs_submitted", "jobs", ["submitted_at", "id"])
-    op.create_index("ix_jobs_state", "jobs", ["state", "submitted_at", "id"])
-    op.create_index("ix_jobs_context", "jobs", ["context_id", "state"])
+    steps.create_index("ix_jobs_submitted", "jobs", ["submitted_at", "id"])
+    steps.create_index("ix_jobs_state", "jobs", ["state", "submitted_at", "id"])
+    steps.create_index("ix_jobs_context", "jobs", ["context_id", "state"])
