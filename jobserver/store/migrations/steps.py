@@ -9,6 +9,25 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
+
+
+def exact(length: int) -> sa.types.TypeEngine[str]:
+    """Text of bounded length that is compared byte by byte, blanks at its end included, and can be indexed."""
+    variant = mysql.VARCHAR(length, charset="utf8mb4", collation=_collation())
+    return sa.String(length).with_variant(variant, "mysql", "mariadb")
+
+
+def document() -> sa.types.TypeEngine[str]:
+    """JSON or other text without a bound (MySQL's TEXT ends at 64 KiB)."""
+    variant = mysql.LONGTEXT(charset="utf8mb4", collation=_collation())
+    return sa.Text().with_variant(variant, "mysql", "mariadb")
+
+
+def _collation() -> str:
+    """`utf8mb4_bin` takes no notice of blanks at the end; those that do differ between MariaDB and MySQL."""
+    mariadb = getattr(op.get_bind().dialect, "is_mariadb", False)
+    return "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
 
 
 def create_table(name: str, *parts: Any, **options: Any) -> None:

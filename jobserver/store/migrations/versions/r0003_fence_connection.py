@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from jobserver.store.migrations import steps
 
@@ -14,7 +13,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    exact = sa.String(64).with_variant(
-        mysql.VARCHAR(64, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
-    )
-    steps.add_column("fences", sa.Column("connection", exact, nullable=False, server_default=""))
+    steps.add_column("fences", sa.Column("connection", steps.exact(64), nullable=False, server_default=""))
