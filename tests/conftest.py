@@ -6,7 +6,7 @@ It comes from a jar; with JOBSERVER_MARIADB_IMAGE the tests that take `databases
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,7 @@ async def kept_database(databases: Databases) -> str:
 
 
 @pytest.fixture
-async def mariadb_url(databases: Databases, kept_database: str) -> AsyncIterator[str]:
+async def mariadb_url(databases: Databases, kept_database: str) -> str:
     """The address of a database whose tables are all empty."""
     databases.empty(kept_database)
-    yield kept_database
+    return kept_database

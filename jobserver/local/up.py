@@ -21,9 +21,11 @@ from jobserver.local import class_archive
 from jobserver.local import layout as files
 from jobserver.local.java import find_java
 from jobserver.local.layout import ClusterPicture, Layout, ServerPicture
+from jobserver.local.mariadb import MariaDbServer, unpacked
 from jobserver.local.ports import LOOPBACK, busy_ports, free_ports
 from jobserver.local.processes import Child, ProcessId, end_all, end_children, naming, session_of, start
 from jobserver.local.zookeeper import ZooKeeperNode, single
+from jobserver.settings import database_url
 
 START_TIMEOUT = 60.0
 SERVER_GRACE = 10.0
@@ -35,12 +37,16 @@ Prepare = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start. `base` holds the sections of a settings file; `port` is the first server's, the others follow."""
+    """What to start. `base` holds the sections of a settings file; `port` is the first server's, the others follow.
+
+    `mysql`: a MariaDB of the cluster's own holds the metadata, whatever `base` says of a database.
+    """
 
     directory: Path
     servers: int = 3
     port: int = 8090
     base: Mapping[str, Any] = field(default_factory=dict)
+    mysql: bool = False
 
 
 class LocalCluster:
@@ -48,6 +54,7 @@ class LocalCluster:
 
     def __init__(self, plan: Plan, *, prepare_database: Prepare, say: Say = lambda _: None) -> None:
         """`prepare_database` brings the schema at a database URL up to date; it is called before any server starts."""
+        self.mariadb: MariaDbServer | None = None
         self.plan = plan
         self.layout = Layout(plan.directory.absolute())
         self.servers: dict[str, Child] = {}
@@ -99,6 +106,8 @@ class LocalCluster:
         self._end_drivers()
         if self._zookeeper is not None:
             self._zookeeper.stop()
+        if self.mariadb is not None:
+            self.mariadb.stop()
         self.layout.picture.unlink(missing_ok=True)
         self.layout.leftovers.unlink(missing_ok=True)
         self._lock.close()
@@ -142,19 +151,21 @@ class LocalCluster:
         _refuse_busy(list(ports.values()))
         files.ensure_secret(self.layout)
         self._zookeeper = single(self.layout.zookeeper, free_ports(1)[0])
+        base = self._with_database(java) if self.plan.mysql else self.plan.base
         settings = [
             files.write_settings(
                 self.layout,
                 server_id,
-                files.server_values(
-                    self.plan.base, self.layout, server_id, port, self._zookeeper.address, java
-                ),
+                files.server_values(base, self.layout, server_id, port, self._zookeeper.address, java),
             )
             for server_id, port in ports.items()
         ]
         self._zookeeper.launch(java)
         self._note_leftovers()
-        self._prepare_database(settings[0].database.url)  # while ZooKeeper is starting
+        if self.mariadb is not None:
+            self.mariadb.wait_serving()
+        # while ZooKeeper is starting
+        self._prepare_database(database_url(settings[0].database, os.environ))
         if settings[0].driver.archive_dir is not None:
             class_archive.prepare(
                 java, settings[0].driver.archive_dir, child_environment(os.environ), self._say
@@ -170,6 +181,20 @@ class LocalCluster:
             checkpoint_root=settings[0].checkpoint.root,
         )
         self._publish()
+
+    def _with_database(self, java: Path) -> dict[str, Any]:
+        """Starts MariaDB; the settings' sections with its address."""
+        base = unpacked(java, files.archive_cache(os.environ) / "mariadb")
+        self.mariadb = MariaDbServer(self.layout.mariadb, free_ports(1)[0], base)
+        self.mariadb.install()
+        self.mariadb.launch()
+        self._note_leftovers()
+        database = {
+            **(self.plan.base.get("database") or {}),
+            "url": self.mariadb.url,
+            "password_file": str(self.mariadb.password_file),
+        }
+        return {**self.plan.base, "database": database}
 
     def _launch(self, server_id: str) -> None:
         folder = self.layout.server(server_id)
@@ -193,6 +218,8 @@ class LocalCluster:
         parts = list(self.servers.values())
         if self._zookeeper is not None and self._zookeeper.child is not None:
             parts.append(self._zookeeper.child)
+        if self.mariadb is not None and self.mariadb.child is not None:
+            parts.append(self.mariadb.child)
         files.write_leftovers(self.layout, [child.id for child in parts])
 
     def _wait_healthy(self, server_ids: list[str]) -> None:

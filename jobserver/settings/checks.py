@@ -106,6 +106,22 @@ def _one_secret(s: Settings) -> Iterator[str]:
         yield "cluster.secret and cluster.secret_file are both set: only one of them can be the cluster's secret."
 
 
+def _one_password(s: Settings) -> Iterator[str]:
+    if s.database.password is not None and s.database.password_file is not None:
+        yield "database.password and database.password_file are both set: only one of them can be the password."
+
+
+def _tls_is_on_where_it_is_meant(s: Settings) -> Iterator[str]:
+    database = s.database
+    if not database.tls and any((database.tls_ca, database.tls_cert, database.tls_key)):
+        yield (
+            "database.tls is false, but certificates are named: the connection would not be encrypted. Set"
+            " database.tls to true, or leave the certificates out."
+        )
+    if (database.tls_cert is None) != (database.tls_key is None):
+        yield "database.tls_cert and database.tls_key belong together: only one of them is set."
+
+
 def _reachable_means_secret(s: Settings) -> Iterator[str]:
     secret = s.cluster.secret is not None or s.cluster.secret_file is not None
     if not s.server.host.startswith(LOOPBACK) and not secret:
@@ -165,6 +181,8 @@ RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _calls_fit_the_session,
     _warm_standbys_have_a_pool,
     _one_secret,
+    _one_password,
+    _tls_is_on_where_it_is_meant,
     _reachable_means_secret,
     _others_know_the_address,
     _advertised_can_be_reached,

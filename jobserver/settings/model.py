@@ -102,8 +102,24 @@ class ZooKeeperSettings(Section):
 class DatabaseSettings(Section):
     """SQL, the system of record: jobs, contexts, binaries' index, fences."""
 
-    url: Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] = "sqlite:///jobserver-data/jobserver.db"
-    """SQLAlchemy URL; SQLite for servers on one machine, MySQL or MariaDB (mysql+asyncmy://...) for several."""
+    url: Annotated[str, Field(pattern=r"^(jdbc:)?[a-z0-9+]+://")] = "sqlite:///jobserver-data/jobserver.db"
+    """SQLite (sqlite:///file) for servers on one machine, MySQL or MariaDB (mysql://host:3306/database) for several."""
+    user: str | None = None
+    """User on MySQL or MariaDB, the same for all servers; null: the environment's JOBSERVER_DATABASE_USER, or the URL's."""
+    password: SecretStr | None = None
+    """Password of that user; better kept in `password_file`, or in the environment's JOBSERVER_DATABASE_PASSWORD."""
+    password_file: LocalPath | None = None
+    """File that holds the password, alone on its first line."""
+    tls: bool = False
+    """Whether the connection to MySQL or MariaDB must be encrypted; checked against `tls_ca` if that is set."""
+    tls_ca: LocalPath | None = None
+    """File with the certificates by which the database's is checked, its host name included."""
+    tls_cert: LocalPath | None = None
+    """File with this client's certificate, if the database asks for one."""
+    tls_key: LocalPath | None = None
+    """File with the key of that certificate."""
+    readers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Connections for reading, on MySQL or MariaDB; one more is for writing."""
     timeout: Annotated[Duration, Positive] = 5.0
     """How long a request waits for SQL before it is answered 503."""
 

@@ -92,21 +92,6 @@ def shown(text: str) -> str:
     return _PASSWORD.sub("***", text)
 
 
-def with_parts(text: str, parts: Mapping[str, str]) -> str:
-    """The address with `user`, `password`, `tls…` and `readers` added as its query; what it says itself is replaced.
-
-    An address of SQLite takes none of them and is returned as it is.
-    """
-    if not parts or text.startswith("sqlite"):
-        return text
-    jdbc = "jdbc:" if text.startswith("jdbc:") else ""
-    try:
-        url = make_url(text.removeprefix("jdbc:"))
-    except (ArgumentError, ValueError):
-        raise BadConfig(f"{shown(text)!r} is no address of a metadata store ({_SHOWN})") from None
-    return jdbc + url.update_query_dict(dict(parts)).render_as_string(hide_password=False)
-
-
 def _sqlite(url: URL) -> SqliteAddress:
     if not url.database or url.database == ":memory:":
         raise BadConfig("the metadata store needs a file, as in sqlite:////var/lib/jobserver/metadata.db")

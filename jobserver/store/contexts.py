@@ -25,7 +25,9 @@ from jobserver.store.transaction import Work
 
 LIVING = select(contexts).where(among(contexts.c.state, LIVING_CONTEXT_STATES))
 
-_CREATE = Statement(insert(contexts).inline().values({name: bindparam(name) for name in contexts.c.keys()}))
+_CREATE = Statement(
+    insert(contexts).inline().values({column.name: bindparam(column.name) for column in contexts.c})
+)
 _CREATE_FENCE = Statement(
     insert(fences)
     .inline()

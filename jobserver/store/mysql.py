@@ -17,8 +17,8 @@ from typing import Any, Final
 import pymysql
 from pymysql.constants import CLIENT
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
-from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from jobserver.errors import SettingsRefused
@@ -171,7 +171,7 @@ def _ping_idle(
     if time.monotonic() - entry.info.get("used", math.inf) < PING_AFTER:
         return
     try:
-        connection.ping(reconnect=False)  # type: ignore[attr-defined]
+        connection.ping(reconnect=False)
     except (pymysql.MySQLError, OSError) as error:
         raise DisconnectionError(str(error)) from error
 
@@ -224,9 +224,8 @@ _FACTS: Final = (
 
 def refuse_unfit(connection: Connection) -> None:
     """Raises SettingsRefused, with a sentence for each fault, when the promises cannot be kept on this server."""
-    rows = connection.exec_driver_sql(
-        "SHOW VARIABLES WHERE Variable_name IN (%s)" % ", ".join(f"'{name}'" for name in _FACTS)
-    )
+    names = ", ".join(f"'{name}'" for name in _FACTS)
+    rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
     facts = {row[0]: str(row[1]) for row in rows}
     engines = connection.exec_driver_sql(
         "SELECT table_name, engine FROM information_schema.tables"
@@ -246,7 +245,9 @@ def unfit(facts: Mapping[str, str], other_engines: Mapping[str, str]) -> list[st
             " fence that one of them has raised is not seen by the others' writes in time. Use one server that takes"
             " all writes, with replicas if you like."
         )
-    if facts.get("group_replication_single_primary_mode") == "OFF" and facts.get("group_replication_group_name"):
+    if facts.get("group_replication_single_primary_mode") == "OFF" and facts.get(
+        "group_replication_group_name"
+    ):
         faults.append(
             "The metadata store is a replication group in which every member takes writes"
             " (group_replication_single_primary_mode = OFF): set it to ON and name the primary."
@@ -257,7 +258,9 @@ def unfit(facts: Mapping[str, str], other_engines: Mapping[str, str]) -> list[st
             f"The metadata store gave a session the isolation level {isolation}, not the READ-COMMITTED that was asked"
             " for: connect to the server itself, not through a proxy that changes sessions."
         )
-    if "NO_BACKSLASH_ESCAPES" in facts.get("sql_mode", "") or "STRICT_ALL_TABLES" not in facts.get("sql_mode", ""):
+    if "NO_BACKSLASH_ESCAPES" in facts.get("sql_mode", "") or "STRICT_ALL_TABLES" not in facts.get(
+        "sql_mode", ""
+    ):
         faults.append(
             f"The metadata store gave a session the SQL mode '{facts.get('sql_mode')}', not '{_MODE}', which was asked"
             " for: connect to the server itself, not through a proxy that changes sessions."

@@ -92,7 +92,7 @@ def _packets(
             texts = tuple(
                 step.statement.written_out(dialect, step.values, _literals) for step in change.steps
             )
-        except Exception as error:  # a value that no statement can hold must not fail its neighbours
+        except (KeyError, TypeError, ValueError) as error:  # must not fail its neighbours
             outcomes[place] = Outcome(error=error)
             continue
         size = sum(map(len, texts))
@@ -157,9 +157,7 @@ def _failure(sent: _Sent) -> JobServerError:
     if sent.end is _End.UNKNOWN:
         return OutcomeUnknown(f"the metadata store failed while it committed: {words}")
     if sent.code in _CONFLICTS:
-        return StoreUnavailable(
-            f"the metadata store rolled a write back {CONFLICT_TRIES} times: {words}"
-        )
+        return StoreUnavailable(f"the metadata store rolled a write back {CONFLICT_TRIES} times: {words}")
     return StoreUnavailable(f"the metadata store cannot be used now: {words}")
 
 
@@ -206,7 +204,7 @@ def _exchange(connection: pymysql.Connection[Any], statements: Sequence[str]) ->
 def _how_it_ended(error: pymysql.MySQLError, counts: Sequence[int], statements: Sequence[str]) -> _End:
     """An error packet for a statement means that the database has not come to the COMMIT behind it."""
     code = error.args[0] if error.args else 0
-    replied = isinstance(code, int) and 1000 <= code < 2000 or isinstance(code, int) and code >= 3000
+    replied = (isinstance(code, int) and 1000 <= code < 2000) or (isinstance(code, int) and code >= 3000)
     if not replied:
         return _End.UNKNOWN
     if len(statements) == 1:

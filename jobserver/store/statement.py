@@ -26,7 +26,10 @@ class Statement:
         return connection.exec_driver_sql(prepared.text, prepared.parameters(values)).rowcount
 
     def written_out(
-        self, dialect: Dialect, values: Mapping[str, Any], literals: Callable[[Sequence[Any]], tuple[str, ...]]
+        self,
+        dialect: Dialect,
+        values: Mapping[str, Any],
+        literals: Callable[[Sequence[Any]], tuple[str, ...]],
     ) -> str:
         """The text with its values in it, each made by the driver's own way to write a literal."""
         prepared = self._prepared_for(dialect)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-
 from jobserver.store.migrations import steps
 
 revision = "0001"
