@@ -58,7 +58,7 @@ class Change(Generic[T]):
         return self.conclude(counts)
 
 
-class rows_changed(FunctionElement[int]):  # noqa: N801 - reads as the function of SQL that it is
+class rows_changed(FunctionElement[int]):
     """How many rows the statement before changed (also those it set to the values that they had)."""
 
     type = Integer()
@@ -80,9 +80,7 @@ def insertion_after_change(table: Table, columns: Sequence[str] | None = None) -
     """Inserts a row, its columns as binds, if the step before changed one."""
     names = list(columns) if columns is not None else [column.name for column in table.c]
     row = select(*(bindparam(name, type_=table.c[name].type).label(name) for name in names))
-    return Statement(
-        insert(table).from_select(names, row.where(rows_changed() == 1), include_defaults=False)
-    )
+    return Statement(insert(table).from_select(names, row.where(rows_changed() == 1), include_defaults=False))
 
 
 def ignoring_duplicates(insertion: Insert) -> Insert:

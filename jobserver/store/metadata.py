@@ -12,8 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
-from sqlalchemy import Connection
-
 from jobserver.errors import ContextExists, StoreUnavailable
 from jobserver.history import JobMove
 from jobserver.model import (

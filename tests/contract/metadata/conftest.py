@@ -63,8 +63,8 @@ async def sqlite_servers(empty_file: Path, tmp_path: Path) -> AsyncIterator[tupl
 
 @pytest.fixture
 async def mariadb_servers(mariadb_url: str) -> AsyncIterator[tuple[Store, Store]]:
-    one = await Metadata.open(mariadb_url, timeout=20)
-    two = await Metadata.open(mariadb_url, timeout=20)
+    one = await Metadata.open(mariadb_url, timeout=20, server="s1")
+    two = await Metadata.open(mariadb_url, timeout=20, server="s2")
     yield one, two
     await one.close()
     await two.close()
