@@ -9,10 +9,12 @@ from typing import Any
 
 from ha.coordination import Coordination, ServerInfo
 from jobserver.binaries import Binaries
+from jobserver.contexts.clock import now
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.switchover import Switchover
+from jobserver.contexts.waiters import Until
 from jobserver.data_files import DataFiles
 from jobserver.errors import NotFound
 from jobserver.model import (
@@ -126,6 +128,9 @@ class JobServer:
         if job is None:
             raise NotFound(f"No such job ID {job_id}")
         return job
+
+    async def await_job(self, job_id: str, seconds: float) -> JobRecord:
+        return await self._jobs.follow(await self.job(job_id), Until.ENDED, now() + seconds)
 
     async def kill_job(self, job_id: str) -> JobRecord:
         return await self._jobs.kill(job_id)

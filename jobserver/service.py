@@ -142,6 +142,9 @@ class Service(Protocol):
     async def job(self, job_id: str) -> JobRecord:
         """With its result. Raises NotFound."""
 
+    async def await_job(self, job_id: str, seconds: float) -> JobRecord:
+        """With its result, once it has ended, or as it is when the time is over. Raises NotFound."""
+
     async def kill_job(self, job_id: str) -> JobRecord:
         """The job after the kill; a job already in ERROR is returned as it is.
 

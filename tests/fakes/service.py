@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,6 +61,9 @@ class FakeService:
     stop_slowly: bool = False
     trouble: str | None = None
     degraded: tuple[str, ...] = ()
+    ends_meanwhile: Callable[[JobRecord], JobRecord] | None = None
+    """How a job that somebody waits for ends during the wait; None: it does not."""
+    waits: list[float] = field(default_factory=list)
     now: datetime = datetime(2024, 5, 29, 12, 0, 0, 123_456, tzinfo=UTC)
     script: dict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     submissions: list[Submission] = field(default_factory=list)
@@ -323,6 +326,14 @@ class FakeService:
         if job_id not in self._jobs:
             raise NotFound(f"No such job ID {job_id}")
         return self._jobs[job_id]
+
+    async def await_job(self, job_id: str, seconds: float) -> JobRecord:
+        self._fault("await_job")
+        self.waits.append(seconds)
+        job = await self.job(job_id)
+        if job.state.final or self.ends_meanwhile is None:
+            return job
+        return self.put_job(self.ends_meanwhile(job))
 
     async def kill_job(self, job_id: str) -> JobRecord:
         self._fault("kill_job")

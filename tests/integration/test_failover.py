@@ -251,9 +251,12 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
     before = live.running(PLACE)
     job = live.start(code, "work:slow", PLACE, {"n": 1, "seconds": 5})
     waiter = other_than(live, before["owner"])
-    with in_background(
-        lambda: live.value(code, "work:slow", PLACE, {"n": 2, "seconds": 3}, server=waiter)
-    ) as results:
+    with (
+        in_background(
+            lambda: live.value(code, "work:slow", PLACE, {"n": 2, "seconds": 3}, server=waiter)
+        ) as results,
+        in_background(lambda: live.get(f"/jobs/{job}?wait=60s", waiter)) as polled,
+    ):
         live.eventually(
             lambda: live.get("/jobs?limit=10&status=running"),
             lambda jobs: sum(each["classPath"] == "work:slow" for each in jobs) == 2,
@@ -268,6 +271,7 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
         ended = live.ended(job)
         assert (ended["result"]["n"], ended["result"]["attempt"]) == (1, 1)
     assert (results[0]["n"], results[0]["attempt"]) == (2, 1)
+    assert (polled[0]["status"], polled[0]["result"]) == ("FINISHED", ended["result"])
 
 
 def test_what_a_forwarding_server_dies_with_is_answered_by_another_and_nobody_else_notices(
