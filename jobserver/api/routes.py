@@ -6,6 +6,7 @@ order in which existing servers name it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote
@@ -47,6 +48,10 @@ class Route(StrEnum):
     SWITCHOVER = "switchover"
     DRAIN = "drain"
     UNDRAIN = "undrain"
+    OPENAPI = "openapi"
+    PAGE = "page"
+    PAGE_FILE = "page_file"
+    DOCS = "docs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,20 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("POST", ("*", "undrain")): Route.UNDRAIN,
         },
     ),
+    "openapi.json": ("GET", {("GET", ()): Route.OPENAPI}),
+    "docs": ("GET", {("GET", ()): Route.DOCS}),
+    "html": ("GET", {("GET", _ONE): Route.PAGE_FILE}),
+    "": ("GET", {("GET", ()): Route.PAGE}),
 }
+
+
+def listed() -> Iterator[tuple[Route, str, str]]:
+    """Every route with its method and path; `{id}`, `{name}` and `{item}` stand for what a path names."""
+    for first, (_, shapes) in _TABLE.items():
+        for (method, shape), route in shapes.items():
+            name = "{id}" if first == "jobs" else "{name}"
+            parts = [name if at == 0 else part.replace("*", "{item}") for at, part in enumerate(shape)]
+            yield route, method, "/" + "/".join([first, *parts])
 
 
 def effective_method(method: str, override: str | None) -> str:

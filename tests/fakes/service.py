@@ -64,6 +64,9 @@ class FakeService:
     ends_meanwhile: Callable[[JobRecord], JobRecord] | None = None
     """How a job that somebody waits for ends during the wait; None: it does not."""
     waits: list[float] = field(default_factory=list)
+    picture: dict[str, Any] = field(
+        default_factory=lambda: {"leader": "server-1", "servers": [{"id": "server-1"}], "contexts": []}
+    )
     now: datetime = datetime(2024, 5, 29, 12, 0, 0, 123_456, tzinfo=UTC)
     script: dict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     submissions: list[Submission] = field(default_factory=list)
@@ -381,4 +384,4 @@ class FakeService:
 
     async def cluster(self) -> dict[str, Any]:
         self._fault("cluster")
-        return {"leader": "server-1", "servers": [{"id": "server-1"}], "contexts": []}
+        return self.picture
