@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jobserver.api import contexts, data, jobs, objects, schemas, submissions
+from jobserver.api import cluster, contexts, data, jobs, objects, schemas, submissions
 from jobserver.api.binary_formats import MEDIA_TYPES
 from jobserver.api.envelopes import JSON, TEXT
 from jobserver.api.parameters import Parameter
@@ -205,6 +205,26 @@ OPERATIONS: dict[Route, Operation] = {
     ),
     Route.CLUSTER: Operation(
         "server", "Servers, leader, and who owns what.", (Reply(200, "The picture.", ref("Cluster")),)
+    ),
+    Route.SWITCHOVER: Operation(
+        "server",
+        "Moves a context to another server; answered when it runs there.",
+        (Reply(200, "It has moved.", {"type": "object"}),),
+        (409,),
+        parameters=(cluster.TO, cluster.GRACE, cluster.KEEP_DRIVER),
+    ),
+    Route.DRAIN: Operation(
+        "server",
+        "Moves every context of a server away; it gets no new ones.",
+        (Reply(202, "Begun; `GET /cluster` shows how far it is.", {"type": "object"}),),
+        (409,),
+        parameters=(cluster.GRACE, cluster.KEEP_DRIVERS),
+    ),
+    Route.UNDRAIN: Operation(
+        "server",
+        "Lets a drained server own contexts again.",
+        (Reply(200, "It does.", {"type": "object"}),),
+        (409,),
     ),
     Route.OPENAPI: Operation(
         "server", "This description.", (Reply(200, "OpenAPI 3.1.", {"type": "object"}),)
