@@ -18,6 +18,7 @@ from jobserver import context_settings
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.drain import Drainer, Rebalancer
+from jobserver.contexts.fail_points import Reach, nowhere
 from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
@@ -56,6 +57,7 @@ class Ports:
     watch_deaths: WatchDeaths = LocalDeaths
     new_id: Callable[[], str] = new_id
     new_token: Callable[[], str] = new_token
+    reached: Reach = nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ def _takeover(
         run=ports.run,
         new_token=ports.new_token,
         hot=hot,
+        reached=ports.reached,
     )
 
 

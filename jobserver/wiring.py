@@ -23,6 +23,7 @@ from jobserver.api.internal import InternalRoutes
 from jobserver.api.limits import ApiLimits
 from jobserver.api.peers import HttpPeers
 from jobserver.assembly import Core, Ports, assemble
+from jobserver.contexts import fail_points
 from jobserver.contexts.launcher import ProcessLauncher
 from jobserver.contexts.turns import machine_turn
 from jobserver.data_files import DataFiles
@@ -62,6 +63,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         files=LocalFiles(context_settings.checkpoint_root(settings) / settings.cluster.name),
         launcher=ProcessLauncher(context_settings.launcher_settings(settings, secret)),
         turn=machine_turn(context_settings.archive_dir(settings) / "warming.lock"),
+        reached=fail_points.from_environment(os.environ),
     )
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))

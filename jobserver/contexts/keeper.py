@@ -51,6 +51,7 @@ from ha.events import (
 )
 from ha.ownership import Ownership, Phase, step
 from jobserver.contexts.clock import now
+from jobserver.contexts.fail_points import Point
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.moving import Mover, Moves
 from jobserver.contexts.object_orders import ask_driver
@@ -392,6 +393,7 @@ class ContextKeeper:
             return CoordinationSilent(str(error))
         if isinstance(result, Elected):
             self._elected = result.node
+            self._reached(Point.ELECTED)
             return ElectionWon()
         if result.owner is None:
             return CoordinationSilent(f"not elected, and nobody else is: {result.reason}")
@@ -449,6 +451,7 @@ class ContextKeeper:
         self._end_deadline()
         self._jobs = takeover.jobs
         self._jobs.open_gate()
+        self._reached(Point.OPENED)
         self._spawn(self._watch_driver(takeover), "watch-driver")
         self._spawn(self._publish(takeover, seconds), "publish")
         self._parts.takeover.pool.refill(REFILL_DELAY)
@@ -461,6 +464,7 @@ class ContextKeeper:
         how = self._moves.told(takeover.how)
         failover = Failover(datetime.now(UTC), how, round(seconds, 3)) if takeover.is_failover else None
         await takeover.publish(failover)
+        self._reached(Point.PUBLISHED)
         if takeover.context.state is ContextState.STOPPING:
             await self.stop_context()
         elif self._ready is not None and not self._ready.done():
@@ -525,6 +529,9 @@ class ContextKeeper:
             self._ready.set_exception(ContextInitFailed(why))
             self._ready.exception()
         self.post(ContextEnded())
+
+    def _reached(self, point: Point) -> None:
+        self._parts.takeover.reached(point, self.context_id)
 
     def _end_deadline(self) -> None:
         self._began = 0.0

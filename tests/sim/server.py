@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ha.coordination import OwnerNode, ServerInfo
@@ -14,6 +14,7 @@ from jobserver.chores import chores
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.link import DriverLink
 from jobserver.contexts.peers import MoveOrder
+from jobserver.contexts.pool import StartedDriver
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import ContextInitFailed, JobServerError, MoveRefused, OwnerUnavailable, TimedOut
 from jobserver.model import DriverRecord, ObjectOrder
@@ -82,6 +83,7 @@ class SimServer:
                 watch_deaths=world.watch_deaths,
                 new_id=world.new_id,
                 new_token=world.new_token,
+                reached=partial(world.reached, self),
             ),
         )
         self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
@@ -104,6 +106,10 @@ class SimServer:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def waiting(self) -> list[StartedDriver]:
+        """Its warm and hot drivers."""
+        return [*self.pool._warm, *self.standbys._bound.values()]
 
     def serve(self, request: Coroutine[Any, Any, None]) -> None:
         """Carries a request out in this process."""
