@@ -18,7 +18,7 @@ from jobserver.contexts.clock import now
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.peers import Peers
-from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver
+from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver, answers_within
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.errors import JobServerError, MoveRefused, OwnerUnavailable
 from jobserver.model import ContextRecord, ContextState, DriverRecord
@@ -31,6 +31,8 @@ SETTLE = 0.2
 """Seconds that a burst of changes is given to end before it is acted on."""
 PROMISE = 60.0
 """Seconds that a driver made ready for a planned move is kept for it."""
+LOOK_TIMEOUT = 5.0
+"""Seconds within which a driver that waits answers, or is ended."""
 MODES = ("cold", "warm", "hot")
 
 
@@ -76,6 +78,7 @@ class HotStandbys:
     async def tend(self) -> None:
         """Brings what is bound in line with what this server should keep, and fills the pool. Raises StoreUnavailable."""
         self._pool.refill()
+        await asyncio.gather(self._pool.look(LOOK_TIMEOUT), self._look())
         async with self._tending:
             wanted = {
                 context.id: context for context in await self._store.active_contexts() if self._mine(context)
@@ -110,6 +113,16 @@ class HotStandbys:
         async with self._tending:
             if context.id not in self._bound:
                 await self._bind(context, self._pool.take(self._spec_of(context)))
+
+    async def _look(self) -> None:
+        """Lets go of the bound drivers that do not answer; they are replaced like lost ones."""
+        bound = list(self._bound.items())
+        answers = await asyncio.gather(*(answers_within(driver, LOOK_TIMEOUT) for _, driver in bound))
+        for (context_id, driver), answered in zip(bound, answers, strict=True):
+            if not answered and self._bound.get(context_id) is driver:
+                log.warning("the hot standby of context %s does not answer and is ended", context_id)
+                self._drop(self._bound.pop(context_id))
+                self.on_change()
 
     def take(self, context_id: str) -> StartedDriver | None:
         """The bound driver of a context, for a takeover; from then on it is the taker's."""

@@ -37,7 +37,7 @@ from jobserver.contexts.jobs import STORE_RETRY, BinaryPath, ContextJobs, JobsSe
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken, RefusedByDriver
-from jobserver.contexts.pool import DriverPool, StartedDriver
+from jobserver.contexts.pool import DriverPool, StartedDriver, answers_within
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import ContextInitFailed, JobServerError, OutcomeUnknown, StoreUnavailable
 from jobserver.errors import Superseded as SupersededError
@@ -322,6 +322,8 @@ class Takeover:
         # until here `drop` ends what was acquired; from here on this step does, until the driver is held
         self._acquiring = None
         self._reached(Point.DRIVER_TAKEN)
+        if not await self._answers(started):
+            return StartFailed(spent=False, hopeless=False, why=f"the {started.how} driver does not answer")
         try:
             reply = await self._activate(started)
         except JobServerError as error:
@@ -347,6 +349,18 @@ class Takeover:
             ),
         )
         return DriverReady()
+
+    async def _answers(self, started: StartedDriver) -> bool:
+        """Whether one that has waited still does; a frozen one must not cost the time that an activation may take."""
+        if started.how == "cold":
+            return True
+        answered = False
+        try:
+            answered = await answers_within(started, self._parts.adopt_timeout)
+        finally:
+            if not answered:
+                self._parts.pool.discard(started)
+        return answered
 
     async def _activate(self, started: StartedDriver) -> Message:
         """Raises RefusedByDriver, LinkBroken."""

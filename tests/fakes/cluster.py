@@ -98,7 +98,7 @@ class FakePeers:
         return found
 
 
-def quick_settings(max_jobs: int) -> Settings:
+def quick_settings(max_jobs: int, warm: int, start_timeout: float) -> Settings:
     """Shorter times than any that are safe in production: the copies skip the bounds."""
     settings = Settings()
     return settings.model_copy(
@@ -114,11 +114,16 @@ def quick_settings(max_jobs: int) -> Settings:
                 }
             ),
             "driver": settings.driver.model_copy(
-                update={"adopt_timeout": 0.5, "start_timeout": 0.5, "driver_timeout": 1.0}
+                update={
+                    "adopt_timeout": 0.5,
+                    "start_timeout": start_timeout,
+                    "driver_timeout": 1.0,
+                    "warm_drivers": warm,
+                }
             ),
             "ha": settings.ha.model_copy(
                 update={
-                    "standby": "cold",
+                    "standby": "warm" if warm else "cold",
                     "claim_stagger": 0.02,
                     "incumbent_grace": 0.1,
                     "takeover_timeout": 10.0,
@@ -153,9 +158,9 @@ class FakeServer:
 class FakeCluster:
     """Servers s1…sn. `kill` ends a server as SIGKILL would: nothing is released, nothing said."""
 
-    def __init__(self, folder: Path, *, max_jobs: int = 8) -> None:
+    def __init__(self, folder: Path, *, max_jobs: int = 8, warm: int = 0, start_timeout: float = 0.5) -> None:
         self.folder = folder
-        self.settings = quick_settings(max_jobs)
+        self.settings = quick_settings(max_jobs, warm, start_timeout)
         self.ensemble = FakeEnsemble()
         self.store = FakeStore()
         self.launcher = FakeLauncher()

@@ -40,6 +40,8 @@ class Nemesis:
             What.FREEZE_BOTH: lambda fault: self._freeze(
                 world.owner_of(fault.target), world.driver_of(fault.target)
             ),
+            What.KILL_WAITING: lambda fault: self._kill_waiting(),
+            What.FREEZE_WAITING: lambda fault: self._freeze(*self._waiting()),
             What.CUT_ZOOKEEPER: lambda fault: self._cut((fault.target, coordination.PLACE)),
             What.CUT_SQL: lambda fault: self._cut((fault.target, metadata.PLACE)),
             What.CUT_FILES: lambda fault: self._cut(
@@ -174,6 +176,15 @@ class Nemesis:
     def _kill_driver(self, context: str) -> Undo:
         driver = self._world.driver_of(context)
         if driver is not None:
+            driver.die("killed")
+        return nothing
+
+    def _waiting(self) -> list[SimDriver]:
+        """Warm and hot ones."""
+        return [one for one in self._world.living_drivers() if one.binding.role is not Role.ACTIVE]
+
+    def _kill_waiting(self) -> Undo:
+        for driver in self._waiting():
             driver.die("killed")
         return nothing
 

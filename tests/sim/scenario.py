@@ -44,6 +44,8 @@ class What(StrEnum):
     DELAY_ADOPT = "kill owner, and delay the next adopt"
     LOSE_ADOPT = "lose the reply to adopt"
     LOSE_ACTIVATE = "lose the reply to activate"
+    KILL_WAITING = "kill the drivers that wait"
+    FREEZE_WAITING = "freeze the drivers that wait"
     LOSE_ELECTION = "lose the reply to an election"
     SQL_LOSES = "SQL loses replies"
     SQL_LATE = "SQL writes late"
@@ -83,6 +85,8 @@ OF_CONTEXTS = (
 """Faults whose target is a context: whoever owns or runs it at that moment."""
 
 OF_NOBODY = (
+    What.KILL_WAITING,
+    What.FREEZE_WAITING,
     What.ZOOKEEPER_DOWN,
     What.SQL_DOWN,
     What.FILES_DOWN,
