@@ -242,9 +242,7 @@ class SimDriver:
             except CheckpointError:
                 newest = None
             if newest is not None and self.binding.role is Role.STANDBY:
-                self._prepared = {
-                    item.name: self._prepared_version(item) for item in newest.objects.values()
-                }
+                self._prepared = {item.name: self._prepared_version(item) for item in newest.objects.values()}
             await asyncio.sleep(FOLLOW_EVERY)
 
     def _prepared_version(self, item: NamedObject) -> tuple[str, Values]:
