@@ -16,10 +16,13 @@ from checkpoint.files import below_root
 from checkpoint.stores import HdfsAccess
 from checkpoint.webhdfs import WebHdfs
 
+
 class HdfsFiles:
     """`FileStore` below a folder of HDFS, `root` as hdfs://host:port/folder; made by the first write."""
 
-    def __init__(self, root: str, access: HdfsAccess, connect: Callable[[HdfsAccess], WebHdfs] = WebHdfs) -> None:
+    def __init__(
+        self, root: str, access: HdfsAccess, connect: Callable[[HdfsAccess], WebHdfs] = WebHdfs
+    ) -> None:
         parts = urlsplit(root)
         self._folder = "/" + unquote(parts.path).strip("/")
         self._url = f"{parts.scheme}://{parts.netloc}"
@@ -52,9 +55,7 @@ class HdfsFiles:
         """See FileStore."""
         try:
             return [
-                entry.name
-                for entry in self._hdfs.entries(self._at(folder))
-                if not entry.name.startswith(".")
+                entry.name for entry in self._hdfs.entries(self._at(folder)) if not entry.name.startswith(".")
             ]
         except Missing:
             return []

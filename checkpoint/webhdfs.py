@@ -55,6 +55,9 @@ class WebHdfs:
         """The whole file. Raises Missing, and Corrupt when every replica of a block is known to be."""
         try:
             answer = self._call(path, lambda: self._client._open(path))
+            if "octet-stream" not in answer.headers.get("content-type", ""):
+                # a proxy's page of apology must not pass for the file, which would then look damaged
+                raise StoreUnavailable(f"{path}: what answered in the place of HDFS sent a page")
             data: bytes = self._call(path, lambda: answer.content)
             return data
         except StoreUnavailable as error:
@@ -122,12 +125,12 @@ class WebHdfs:
             return call()
         except HdfsError as error:
             raise _in_our_words(path, error) from error
-        except requests.RequestException as error:
-            text = f"{path}: no answer from HDFS ({_short(str(error))})"
-            raise StoreUnavailable(text, Trouble.AWAY) from error
         except (ValueError, KeyError, TypeError) as error:
             # what answers is no WebHDFS, or a proxy in front of it is in trouble
             raise StoreUnavailable(f"{path}: HDFS answered what cannot be understood ({error!r})") from error
+        except requests.RequestException as error:
+            text = f"{path}: no answer from HDFS ({_short(str(error))})"
+            raise StoreUnavailable(text, Trouble.AWAY) from error
 
 
 class _Client(hdfs.Client):  # type: ignore[misc]
@@ -181,7 +184,9 @@ def _simple(access: HdfsAccess) -> Any:
 
 def _token(access: HdfsAccess) -> Any:
     if access.token_file is None:
-        raise StoreUnavailable("webhdfs.auth is 'token': webhdfs.token_file must name its file", Trouble.REFUSED)
+        raise StoreUnavailable(
+            "webhdfs.auth is 'token': webhdfs.token_file must name its file", Trouble.REFUSED
+        )
     try:
         token = access.token_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -195,7 +200,9 @@ def _kerberos(access: HdfsAccess) -> Any:
     try:
         from hdfs.ext.kerberos import KerberosClient
     except ImportError as error:
-        text = "webhdfs.auth is 'kerberos', and its package is not installed. Run: pip install 'hdfs[kerberos]'"
+        text = (
+            "webhdfs.auth is 'kerberos', and its package is not installed. Run: pip install 'hdfs[kerberos]'"
+        )
         raise StoreUnavailable(text, Trouble.REFUSED) from error
     session = requests.Session()
     KerberosClient(_urls(access), session=session)  # gives the session its proof

@@ -152,7 +152,7 @@ def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys
         StandbySettings(
             mode=settings.ha.standby,
             bind_timeout=settings.driver.start_timeout,
-            checkpoint_root=str(context_settings.checkpoint_root(settings)),
+            checkpoint_root=context_settings.checkpoint_root(settings),
             cluster=settings.cluster.name,
         ),
     )
@@ -161,10 +161,10 @@ def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys
 def _takeover(
     settings: Settings, secret: str, ports: Ports, pool: DriverPool, standbys: HotStandbys
 ) -> TakeoverParts:
-    root = context_settings.checkpoint_root(settings)
-
-    def binary_path(ref: BinaryRef) -> str:
-        return str(root / settings.cluster.name / layout.binary_path(ref.digest))
+    def binary_path(ref: BinaryRef) -> str | None:
+        """None where no path leads to it: the driver reads it from the store itself."""
+        url = ports.files.url(layout.binary_path(ref.digest))
+        return url.removeprefix("file://") if url.startswith("file://") else None
 
     async def hot(context_id: str) -> StartedDriver | None:
         return await find_hot(
@@ -179,7 +179,7 @@ def _takeover(
         spec_of=lambda context: context_settings.spec(settings, context.settings),
         jobs_of=lambda context: context_settings.jobs_settings(settings, context),
         binary_path=binary_path,
-        checkpoint_root=str(root),
+        checkpoint_root=context_settings.checkpoint_root(settings),
         cluster=settings.cluster.name,
         checkpoint_secret=secret.encode(),
         adopt_timeout=settings.driver.adopt_timeout,

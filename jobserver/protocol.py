@@ -24,9 +24,10 @@ activate   ``context`` (``id``, ``name``, ``settings``), ``epoch``, ``token``, `
            Answer: ``application_id``, ``ui_url``, ``jvm_pid``. Refused: ``bound``, ``stale-epoch``, ``failed``
 bind       as activate, without epoch, token: makes an unbound driver a hot standby of the context (it follows manifests)
 run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","type","digest","path"}]``, paths readable by
-           the driver), ``config`` (JSON text), ``pool`` (of `model.Pool`), ``sql`` (null, or the fields of
-           `model.SqlQuery`; then there are no binaries). Answer: at once. Running the same (job_id, attempt) twice is
-           refused ``duplicate``; a lower attempt than one seen is ``stale-attempt``
+           the driver, null: read it from the checkpoint store by the digest), ``config`` (JSON text), ``pool`` (of
+           `model.Pool`), ``sql`` (null, or the fields of `model.SqlQuery`; then there are no binaries). Answer: at
+           once. Running the same (job_id, attempt) twice is refused ``duplicate``; a lower attempt than one seen is
+           ``stale-attempt``
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
 ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
 objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from checkpoint.local import LocalFiles
 from ha.coordination import ServerInfo
 from ha.zookeeper import ZooKeeperCoordination
 from jobserver import __version__, context_settings
@@ -60,7 +59,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         coordination=coordination,
         peers=peers,
         store=store,
-        files=LocalFiles(context_settings.checkpoint_root(settings) / settings.cluster.name),
+        files=context_settings.checkpoint_files(settings),
         launcher=ProcessLauncher(context_settings.launcher_settings(settings, secret)),
         turn=machine_turn(context_settings.archive_dir(settings) / "warming.lock"),
         reached=fail_points.from_environment(os.environ),

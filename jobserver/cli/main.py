@@ -64,11 +64,14 @@ def up(
         bool,
         typer.Option("--mysql", help="Keep the metadata in a MariaDB of the cluster's own, not in SQLite."),
     ] = False,
+    hdfs: Annotated[
+        bool, typer.Option("--hdfs", help="Keep checkpoints in an HDFS of the cluster's own.")
+    ] = False,
 ) -> None:
     """Run a cluster on this machine until Ctrl-C: ZooKeeper and some servers."""
     from jobserver.cli import up
 
-    sys.exit(up.run(directory, servers, port, standby, config, mysql=mysql))
+    sys.exit(up.run(directory, servers, port, standby, config, mysql=mysql, hdfs=hdfs))
 
 
 @app.command()

@@ -24,10 +24,17 @@ class Stopped(BaseException):
 
 
 def run(
-    directory: Path, servers: int, port: int, standby: str | None, config: Path | None, *, mysql: bool = False
+    directory: Path,
+    servers: int,
+    port: int,
+    standby: str | None,
+    config: Path | None,
+    *,
+    mysql: bool = False,
+    hdfs: bool = False,
 ) -> int:
     """Runs the cluster; the exit code: 0 when asked to end, 1 when every server has ended by itself."""
-    plan = Plan(directory, servers, port, base_sections(standby, config), mysql=mysql)
+    plan = Plan(directory, servers, port, base_sections(standby, config), mysql=mysql, hdfs=hdfs)
     try:
         with ending_signals(), running(plan) as cluster:
             announce(cluster)
@@ -65,7 +72,8 @@ def announce(cluster: LocalCluster) -> None:
     if cluster.mariadb is not None:
         typer.echo(f"MariaDB {cluster.mariadb.url}")
     typer.echo(
-        f"ZooKeeper {cluster.picture.zookeeper}; more in {cluster.layout.picture}. Ctrl-C ends all of it."
+        f"ZooKeeper {cluster.picture.zookeeper}; checkpoints {cluster.picture.checkpoint_root}; "
+        f"more in {cluster.layout.picture}. Ctrl-C ends all of it."
     )
 
 

@@ -51,7 +51,7 @@ class JobsSettings:
     max_jobs: int
 
 
-BinaryPath = Callable[[BinaryRef], str]
+BinaryPath = Callable[[BinaryRef], str | None]
 JobEnded = Callable[[JobRecord], None]
 
 

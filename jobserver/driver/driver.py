@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from checkpoint import binaries
 from checkpoint.contents import Changes
 from checkpoint.epoch import load
-from checkpoint.errors import CheckpointError
+from checkpoint.errors import CheckpointError, Missing
 from checkpoint.files import FileStore
+from checkpoint.stores import UnknownStore, open_store
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import binding
 from jobserver.driver.attempts import Attempts
@@ -25,7 +27,7 @@ from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
 from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.journal import ContextFolder, Journal, UnknownStore, newest_base, open_store
+from jobserver.driver.journal import ContextFolder, Journal, newest_base
 from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
@@ -70,8 +72,11 @@ class Driver:
         self._context_config: Any = config_tree({})
         self._registry: Registry | None = None
         self._standby: Standby | None = None
-        self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
-        jars = Jars(spark, config.dir / "jars", self._object_names, lambda word: self._names.find(word))
+        stored = self._stored_binary
+        self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
+        jars = Jars(
+            spark, config.dir / "jars", self._object_names, lambda word: self._names.find(word), stored
+        )
         self._kinds = JobKinds(self._loader, jars, config.result_limit)
         self.runner = Runner(self.attempts, self.killer, self, config.driver_id)
 
@@ -165,9 +170,16 @@ class Driver:
         if not self.config.checkpoint_root:
             return None
         try:
-            return open_store(self.config.checkpoint_root, self.config.cluster)
+            return open_store(self.config.checkpoint_root, self.config.cluster, self.config.hdfs)
         except (UnknownStore, CheckpointError) as error:
             raise BindingRefused(Refused.FAILED, f"the checkpoint store cannot be opened: {error}") from error
+
+    def _stored_binary(self, digest: str) -> bytes:
+        """Uploaded bytes from the checkpoint store. Raises CheckpointError."""
+        files = self._files()
+        if files is None:
+            raise Missing("this driver was given no checkpoint store to read from")
+        return binaries.read(files, digest)
 
     @property
     def _secret(self) -> bytes:

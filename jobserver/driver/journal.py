@@ -6,8 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from checkpoint import layout
 from checkpoint.base import Base
@@ -15,7 +13,6 @@ from checkpoint.contents import Changes
 from checkpoint.epoch import list_manifests, load
 from checkpoint.errors import Superseded
 from checkpoint.files import FileStore
-from checkpoint.local import LocalFiles
 from checkpoint.manifest import NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
 
@@ -23,18 +20,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 32
 """Commits between two sweeps."""
-
-
-class UnknownStore(ValueError):
-    """The checkpoint root is of no kind this release can use."""
-
-
-def open_store(root: str, cluster: str) -> FileStore:
-    """The store below a path or URL. Raises UnknownStore, or StoreUnavailable."""
-    parts = urlsplit(root)
-    if parts.scheme in ("", "file"):
-        return LocalFiles(Path(unquote(parts.path)) / cluster)
-    raise UnknownStore(f"checkpoints at {root!r} are not supported: give a directory or a file:// URL")
 
 
 def newest_base(files: FileStore, context_id: str, secret: bytes) -> Base:

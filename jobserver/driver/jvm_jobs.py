@@ -17,7 +17,7 @@ from typing import Any
 
 from py4j.protocol import Py4JError
 
-from jobserver.driver.loading import DriverBinary, LoadRefused, read_binary
+from jobserver.driver.loading import DriverBinary, LoadRefused, Stored, nothing_stored, read_binary
 from jobserver.driver.sessions import JobSession
 from jobserver.driver.spark import MAJOR, Spark
 from jobserver.driver.waits import SlicedLock
@@ -64,9 +64,15 @@ class Jars:
     """The jars that this driver has seen. `names` are all named objects, `find` a DataFrame by its name in lower case."""
 
     def __init__(
-        self, spark: Spark, folder: Path, names: Callable[[], Sequence[str]], find: FindFrame
+        self,
+        spark: Spark,
+        folder: Path,
+        names: Callable[[], Sequence[str]],
+        find: FindFrame,
+        stored: Stored = nothing_stored,
     ) -> None:
         self._spark = spark
+        self._stored = stored
         self._folder = folder
         self._names = names
         self._find = find
@@ -117,7 +123,7 @@ class Jars:
         self._folder.mkdir(parents=True, exist_ok=True)
         for binary in binaries:
             path = self._folder / f"{binary.digest}.jar"
-            path.write_bytes(read_binary(binary))
+            path.write_bytes(read_binary(binary, self._stored))
             try:
                 session.addArtifact(self._spark.context._jvm.java.io.File(str(path)).toURI())
             except Py4JError as error:

@@ -53,7 +53,12 @@ def run_order(message: Message) -> RunOrder:
     """The order in a `run` request. Raises ProtocolError."""
     try:
         binaries = tuple(
-            DriverBinary(item["name"], BinaryType(item["type"]), item["digest"], Path(item["path"]))
+            DriverBinary(
+                item["name"],
+                BinaryType(item["type"]),
+                item["digest"],
+                Path(item["path"]) if item["path"] else None,
+            )
             for item in message["binaries"]
         )
         sql = message.get("sql")

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,12 @@ NAMENODE = "org.apache.hadoop.hdfs.server.namenode.NameNode"
 DATANODE = "org.apache.hadoop.hdfs.server.datanode.DataNode"
 START_TIMEOUT = 60.0
 FORMAT_TIMEOUT = 120.0
-_JVM = ("-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.configurationFile=log4j2.properties")
+_JVM = (
+    "-Xmx192m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dlog4j2.configurationFile=log4j2.properties",
+)
 _LOG = """status = error
 appender.out.type = Console
 appender.out.name = out
@@ -43,7 +48,9 @@ def hadoop_version() -> str:
     """The release of the Hadoop client among pyspark's jars. Raises LocalPartFailed."""
     for jar in spark_jars().glob("hadoop-client-api-*.jar"):
         return jar.stem.removeprefix("hadoop-client-api-")
-    raise LocalPartFailed(f"{spark_jars()} holds no hadoop-client-api, so no HDFS of its release can be started.")
+    raise LocalPartFailed(
+        f"{spark_jars()} holds no hadoop-client-api, so no HDFS of its release can be started."
+    )
 
 
 def fetch_jar(java: Path, environ: Mapping[str, str] = os.environ) -> Path:
@@ -86,14 +93,18 @@ class LocalHdfs:
         """Its processes that were started and not ended by us."""
         return [child for child in (self.namenode, self.datanode) if child is not None]
 
-    def start(self, java: Path, jar: Path) -> None:
-        """Formats a new directory, starts both; returns when files can be written. Raises LocalPartFailed."""
+    def start(self, java: Path, jar: Path, started: Callable[[], None] = lambda: None) -> None:
+        """Formats a new directory, starts both; returns when files can be written. Raises LocalPartFailed.
+
+        `started` is called when there are processes to end, before anything is waited for.
+        """
         self._configure()
         if not (self.directory / "name" / "current" / "VERSION").exists():
             self._format(java, jar)
         try:
             self.start_namenode(java, jar)
             self.start_datanode(java, jar)
+            started()
             self.wait_serving()
         except BaseException:
             self.stop(grace=0)
@@ -123,7 +134,9 @@ class LocalHdfs:
         """What the NameNode tells of itself; empty while it does not answer."""
         connection = http.client.HTTPConnection(LOOPBACK, self.ports.web, timeout=2.0)
         try:
-            connection.request("GET", "/jmx?" + urlencode({"qry": "Hadoop:service=NameNode,name=NameNodeInfo"}))
+            connection.request(
+                "GET", "/jmx?" + urlencode({"qry": "Hadoop:service=NameNode,name=NameNodeInfo"})
+            )
             beans = json.loads(connection.getresponse().read())["beans"]
             return dict(beans[0]) if beans else {}
         except (OSError, http.client.HTTPException, ValueError, KeyError):
@@ -164,6 +177,7 @@ class LocalHdfs:
         (conf / "core-site.xml").write_text(site_xml({"fs.defaultFS": self.url}))
         (conf / "hdfs-site.xml").write_text(site_xml(site_values(self.directory, self.ports)))
         (conf / "log4j2.properties").write_text(_LOG)
+        (conf / "hadoop-metrics2.properties").write_text("*.period=1\n")  # else its counters are 10 s old
 
 
 def site_values(directory: Path, ports: HdfsPorts) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""A cluster on this machine: ZooKeeper and servers as processes, started together, ended together.
+"""A cluster on this machine: ZooKeeper, servers and, if asked for, HDFS as processes, started together, ended together.
 
-Restarts nothing by itself. After `stop` no process is left: servers, ZooKeeper, drivers, their JVMs and Python workers.
+Restarts nothing by itself. After `stop` no process is left: servers, ZooKeeper, HDFS, drivers, their JVMs and Python workers.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import jobserver
 from jobserver.errors import LocalPartFailed
 from jobserver.local import class_archive
 from jobserver.local import layout as files
+from jobserver.local.hdfs import LocalHdfs, fetch_jar
 from jobserver.local.java import find_java
-from jobserver.local.layout import ClusterPicture, Layout, ServerPicture
+from jobserver.local.layout import ClusterPicture, HdfsPlace, Layout, ServerPicture
 from jobserver.local.mariadb import MariaDbServer, unpacked
 from jobserver.local.ports import LOOPBACK, busy_ports, free_ports
 from jobserver.local.processes import Child, ProcessId, end_all, end_children, naming, session_of, start
@@ -39,7 +40,8 @@ Prepare = Callable[[str], object]
 class Plan:
     """What to start. `base` holds the sections of a settings file; `port` is the first server's, the others follow.
 
-    `mysql`: a MariaDB of the cluster's own holds the metadata, whatever `base` says of a database.
+    `mysql`: a MariaDB of the cluster's own holds the metadata, whatever `base` says of a database. `hdfs`: the
+    checkpoints lie in a NameNode and DataNode of the cluster's own, unless `base` names another place.
     """
 
     directory: Path
@@ -47,6 +49,7 @@ class Plan:
     port: int = 8090
     base: Mapping[str, Any] = field(default_factory=dict)
     mysql: bool = False
+    hdfs: bool = False
 
 
 class LocalCluster:
@@ -61,6 +64,7 @@ class LocalCluster:
         self._say = say
         self._prepare_database = prepare_database
         self._zookeeper: ZooKeeperNode | None = None
+        self._hdfs: LocalHdfs | None = None
         self._picture: ClusterPicture | None = None
         self._lock: IO[bytes] | None = None
 
@@ -82,6 +86,12 @@ class LocalCluster:
         """The ZooKeeper node. Only after `start`."""
         assert self._zookeeper is not None
         return self._zookeeper
+
+    @property
+    def hdfs(self) -> LocalHdfs:
+        """NameNode and DataNode. Only after `start`, of a plan with them."""
+        assert self._hdfs is not None
+        return self._hdfs
 
     def start(self) -> None:
         """Returns when every server answers. Raises LocalPartFailed or SettingsRefused, and leaves nothing running then."""
@@ -108,6 +118,8 @@ class LocalCluster:
             self._zookeeper.stop()
         if self.mariadb is not None:
             self.mariadb.stop()
+        if self._hdfs is not None:
+            self._hdfs.stop()
         self.layout.picture.unlink(missing_ok=True)
         self.layout.leftovers.unlink(missing_ok=True)
         self._lock.close()
@@ -151,7 +163,9 @@ class LocalCluster:
         _refuse_busy(list(ports.values()))
         files.ensure_secret(self.layout)
         self._zookeeper = single(self.layout.zookeeper, free_ports(1)[0])
-        base = self._with_database(java) if self.plan.mysql else self.plan.base
+        base: Mapping[str, Any] = self._with_database(java) if self.plan.mysql else self.plan.base
+        if self.plan.hdfs:
+            base = self._with_hdfs(java, base)
         settings = [
             files.write_settings(
                 self.layout,
@@ -196,6 +210,13 @@ class LocalCluster:
         }
         return {**self.plan.base, "database": database}
 
+    def _with_hdfs(self, java: Path, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Starts HDFS; the settings' sections with its address."""
+        self._say("Starting HDFS (its jar, 56 MB, is fetched once) …")
+        self._hdfs = LocalHdfs(self.layout.hdfs)
+        self._hdfs.start(java, fetch_jar(java), self._note_leftovers)
+        return files.with_hdfs(base, HdfsPlace(self._hdfs.url, self._hdfs.web_url))
+
     def _launch(self, server_id: str) -> None:
         folder = self.layout.server(server_id)
         self.servers[server_id] = start(
@@ -220,6 +241,8 @@ class LocalCluster:
             parts.append(self._zookeeper.child)
         if self.mariadb is not None and self.mariadb.child is not None:
             parts.append(self.mariadb.child)
+        if self._hdfs is not None:
+            parts += self._hdfs.children
         files.write_leftovers(self.layout, [child.id for child in parts])
 
     def _wait_healthy(self, server_ids: list[str]) -> None:

@@ -23,11 +23,40 @@ def unsafe_together(settings: Settings) -> list[str]:
     return [sentence for rule in RULES for sentence in rule(settings)]
 
 
-def _checkpoints_in_a_directory(s: Settings) -> Iterator[str]:
-    if "://" in s.checkpoint.root:
+def _checkpoints_in_a_known_store(s: Settings) -> Iterator[str]:
+    root, in_hdfs = s.checkpoint.root, s.checkpoint.root.startswith("hdfs://")
+    if "://" in root and not in_hdfs:
         yield (
-            f"checkpoint.root ({s.checkpoint.root}) must be the path of a directory: this release keeps checkpoints in "
-            f"directories only, and would make a local one of that name that no other machine sees."
+            f"checkpoint.root ({root}) must be the path of a directory or hdfs://host:port/path: a local directory of "
+            f"that name would be made, which no other machine sees."
+        )
+    if in_hdfs and (set("#?;%") & set(root) or not root.removeprefix("hdfs://").partition("/")[2].strip("/")):
+        yield (
+            f"checkpoint.root ({root}) must name a folder of HDFS, as hdfs://host:port/path, without any of #?;%: "
+            f"checkpoints do not belong into the root of HDFS."
+        )
+    if in_hdfs and not s.webhdfs.namenodes and root.startswith("hdfs:///"):
+        yield (
+            f"checkpoint.root ({root}) names no NameNode and webhdfs.namenodes is empty: nobody could be asked. Set "
+            f"webhdfs.namenodes."
+        )
+
+
+def _webhdfs_is_for_hdfs(s: Settings) -> Iterator[str]:
+    if s.webhdfs.namenodes and not s.checkpoint.root.startswith("hdfs://"):
+        yield (
+            f"webhdfs.namenodes is set and checkpoint.root ({s.checkpoint.root}) is a directory: checkpoints would not "
+            f"be in HDFS. Set checkpoint.root to hdfs://host:port/path, or leave webhdfs.namenodes out."
+        )
+    if (s.webhdfs.auth == "token") != (s.webhdfs.token_file is not None):
+        yield (
+            f"webhdfs.auth is '{s.webhdfs.auth}' and webhdfs.token_file is {s.webhdfs.token_file or 'not set'}: the "
+            f"file belongs to 'token', and 'token' needs it."
+        )
+    if s.webhdfs.user is not None and s.webhdfs.auth != "simple":
+        yield (
+            f"webhdfs.user is set and webhdfs.auth is '{s.webhdfs.auth}', which itself says who we are: leave "
+            f"webhdfs.user out."
         )
 
 
@@ -171,7 +200,8 @@ def _drivers_can_be_reached(s: Settings) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
-    _checkpoints_in_a_directory,
+    _checkpoints_in_a_known_store,
+    _webhdfs_is_for_hdfs,
     _takeover_outlasts_adoption,
     _takeover_outlasts_start,
     _creation_outlasts_start,

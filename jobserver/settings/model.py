@@ -128,7 +128,22 @@ class CheckpointSettings(Section):
     """Durable data: named objects, progress of jobs, bytes of binaries, big results."""
 
     root: Annotated[str, Field(min_length=1)] = "jobserver-data/checkpoints"
-    """A directory that all servers and drivers share."""
+    """Where all servers and drivers find the same files: a directory, or hdfs://host:port/path."""
+
+
+class WebHdfsSettings(Section):
+    """How servers and drivers reach HDFS, where `checkpoint.root` is in it: small files go through WebHDFS."""
+
+    namenodes: list[Annotated[str, Field(pattern=r"^https?://[^\s/;]+$")]] = []
+    """URLs of WebHDFS of all NameNodes but observers, http://host:9870; none: the host in `checkpoint.root`, port 9870."""
+    auth: Literal["simple", "kerberos", "token"] = "simple"
+    """How we prove who we are: simple (just the name), kerberos (needs `pip install 'hdfs[kerberos]'`) or token."""
+    user: Annotated[str, Field(min_length=1)] | None = None
+    """User of all files, also of those that Spark writes, with simple; null: the user of the process."""
+    token_file: LocalPath | None = None
+    """File that holds a delegation token, with token."""
+    timeout: Annotated[Duration, Positive] = 10.0
+    """Longest wait for one answer of HDFS; then the next NameNode is asked."""
 
 
 class ContextsSettings(Section):
@@ -217,6 +232,7 @@ class Settings(Section):
     zookeeper: ZooKeeperSettings = ZooKeeperSettings()
     database: DatabaseSettings = DatabaseSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    webhdfs: WebHdfsSettings = WebHdfsSettings()
     contexts: ContextsSettings = ContextsSettings()
     driver: DriverSettings = DriverSettings()
     ha: HaSettings = HaSettings()
