@@ -27,6 +27,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "context_start": ("context_start", {}),
     "failover": ("failover", {"standby": "warm"}),
     "failover_hot": ("failover", {"standby": "hot"}),
+    "switchover": ("switchover", {}),
     "idle": ("idle", {}),
 }
 """Each benchmark's module, and what its `run` is told beside the effort."""

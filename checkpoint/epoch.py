@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 
 from checkpoint import layout
 from checkpoint.base import Base, DamageReport, LostVersion, load, newest_good
@@ -13,23 +15,45 @@ from checkpoint.files import FileStore
 from checkpoint.manifest import digest_of, encode
 from checkpoint.sealing import persist, seal, seal_marker, standing
 
-__all__ = ["Base", "DamageReport", "LostVersion", "begin_epoch", "begin_marker_only", "load"]
+__all__ = ["Base", "DamageReport", "LostVersion", "Step", "begin_epoch", "begin_marker_only", "load"]
 
 
-def begin_epoch(files: FileStore, context_id: str, epoch: int, token: str, secret: bytes) -> Base:
+class Step(StrEnum):
+    """What the beginning of an epoch consists of."""
+
+    MARKER = "marker"
+    BASE = "base read"
+    PIN = "pin"
+
+
+def unobserved(step: Step) -> None:
+    """Nobody wants to know."""
+
+
+def begin_epoch(
+    files: FileStore,
+    context_id: str,
+    epoch: int,
+    token: str,
+    secret: bytes,
+    done: Callable[[Step], None] = unobserved,
+) -> Base:
     """Begin an epoch that restores: afterwards nothing an older epoch seals counts. Open the gate only after it.
 
     The answer is the pinned manifest `<epoch>-0` (`Base.name`). May be repeated by the same process after
     StoreUnavailable. Raises Superseded; Foreign or UnknownFormat when loading would bury good data; Damaged when its own
-    pin was torn, which spends the epoch: the next one is not hindered.
+    pin was torn, which spends the epoch: the next one is not hindered. `done` is told each step after it.
     """
     mine = Marker(epoch, token)
     seal_marker(files, context_id, mine)
+    done(Step.MARKER)
     # after the marker: what was acknowledged before the marker is in this list
     names = list_manifests(files, context_id)
     _refuse_used(names, epoch)
     base = newest_good(files, context_id, below(names, epoch), secret)
+    done(Step.BASE)
     pinned = _pin(files, context_id, epoch, base, secret)
+    done(Step.PIN)
     higher = standing(
         files, context_id, mine
     )  # after the pin: a later epoch sees the pin, or we see its marker

@@ -2,6 +2,7 @@
 
 CheckpointError                   whose fault          what to do
 ├── StoreUnavailable              the store            repeat later; if it was a write, its outcome is unknown
+├── Corrupt                       the store's disks    it says itself that all copies are broken: proof of damage
 ├── Missing                       the caller           the file is not there (proof of damage only if a manifest names it)
 ├── AlreadyExists                 a race               the name is taken by a durable file; read it to learn whose
 ├── Superseded                    a higher epoch       acknowledge nothing; hold until adopted, or end
@@ -13,13 +14,37 @@ CheckpointError                   whose fault          what to do
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 
 class CheckpointError(Exception):
     """Root of the tree; the text is one sentence for people."""
 
 
+class Trouble(StrEnum):
+    """Why a store does not do what it is asked."""
+
+    AWAY = "away"  # nobody answers in time, or no NameNode is active
+    FULL = "full"  # no room: disk or quota
+    SAFE_MODE = "safe mode"  # HDFS takes no writes for now
+    REFUSED = "refused"  # permissions, proof of who we are
+    OTHER = "other"
+
+
 class StoreUnavailable(CheckpointError):
-    """The store did not do what it was asked, for now. Never proof of damage; of a write, the outcome is unknown."""
+    """The store did not do what it was asked, for now. Never proof of damage; of a write, the outcome is unknown.
+
+    `kind` is the store's own name for it, where it has one.
+    """
+
+    def __init__(self, text: str, trouble: Trouble = Trouble.OTHER, kind: str = "") -> None:
+        super().__init__(text)
+        self.trouble = trouble
+        self.kind = kind
+
+
+class Corrupt(CheckpointError):
+    """The store knows that it has lost the file's content: every copy of a part of it is broken."""
 
 
 class Missing(CheckpointError):

@@ -7,14 +7,23 @@ keeps the promises of `tests/contract/test_file_store.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Protocol
+
+
+def below_root(path: str) -> PurePosixPath:
+    """The path, checked. Raises ValueError when it would lead elsewhere than below the store's root."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise ValueError(f"{path!r} is no path below the store's root")
+    return PurePosixPath(*parts)
 
 
 class FileStore(Protocol):
     """Durable files with names that are taken once. Every method may raise `StoreUnavailable`."""
 
     def read(self, path: str) -> bytes:
-        """The whole content. Raises Missing."""
+        """The whole content. Raises Missing, and Corrupt when the store knows that it has lost it."""
 
     def write_new(self, path: str, data: bytes) -> None:
         """Make the file, with its folders, durable before this returns; readers see all of it or nothing.

@@ -26,6 +26,8 @@ _ESCAPE = (
 )
 _PAIR = re.compile(rf"([0-9]{{{WIDTH}}})-([0-9]{{{WIDTH}}})")
 _MARKER = re.compile(rf"([0-9]{{{WIDTH}}})-(.*)", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]{0,63}")
+"""What most names are: nothing of it has to be escaped."""
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9_-]|~[0-9a-f]{2})+")
 
 
@@ -34,6 +36,8 @@ def component(text: str) -> str:
 
     Reversible by `text_of`, but for very long texts, which are named by their SHA-256 instead.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     if not text:
         return _ESCAPE
     data = text.encode("utf-8", "surrogatepass")

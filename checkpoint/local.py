@@ -12,10 +12,11 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from uuid import uuid4
 
-from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable
+from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable, Trouble
+from checkpoint.files import below_root
 
 
 class LocalFiles:
@@ -106,15 +107,12 @@ class LocalFiles:
         return f"file://{self._at(path)}"
 
     def _at(self, path: str) -> Path:
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-            raise ValueError(f"{path!r} is no path below the store's root")
-        return self._root.joinpath(*parts)
+        return self._root / below_root(path)
 
     def _check_root(self) -> None:
         """An absent root is a store that is away (not mounted), never an empty one."""
         if not self._root.is_dir():
-            raise StoreUnavailable(f"the checkpoint root {self._root} is not there")
+            raise StoreUnavailable(f"the checkpoint root {self._root} is not there", Trouble.AWAY)
 
     @contextmanager
     def _missing(self, path: str) -> Iterator[None]:
@@ -166,7 +164,19 @@ def _trouble(path: str) -> Iterator[None]:
         raise AlreadyExists(f"{path} exists") from error
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown error")
-        raise StoreUnavailable(f"{path}: {error.strerror or error} ({name})") from error
+        trouble = _TROUBLE.get(name, Trouble.OTHER)
+        raise StoreUnavailable(f"{path}: {error.strerror or error} ({name})", trouble) from error
+
+
+_TROUBLE = {
+    "ENOSPC": Trouble.FULL,
+    "EDQUOT": Trouble.FULL,
+    "EACCES": Trouble.REFUSED,
+    "EPERM": Trouble.REFUSED,
+    "EROFS": Trouble.REFUSED,
+    "ETIMEDOUT": Trouble.AWAY,
+    "ESTALE": Trouble.AWAY,
+}
 
 
 def _write_synced(path: Path, data: bytes) -> None:

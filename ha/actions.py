@@ -62,6 +62,32 @@ class CloseGate:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiesce:
+    """Planned move: have `to` make a driver ready, let jobs end for `grace` seconds, close the gate, seal everything."""
+
+    to: str
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Ask `to` to replace our owner node by its own; `adopt`: and to adopt our driver."""
+
+    to: str
+    adopt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The planned move did not happen: the gate opens again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndDriver:
+    """Our driver was left on purpose, with everything sealed: end it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepDown:
     """Drop the driver's connection without ending it, forget everything held in memory for the context."""
 
@@ -89,6 +115,10 @@ Action = (
     | PlanJobs
     | OpenGate
     | CloseGate
+    | Quiesce
+    | HandOver
+    | Resume
+    | EndDriver
     | StepDown
     | Release
     | EndContext

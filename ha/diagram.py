@@ -31,7 +31,13 @@ _TAKING_OVER: tuple[Phase, ...] = (
     Phase.STARTING,
     Phase.PLANNING,
 )
-_HOLDING: tuple[Phase, ...] = (*_TAKING_OVER, Phase.OWNING, Phase.RECLAIMING)
+_HOLDING: tuple[Phase, ...] = (
+    *_TAKING_OVER,
+    Phase.OWNING,
+    Phase.QUIESCING,
+    Phase.HANDING,
+    Phase.RECLAIMING,
+)
 _LIVING: tuple[Phase, ...] = tuple(phase for phase in Phase if phase is not Phase.ENDED)
 _GROUPS: dict[str, tuple[Phase, ...]] = {"living": _LIVING, "holding": _HOLDING, "takingover": _TAKING_OVER}
 """Boxes, largest first: an arrow that all phases of a box share starts at the box."""

@@ -139,6 +139,39 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveAsked:
+    """An operator wants `to` to own the context. `keep_driver`: it adopts our driver; otherwise its own continues from the
+    checkpoint, and running jobs have `grace` seconds to end.
+    """
+
+    to: str
+    grace: float
+    keep_driver: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """No job runs, none starts, everything is sealed: `to` may take over without a loss."""
+
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """The planned move cannot be made; nothing was lost by trying."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverAsked:
+    """The owner, whose node this is, hands the context over to us. `adopt`: with its driver."""
+
+    node: OwnerNode
+    adopt: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ContextEnded:
     """SQL says: final state."""
 
@@ -165,5 +198,9 @@ Event = (
     | WorkFailed
     | DriverLost
     | Superseded
+    | MoveAsked
+    | Quiet
+    | MoveFailed
+    | TakeOverAsked
     | ContextEnded
 )

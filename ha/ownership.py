@@ -21,11 +21,15 @@ from ha.actions import (
     CloseGate,
     Elect,
     EndContext,
+    EndDriver,
     Grant,
+    HandOver,
     MakeBase,
     OpenGate,
     PlanJobs,
+    Quiesce,
     Release,
+    Resume,
     StartDriver,
     StepDown,
     Wait,
@@ -47,11 +51,15 @@ from ha.events import (
     IncumbentAnswered,
     IncumbentSilent,
     JobsPlanned,
+    MoveAsked,
+    MoveFailed,
     OwnerDead,
     OwnerSeen,
     OwnerVanished,
+    Quiet,
     StartFailed,
     Superseded,
+    TakeOverAsked,
     WaitOver,
     Wanted,
     WorkFailed,
@@ -78,13 +86,18 @@ class Phase(StrEnum):
     STARTING = "starting"
     PLANNING = "planning"
     OWNING = "owning"  # the gate is open
+    QUIESCING = "quiescing"  # owning; a planned move: jobs end, everything is sealed
+    HANDING = "handing"  # owning; the next owner was asked to take over
     RECLAIMING = "reclaiming"  # owning, and the owner node has to be made again after a lost session
     ENDED = "ended"  # the context is in a final state
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The machine's state. `epoch` is ours when above 0 and the phase is past GRANTING."""
+    """The machine's state. `epoch` is ours when above 0 and the phase is past GRANTING.
+
+    `adopt`: the next takeover may take the living driver; while HANDING: the next owner's may.
+    """
 
     phase: Phase = Phase.WATCHING
     epoch: int = 0
@@ -155,7 +168,7 @@ def _ask_again(state: Ownership, event: Event) -> Decision:
 
 
 def _won(state: Ownership, event: Event) -> Decision:
-    granting = Ownership(Phase.GRANTING)
+    granting = Ownership(Phase.GRANTING, adopt=state.adopt)
     return Decision(granting, (Grant(),), "elected: ask SQL for the next epoch")
 
 
@@ -263,6 +276,56 @@ def _displaced(state: Ownership, event: OwnerSeen) -> Decision:
     return Decision(Ownership(), (StepDown(),), f"{event.server} holds the owner node: step down")
 
 
+def _asked_to_take_over(state: Ownership, event: TakeOverAsked) -> Decision:
+    electing = Ownership(Phase.ELECTING, adopt=event.adopt, dead=event.node)
+    how = "with its driver" if event.adopt else "from its checkpoint"
+    return Decision(electing, (Elect(event.node),), f"{event.node.server} hands the context over, {how}")
+
+
+def _move(state: Ownership, event: MoveAsked) -> Decision:
+    if event.keep_driver:
+        handing = replace(state, phase=Phase.HANDING, adopt=True)
+        return Decision(
+            handing,
+            (HandOver(event.to, adopt=True),),
+            f"asked to move to {event.to}, which adopts the driver",
+        )
+    quiescing = replace(state, phase=Phase.QUIESCING, adopt=False)
+    why = f"asked to move to {event.to}: let jobs end for {event.grace:g} s, then seal"
+    return Decision(quiescing, (Quiesce(event.to, event.grace),), why)
+
+
+def _quiet(state: Ownership, event: Quiet) -> Decision:
+    handing = replace(state, phase=Phase.HANDING)
+    return Decision(
+        handing,
+        (HandOver(event.to, adopt=False),),
+        f"nothing runs and all is sealed: hand over to {event.to}",
+    )
+
+
+def _not_moved(state: Ownership, event: MoveFailed | WorkFailed) -> Decision:
+    return Decision(
+        Ownership(Phase.OWNING, state.epoch),
+        (Resume(),),
+        f"the context is not moved ({event.why}): go on here",
+    )
+
+
+def _handed_over(state: Ownership, event: OwnerSeen) -> Decision:
+    actions: tuple[Action, ...] = (StepDown(),) if state.adopt else (EndDriver(), StepDown())
+    return Decision(Ownership(), actions, f"{event.server} has taken the context over: step down")
+
+
+def _move_interrupted(state: Ownership, event: Event) -> Decision:
+    reclaiming = Ownership(Phase.RECLAIMING, state.epoch)
+    return Decision(
+        reclaiming,
+        (Resume(), Elect(None)),
+        "our owner node is gone in the middle of a move: make it again, stay",
+    )
+
+
 def _reclaim(state: Ownership, event: Event) -> Decision:
     reclaiming = replace(state, phase=Phase.RECLAIMING)
     return Decision(
@@ -295,7 +358,8 @@ def _ended(state: Ownership, event: Event) -> Decision:
 Rule = Callable[[Ownership, "Event"], Decision]
 
 _TAKING_OVER = (Phase.GRANTING, Phase.ADOPTING, Phase.BASING, Phase.STARTING, Phase.PLANNING)
-_HOLDING = (*_TAKING_OVER, Phase.OWNING, Phase.RECLAIMING)
+_MOVING = (Phase.QUIESCING, Phase.HANDING)
+_HOLDING = (*_TAKING_OVER, Phase.OWNING, *_MOVING, Phase.RECLAIMING)
 
 
 def _table() -> dict[tuple[Phase, type], Rule]:
@@ -323,7 +387,13 @@ def _table() -> dict[tuple[Phase, type], Rule]:
         ((Phase.STARTING,), StartFailed, _not_started),
         ((Phase.PLANNING,), JobsPlanned, _planned),
         ((Phase.PLANNING,), DriverLost, _driver_lost_in_plan),
-        ((Phase.OWNING, Phase.RECLAIMING), DriverLost, _driver_lost),
+        ((Phase.OWNING, *_MOVING, Phase.RECLAIMING), DriverLost, _driver_lost),
+        ((Phase.WATCHING, Phase.WAITING), TakeOverAsked, _asked_to_take_over),
+        ((Phase.OWNING,), MoveAsked, _move),
+        ((Phase.QUIESCING,), Quiet, _quiet),
+        (_MOVING, MoveFailed, _not_moved),
+        (_MOVING, WorkFailed, _not_moved),
+        (_MOVING, OwnerVanished, _move_interrupted),
         ((Phase.OWNING,), OwnerVanished, _reclaim),
         ((Phase.RECLAIMING,), ElectionWon, _reclaimed),
         ((Phase.RECLAIMING,), ElectionLost, _reclaim_lost),
@@ -331,7 +401,8 @@ def _table() -> dict[tuple[Phase, type], Rule]:
         ((Phase.RECLAIMING,), WorkFailed, _reclaim_later),
         ((Phase.RECLAIMING,), WaitOver, _reclaim_again),
         (_TAKING_OVER, WorkFailed, _failed),
-        (_HOLDING, OwnerSeen, _displaced),
+        (tuple(phase for phase in _HOLDING if phase is not Phase.HANDING), OwnerSeen, _displaced),
+        ((Phase.HANDING,), OwnerSeen, _handed_over),
         (_HOLDING, Superseded, _superseded),
         (tuple(phase for phase in Phase if phase is not Phase.ENDED), ContextEnded, _ended),
     ]

@@ -46,5 +46,29 @@ def place(context_id: str, servers: Mapping[str, ServerInfo], owners: Iterable[O
     )
 
 
+def move_targets(
+    context_id: str, servers: Mapping[str, ServerInfo], owners: Iterable[OwnerNode], owner: str
+) -> list[str]:
+    """Servers that can take a context from `owner` on purpose, best first: with its hot driver, then fewest contexts."""
+    able = {name: info for name, info in servers.items() if name != owner and not info.draining}
+    order = place(context_id, able, owners)
+    return sorted(order, key=lambda server: context_id not in able[server].hot)
+
+
+def rebalancing(servers: Mapping[str, ServerInfo], owners: Iterable[OwnerNode]) -> tuple[str, str] | None:
+    """The context to move and where to, when two servers differ by two contexts or more; else None."""
+    held: dict[str, list[str]] = {name: [] for name, info in servers.items() if not info.draining}
+    for node in owners:
+        if node.server in held:
+            held[node.server].append(node.context_id)
+    if not held:
+        return None
+    fullest = max(sorted(held), key=lambda server: len(held[server]))
+    emptiest = min(sorted(held), key=lambda server: len(held[server]))
+    if len(held[fullest]) - len(held[emptiest]) < 2:
+        return None
+    return min(held[fullest], key=lambda context_id: _weight(context_id, emptiest)), emptiest
+
+
 def _weight(context_id: str, server: str) -> bytes:
     return hashlib.sha256(f"{context_id}/{server}".encode()).digest()

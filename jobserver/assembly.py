@@ -17,6 +17,8 @@ from ha.deaths import LocalDeaths, WatchDeaths
 from jobserver import context_settings
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
+from jobserver.contexts.drain import Drainer, Rebalancer
+from jobserver.contexts.fail_points import Reach, nowhere
 from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
@@ -24,7 +26,8 @@ from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import DriverPool, StartedDriver
 from jobserver.contexts.registry import ContextRegistry
-from jobserver.contexts.standbys import HotStandbys, StandbySettings, find_hot
+from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot
+from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.takeover import Run, TakeoverParts, new_token
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.model import BinaryRef
@@ -54,6 +57,7 @@ class Ports:
     watch_deaths: WatchDeaths = LocalDeaths
     new_id: Callable[[], str] = new_id
     new_token: Callable[[], str] = new_token
+    reached: Reach = nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ class Core:
     binaries: Binaries
     jobs: JobDesk
     objects: ObjectDesk
+    announcer: Announcer
+    switchover: Switchover
+    drainer: Drainer
+    rebalancer: Rebalancer | None
 
 
 def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
@@ -102,7 +110,36 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
     binaries = Binaries(ports.store, ports.files)
     jobs = _jobs(settings, ports, registry, contexts, binaries)
     objects = ObjectDesk(ports.store, registry, ports.peers, patience=settings.contexts.sync_timeout)
-    return Core(ports, registry, pool, standbys, contexts, binaries, jobs, objects)
+    announcer = Announcer(ports.me, ports.coordination, pool, standbys)
+    switchover = Switchover(
+        ports.me.id,
+        ports.store,
+        registry,
+        ports.coordination,
+        ports.peers,
+        ready_timeout=settings.driver.start_timeout,
+    )
+    return Core(
+        ports=ports,
+        registry=registry,
+        pool=pool,
+        standbys=standbys,
+        contexts=contexts,
+        binaries=binaries,
+        jobs=jobs,
+        objects=objects,
+        announcer=announcer,
+        switchover=switchover,
+        drainer=Drainer(registry, ports.store, switchover, announcer.drain),
+        rebalancer=_rebalancer(settings, ports, switchover),
+    )
+
+
+def _rebalancer(settings: Settings, ports: Ports, switchover: Switchover) -> Rebalancer | None:
+    """Off by default."""
+    if not settings.ha.rebalance:
+        return None
+    return Rebalancer(ports.coordination, ports.store, switchover, settings.contexts.move_grace)
 
 
 def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys:
@@ -115,7 +152,7 @@ def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys
         StandbySettings(
             mode=settings.ha.standby,
             bind_timeout=settings.driver.start_timeout,
-            checkpoint_root=str(context_settings.checkpoint_root(settings)),
+            checkpoint_root=context_settings.checkpoint_root(settings),
             cluster=settings.cluster.name,
         ),
     )
@@ -124,10 +161,10 @@ def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys
 def _takeover(
     settings: Settings, secret: str, ports: Ports, pool: DriverPool, standbys: HotStandbys
 ) -> TakeoverParts:
-    root = context_settings.checkpoint_root(settings)
-
-    def binary_path(ref: BinaryRef) -> str:
-        return str(root / settings.cluster.name / layout.binary_path(ref.digest))
+    def binary_path(ref: BinaryRef) -> str | None:
+        """None where no path leads to it: the driver reads it from the store itself."""
+        url = ports.files.url(layout.binary_path(ref.digest))
+        return url.removeprefix("file://") if url.startswith("file://") else None
 
     async def hot(context_id: str) -> StartedDriver | None:
         return await find_hot(
@@ -142,7 +179,7 @@ def _takeover(
         spec_of=lambda context: context_settings.spec(settings, context.settings),
         jobs_of=lambda context: context_settings.jobs_settings(settings, context),
         binary_path=binary_path,
-        checkpoint_root=str(root),
+        checkpoint_root=context_settings.checkpoint_root(settings),
         cluster=settings.cluster.name,
         checkpoint_secret=secret.encode(),
         adopt_timeout=settings.driver.adopt_timeout,
@@ -151,6 +188,7 @@ def _takeover(
         run=ports.run,
         new_token=ports.new_token,
         hot=hot,
+        reached=ports.reached,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from jobserver.assembly import Core
-from jobserver.contexts.standbys import Announcer, tend_always
+from jobserver.contexts.standbys import tend_always
 from jobserver.errors import JobServerError
 
 log = logging.getLogger(__name__)
@@ -17,11 +17,10 @@ log = logging.getLogger(__name__)
 
 def chores(core: Core, interval: float, *, unowned_after: float) -> dict[str, Coroutine[Any, Any, None]]:
     """By name, each to be run until the server leaves. Seconds: between two looks; age of a context that should have an owner."""
-    ports = core.ports
     return {
         "chores": _look_around(core, interval, unowned_after),
         "standbys": tend_always(core.standbys, core.registry, interval),
-        "announcer": Announcer(ports.me, ports.coordination, core.pool, core.standbys).run(),
+        "announcer": core.announcer.run(),
     }
 
 
@@ -34,6 +33,8 @@ async def _look_around(core: Core, interval: float, unowned_after: float) -> Non
             if coordination.leader == me:
                 await core.contexts.start_predefined()
                 await core.contexts.claim_unowned(older_than=unowned_after)
+                if core.rebalancer is not None:
+                    await core.rebalancer.rebalance()
         except JobServerError as error:
             log.warning("the sweep was not finished: %s", error.message)
         with contextlib.suppress(TimeoutError):

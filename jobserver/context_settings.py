@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoint.files import FileStore
+from checkpoint.stores import HdfsAccess, access_of, is_hdfs, open_store
 from jobserver.contexts.jobs import JobsSettings
 from jobserver.contexts.launch_spec import LaunchSpec, launch_spec, whole_number
 from jobserver.contexts.launcher import LauncherSettings
@@ -33,12 +35,11 @@ def launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
         host=host,
         java=str(find_java(settings.driver.java).command),
         archive_dir=archive_dir(settings),
-        checkpoint_root=str(checkpoint_root(settings)),
+        checkpoint_root=checkpoint_root(settings),
+        hdfs=hdfs_access(settings),
         cluster=settings.cluster.name,
         cluster_secret=secret,
         orphan_timeout=settings.driver.orphan_timeout,
-        async_interval=settings.checkpoint.async_interval,
-        async_max_lag=settings.checkpoint.async_max_lag,
         start_timeout=settings.driver.start_timeout,
     )
 
@@ -51,9 +52,29 @@ def driver_hosts(settings: Settings) -> tuple[str, str]:
     return chosen or server.host, chosen or server.host
 
 
-def checkpoint_root(settings: Settings) -> Path:
-    """Where all servers and drivers find the checkpoints; absolute."""
-    return Path(settings.checkpoint.root).absolute()
+def checkpoint_root(settings: Settings) -> str:
+    """Where all servers and drivers find the checkpoints: an absolute path, or a URL of HDFS."""
+    root = settings.checkpoint.root
+    return root.rstrip("/") if is_hdfs(root) else str(Path(root).absolute())
+
+
+def hdfs_access(settings: Settings) -> HdfsAccess | None:
+    """How HDFS is reached; None where checkpoints lie in a directory."""
+    if not is_hdfs(settings.checkpoint.root):
+        return None
+    chosen = settings.webhdfs
+    return HdfsAccess(
+        tuple(chosen.namenodes) or access_of(settings.checkpoint.root).namenodes,
+        chosen.user,
+        chosen.auth,
+        None if chosen.token_file is None else chosen.token_file.absolute(),
+        chosen.timeout,
+    )
+
+
+def checkpoint_files(settings: Settings) -> FileStore:
+    """The checkpoint store of this cluster. Raises the checkpoint's StoreUnavailable."""
+    return open_store(checkpoint_root(settings), settings.cluster.name, hdfs_access(settings))
 
 
 def cluster_secret(settings: Settings) -> str:

@@ -14,6 +14,7 @@ JobServerError                      http  whose fault    retry helps
 │   ├── NotFound                    404   nothing has that name or id
 │   ├── ContextStopping             409   the context is on its way out
 │   ├── ObjectRefused               409   a named object is not what the request needs, or its refresh failed
+│   ├── MoveRefused                 409   a planned move cannot be made now; nothing has changed
 │   ├── UnsupportedBinaryType       415   content type is missing or unknown
 │   └── KeyReused                   422   same Idempotency-Key, another request
 ├── Unavailable                     503   dependency     yes, after `retry_after` seconds
@@ -112,6 +113,12 @@ class ContextStopping(CallerError):
 
 class ObjectRefused(CallerError):
     """What was asked of a named object cannot be done to this one; the sentence says why and what can."""
+
+    http_status = 409
+
+
+class MoveRefused(CallerError):
+    """A switchover or drain cannot be carried out now; the context goes on where it is."""
 
     http_status = 409
 

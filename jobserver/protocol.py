@@ -24,14 +24,16 @@ activate   ``context`` (``id``, ``name``, ``settings``), ``epoch``, ``token``, `
            Answer: ``application_id``, ``ui_url``, ``jvm_pid``. Refused: ``bound``, ``stale-epoch``, ``failed``
 bind       as activate, without epoch, token: makes an unbound driver a hot standby of the context (it follows manifests)
 run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","type","digest","path"}]``, paths readable by
-           the driver), ``config`` (JSON text), ``pool`` (of `model.Pool`), ``sql`` (null, or the fields of
-           `model.SqlQuery`; then there are no binaries). Answer: at once. Running the same (job_id, attempt) twice is
-           refused ``duplicate``; a lower attempt than one seen is ``stale-attempt``
+           the driver, null: read it from the checkpoint store by the digest), ``config`` (JSON text), ``pool`` (of
+           `model.Pool`), ``sql`` (null, or the fields of `model.SqlQuery`; then there are no binaries). Answer: at
+           once. Running the same (job_id, attempt) twice is refused ``duplicate``; a lower attempt than one seen is
+           ``stale-attempt``
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
 ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
 objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``
 object     ``name``, ``do`` (a value of `ObjectDeed`), ``seconds`` (how long a refresh is waited for), ``version`` (to revert
            to). Answer: ``object``, or null once it is destroyed. Refused: ``no-object``, ``cannot``
+flush      ``seconds``: wait so long until every update is sealed. Answer: ``sealed``: whether all are
 ping       nothing
 shutdown   ``reason``; the driver answers, ends its JVM and itself
 =========  =====================================================================================================
@@ -76,6 +78,7 @@ class Request(StrEnum):
     ACK = "ack"
     OBJECTS = "objects"
     OBJECT = "object"
+    FLUSH = "flush"
     PING = "ping"
     SHUTDOWN = "shutdown"
 

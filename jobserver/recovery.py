@@ -34,6 +34,16 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Deliver:
+    """The attempt is on record and never reached the adopted driver: it is given to it, under the same number.
+
+    A new number would count an execution that never was, and could pass `max_attempts`.
+    """
+
+    job: JobRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Rerun:
     """The attempt is over without a result: RESTARTING, then attempt + 1. `died`: it counts as a death."""
 
@@ -50,7 +60,7 @@ class Fail:
     error: ErrorInfo
 
 
-Plan = Attached | Accept | Queue | Rerun | Fail
+Plan = Attached | Accept | Queue | Deliver | Rerun | Fail
 Held = Mapping[AttemptRef, AttemptOutcome | None]
 """What an adopted driver holds: running attempts (None) and outcomes nobody has acknowledged."""
 
@@ -67,11 +77,17 @@ def _decide(job: JobRecord, held: Held | None) -> Plan:
         return after_death(job)
     attempt = AttemptRef(job.id, job.attempt)
     if attempt not in held:
-        return Rerun(
-            job, died=False, error=ErrorInfo("The attempt was recorded but never reached the driver")
-        )
+        return Deliver(job)
     outcome = held[attempt]
     return Attached(job) if outcome is None else Accept(job, outcome)
+
+
+def after_loss(job: JobRecord) -> Rerun | Fail:
+    """The driver has begun the running attempt before and holds nothing of it: no death, but an attempt."""
+    error = ErrorInfo(f"The driver knows attempt {job.attempt} and holds no outcome of it")
+    if job.spec.on_failover is OnFailover.FAIL or job.attempt >= job.spec.max_attempts:
+        return Fail(job, error)
+    return Rerun(job, died=False, error=error)
 
 
 def after_death(job: JobRecord) -> Rerun | Fail:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ha.coordination import Coordination
+from ha.coordination import Coordination, ServerInfo
 from jobserver.binaries import Binaries
+from jobserver.contexts.clock import now
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.objects import ObjectDesk
+from jobserver.contexts.peers import Peers
+from jobserver.contexts.switchover import Switchover
+from jobserver.contexts.waiters import Until
 from jobserver.data_files import DataFiles
 from jobserver.errors import NotFound
 from jobserver.model import (
@@ -26,6 +32,21 @@ from jobserver.submission import JobDesk
 from jobserver.vitals import Vitals
 
 
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """What planned moves need. `grace`: seconds, when a request names none."""
+
+    switchover: Switchover
+    peers: Peers
+    grace: float
+
+    def url_of(self, server: str, living: Mapping[str, ServerInfo]) -> str:
+        """Where a living server is reached. Raises NotFound."""
+        if server not in living:
+            raise NotFound(f"there is no server {server}; the servers are {', '.join(sorted(living))}")
+        return living[server].url
+
+
 class JobServer:
     """The service behind the API; every method may be called on every server."""
 
@@ -39,7 +60,9 @@ class JobServer:
         data: DataFiles,
         objects: ObjectDesk,
         vitals: Vitals,
+        moving: Moving,
     ) -> None:
+        self._moving = moving
         self._store = store
         self._coordination = coordination
         self._binaries = binaries
@@ -106,6 +129,9 @@ class JobServer:
             raise NotFound(f"No such job ID {job_id}")
         return job
 
+    async def await_job(self, job_id: str, seconds: float) -> JobRecord:
+        return await self._jobs.follow(await self.job(job_id), Until.ENDED, now() + seconds)
+
     async def kill_job(self, job_id: str) -> JobRecord:
         return await self._jobs.kill(job_id)
 
@@ -121,15 +147,39 @@ class JobServer:
     async def reset_data(self) -> None:
         await self._data.reset()
 
+    async def switchover(
+        self, name: str, to: str | None, grace: float | None, *, keep_driver: bool
+    ) -> dict[str, Any]:
+        moving = self._moving
+        seconds = moving.grace if grace is None else grace
+        moved = await moving.switchover.by_name(name, to, seconds, keep_driver=keep_driver)
+        return {
+            "context": moved.context,
+            "from": moved.source,
+            "to": moved.target,
+            "epoch": moved.epoch,
+            "seconds": moved.seconds,
+        }
+
+    async def drain(self, server: str, grace: float | None, *, keep_drivers: bool) -> None:
+        url = self._moving.url_of(server, self._coordination.servers)
+        seconds = self._moving.grace if grace is None else grace
+        await self._moving.peers.drain(url, grace=seconds, keep_drivers=keep_drivers)
+
+    async def undrain(self, server: str) -> None:
+        await self._moving.peers.undrain(self._moving.url_of(server, self._coordination.servers))
+
     async def cluster(self) -> dict[str, Any]:
+        held = Counter(node.server for node in self._coordination.owners.values())
         servers = [
             {
                 "id": info.id,
                 "url": info.url,
                 "pid": info.pid,
-                "state": "draining" if info.draining else "alive",
+                "state": _server_state(info, held),
                 "warm_drivers": info.warm,
                 "hot_standbys": len(info.hot),
+                "contexts": held[info.id],
             }
             for _, info in sorted(self._coordination.servers.items())
         ]
@@ -162,3 +212,10 @@ class JobServer:
             if failover
             else None,
         }
+
+
+def _server_state(info: ServerInfo, held: Mapping[str, int]) -> str:
+    """`drained`: it can be stopped, and no context notices."""
+    if not info.draining:
+        return "alive"
+    return "draining" if held.get(info.id) else "drained"

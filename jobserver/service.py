@@ -142,6 +142,9 @@ class Service(Protocol):
     async def job(self, job_id: str) -> JobRecord:
         """With its result. Raises NotFound."""
 
+    async def await_job(self, job_id: str, seconds: float) -> JobRecord:
+        """With its result, once it has ended, or as it is when the time is over. Raises NotFound."""
+
     async def kill_job(self, job_id: str) -> JobRecord:
         """The job after the kill; a job already in ERROR is returned as it is.
 
@@ -159,6 +162,17 @@ class Service(Protocol):
 
     async def reset_data(self) -> None:
         """Deletes every data file."""
+
+    async def switchover(
+        self, name: str, to: str | None, grace: float | None, *, keep_driver: bool
+    ) -> dict[str, Any]:
+        """Moves a context on purpose; returns when its gate is open there. Raises NotFound, MoveRefused, Unavailable."""
+
+    async def drain(self, server: str, grace: float | None, *, keep_drivers: bool) -> None:
+        """Has a server give all its contexts away; returns when it has begun. Raises NotFound, Unavailable."""
+
+    async def undrain(self, server: str) -> None:
+        """Has a server take contexts again. Raises NotFound, Unavailable."""
 
     async def cluster(self) -> dict[str, Any]:
         """The picture of `GET /cluster`."""

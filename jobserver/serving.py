@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
@@ -14,7 +15,7 @@ from aiohttp import web
 from ha.errors import HaError
 from jobserver.chores import chores
 from jobserver.errors import CoordinationUnavailable
-from jobserver.settings import Settings
+from jobserver.settings import Settings, database_url
 from jobserver.store.metadata import Metadata
 from jobserver.watchdog import Watchdog
 from jobserver.wiring import Parts, wire
@@ -49,9 +50,8 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
     It leaves in this order: look around no more, give the contexts away, let requests end, close the session.
     """
     async with contextlib.AsyncExitStack() as stack:
-        store = await Metadata.open(
-            settings.database.url, timeout=settings.database.timeout, server=settings.server.id
-        )
+        url = database_url(settings.database, os.environ)
+        store = await Metadata.open(url, timeout=settings.database.timeout, server=settings.server.id)
         stack.push_async_callback(store.close)
         await store.check()
         watchdog = Watchdog(settings.ha.watchdog_timeout)

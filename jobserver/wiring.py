@@ -14,7 +14,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from checkpoint.local import LocalFiles
 from ha.coordination import ServerInfo
 from ha.zookeeper import ZooKeeperCoordination
 from jobserver import __version__, context_settings
@@ -23,11 +22,12 @@ from jobserver.api.internal import InternalRoutes
 from jobserver.api.limits import ApiLimits
 from jobserver.api.peers import HttpPeers
 from jobserver.assembly import Core, Ports, assemble
+from jobserver.contexts import fail_points
 from jobserver.contexts.launcher import ProcessLauncher
 from jobserver.contexts.turns import machine_turn
 from jobserver.data_files import DataFiles
 from jobserver.processes import own_start_ticks
-from jobserver.server import JobServer
+from jobserver.server import JobServer, Moving
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
 from jobserver.vitals import Vitals
@@ -59,17 +59,21 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         coordination=coordination,
         peers=peers,
         store=store,
-        files=LocalFiles(context_settings.checkpoint_root(settings) / settings.cluster.name),
+        files=context_settings.checkpoint_files(settings),
         launcher=ProcessLauncher(context_settings.launcher_settings(settings, secret)),
         turn=machine_turn(context_settings.archive_dir(settings) / "warming.lock"),
+        reached=fail_points.from_environment(os.environ),
     )
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))
+    moving = Moving(core.switchover, peers, settings.contexts.move_grace)
     vitals = Vitals(ports.me.id, store, coordination, ports.files, core.registry, core.pool)
     server = JobServer(
-        store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals
+        store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals, moving
     )
-    internal = InternalRoutes(core.registry, core.standbys, incarnation=ports.me.incarnation, secret=secret)
+    internal = InternalRoutes(
+        core.registry, core.standbys, core.drainer, incarnation=ports.me.incarnation, secret=secret
+    )
     return Parts(core, coordination, peers, server, _app(settings, server, internal))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs, metrics, objects
+from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs, metrics, objects, pages
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
@@ -53,6 +53,13 @@ HANDLERS: dict[Route, Handler] = {
     Route.METRICZ: metrics.metricz,
     Route.PROMETHEUS: metrics.prometheus,
     Route.CLUSTER: cluster.cluster,
+    Route.SWITCHOVER: cluster.switchover,
+    Route.DRAIN: cluster.drain,
+    Route.UNDRAIN: cluster.undrain,
+    Route.OPENAPI: pages.openapi,
+    Route.PAGE: pages.page,
+    Route.PAGE_FILE: pages.page_file,
+    Route.DOCS: pages.docs,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobserver.api.binary_formats import check_bytes, named_type
 from jobserver.api.calls import Call
+from jobserver.api.conditions import tagged
 from jobserver.api.dates import instant
 from jobserver.api.envelopes import Answer, json_answer, ok, text_answer
 from jobserver.api.names import check_binary_name
@@ -19,7 +20,8 @@ async def list_binaries(call: Call) -> Answer:
 async def get_binary(call: Call) -> Answer:
     """GET /binaries/<name>"""
     binary = await call.service.binary(call.name)
-    return json_answer({"app-name": binary.name, **_shown(binary)})
+    answer = json_answer({"app-name": binary.name, **_shown(binary)})
+    return tagged(answer, f"{binary.digest}.{binary.uploaded_at.timestamp():.6f}", call.request.headers)
 
 
 async def post_binary(call: Call) -> Answer:

@@ -18,6 +18,8 @@ _TYPES = {
     "text/x-python": BinaryType.PYTHON,
     "application/x-python": BinaryType.PYTHON,
 }
+MEDIA_TYPES = tuple(_TYPES)
+"""What an upload may be declared as."""
 _ZIP_HEAD = b"PK\x03\x04"
 _WRONG = "Binary is not of the right format"
 

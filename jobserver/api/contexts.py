@@ -47,7 +47,7 @@ async def delete_context(call: Call) -> Answer:
     force = FORCE.read(call.query)
     if await call.service.delete_context(call.name, force=force):
         return ok("Context stopped")
-    return Answer(202, b"", headers={"Location": call.uri})
+    return Answer(202, b"", headers={"Location": call.uri, "Retry-After": "1"})
 
 
 async def reset_contexts(call: Call) -> Answer:

@@ -10,12 +10,15 @@ import hmac
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ha.coordination import OwnerNode
 from jobserver.api.job_records import driver_fields, job_fields
 from jobserver.api.peers import SECRET_HEADER
+from jobserver.contexts.drain import Drainer
+from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import HotStandbys
 from jobserver.contexts.waiters import Until
-from jobserver.errors import ContextInitFailed, JobServerError, NotFound, ObjectRefused, TimedOut
+from jobserver.errors import ContextInitFailed, JobServerError, MoveRefused, NotFound, ObjectRefused, TimedOut
 from jobserver.model import ObjectDeed, ObjectOrder
 
 
@@ -23,8 +26,15 @@ class InternalRoutes:
     """Handlers over the registry of this server."""
 
     def __init__(
-        self, registry: ContextRegistry, standbys: HotStandbys, *, incarnation: str, secret: str
+        self,
+        registry: ContextRegistry,
+        standbys: HotStandbys,
+        drainer: Drainer,
+        *,
+        incarnation: str,
+        secret: str,
     ) -> None:
+        self._drainer = drainer
         self._registry = registry
         self._standbys = standbys
         self._incarnation = incarnation
@@ -39,6 +49,11 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/take-hot", self._take_hot)
         app.router.add_get("/contexts/{context}/objects", self._objects)
         app.router.add_post("/contexts/{context}/object", self._object)
+        app.router.add_post("/contexts/{context}/make-ready", self._make_ready)
+        app.router.add_post("/contexts/{context}/move", self._move)
+        app.router.add_post("/contexts/{context}/take-over", self._take_over)
+        app.router.add_post("/drain", self._drain)
+        app.router.add_post("/undrain", self._undrain)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
         return app
@@ -50,6 +65,8 @@ class InternalRoutes:
             return web.json_response({"message": "the cluster's secret is missing or wrong"}, status=401)
         try:
             return await handler(request)
+        except MoveRefused as error:
+            return web.json_response({"refused": error.message})
         except JobServerError as error:
             return web.json_response({"message": error.message}, status=409)
         except ValueError as error:
@@ -78,6 +95,36 @@ class InternalRoutes:
     async def _take_hot(self, request: web.Request) -> web.Response:
         driver = await self._standbys.hand_over(request.match_info["context"])
         return web.json_response({"driver": driver_fields(driver) if driver else None})
+
+    async def _make_ready(self, request: web.Request) -> web.Response:
+        await self._standbys.make_ready(request.match_info["context"], float(request.query["seconds"]))
+        return web.json_response({})
+
+    async def _move(self, request: web.Request) -> web.Response:
+        query = request.query
+        order = MoveOrder(
+            query["to"], float(query["grace"]), query["keep_driver"] == "True", float(query["seconds"])
+        )
+        await self._registry.move(request.match_info["context"], order)
+        return web.json_response({})
+
+    async def _take_over(self, request: web.Request) -> web.Response:
+        query = request.query
+        node = OwnerNode(
+            request.match_info["context"], query["server"], query["incarnation"], int(query["election"])
+        )
+        await self._registry.take_over(node, adopt=query["adopt"] == "True")
+        return web.json_response({})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        await self._drainer.begin(
+            grace=float(request.query["grace"]), keep_drivers=request.query["keep_drivers"] == "True"
+        )
+        return web.json_response({})
+
+    async def _undrain(self, request: web.Request) -> web.Response:
+        await self._drainer.end()
+        return web.json_response({})
 
     async def _objects(self, request: web.Request) -> web.Response:
         return web.json_response({"objects": await self._registry.objects(request.match_info["context"])})

@@ -7,12 +7,16 @@ import json
 from jobserver.api import job_answers
 from jobserver.api.bodies import configuration
 from jobserver.api.calls import Call
+from jobserver.api.conditions import applied, preferred_wait, tagged
 from jobserver.api.envelopes import JSON, Answer, encoded, json_answer
 from jobserver.api.names import check_key
-from jobserver.api.parameters import Whole, Word
+from jobserver.api.parameters import Span, Whole, Word
 from jobserver.api.submissions import Asker, request_digest, submission, waiting
+from jobserver.model import JobRecord
+from jobserver.service import Submitted
 
 LIMIT = Whole("limit", "Most jobs to list.", lowest=0)
+WAIT = Span("wait", "How long to wait for the job's end, in seconds or with a unit (ms, s, m, h).")
 STATUS = Word("status", "Only jobs in this state, in any case.")
 
 
@@ -28,8 +32,22 @@ async def list_jobs(call: Call) -> Answer:
 
 
 async def get_job(call: Call) -> Answer:
-    """GET /jobs/<id>"""
-    return job_answers.single(await call.service.job(call.name))
+    """GET /jobs/<id>: with `wait` (or `Prefer: wait`), answered when it ends or when the time is over."""
+    asked, preferred = WAIT.read(call.query), preferred_wait(call.request.headers)
+    seconds = preferred if asked is None else asked
+    if not seconds:
+        return _single(call, await call.service.job(call.name))
+    seconds = min(seconds, call.limits.max_wait)
+    answer = _single(call, await call.service.await_job(call.name, seconds))
+    return answer if asked is not None else applied(answer, seconds)
+
+
+def _single(call: Call, job: JobRecord) -> Answer:
+    """What ended never changes, so it has a tag."""
+    answer = job_answers.single(job)
+    if not job.state.final:
+        return answer
+    return tagged(answer, f"{job.id}.{job.attempt}.{job.state.value}", call.request.headers)
 
 
 async def get_job_config(call: Call) -> Answer:
@@ -47,7 +65,22 @@ async def post_job(call: Call) -> Answer:
     config = await configuration(body, call.charset, call.limits)
     digest = None if key is None else request_digest("POST", "/jobs", call.query_text, body)
     asked = submission(call.query, config, wait, Asker(call.principal, key, digest), call.limits)
-    return job_answers.submitted(await call.service.submit(asked), sync=asked.sync)
+    outcome = await call.service.submit(asked)
+    preferred = preferred_wait(call.request.headers)
+    if asked.sync or preferred is None:
+        return job_answers.submitted(outcome, sync=asked.sync)
+    return await _preferred(call, outcome, min(preferred, call.limits.max_wait))
+
+
+async def _preferred(call: Call, outcome: Submitted, seconds: float) -> Answer:
+    """The value when the job ends within the wait that the client prefers, else the 202 of its acceptance."""
+    job = outcome.job
+    if not job.state.final and seconds > 0:
+        job = await call.service.await_job(job.id, seconds)
+    if not job.state.final:
+        return applied(job_answers.submitted(outcome, sync=False), seconds)
+    kind = outcome.outcome_kind or (job.outcome.value if job.outcome is not None else None)
+    return applied(job_answers.submitted(Submitted(job, kind), sync=True), seconds)
 
 
 async def delete_job(call: Call) -> Answer:

@@ -6,9 +6,13 @@ from typing import Any
 
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, json_answer, ok
-from jobserver.api.parameters import bounded
+from jobserver.api.parameters import Whole, Word
 from jobserver.errors import BadRequest
 from jobserver.model import NamedObjectInfo, ObjectDeed, ObjectOrder
+
+REFRESH = Word("refresh", "Build the object anew.")
+REVERT = Word("revert", "Version to go back to.")
+TIMEOUT = Whole("timeout", "Seconds to wait for the build; it goes on after them.", lowest=0)
 
 
 async def list_objects(call: Call) -> Answer:
@@ -29,16 +33,16 @@ async def delete_object(call: Call) -> Answer:
 
 async def post_object(call: Call) -> Answer:
     """POST /contexts/<name>/objects/<object>?refresh or ?revert=<version>: 202 while a refresh goes on behind the answer."""
-    wanted = [key for key in ("refresh", "revert") if key in call.query]
+    wanted = [key for key in (REFRESH.name, REVERT.name) if key in call.query]
     if len(wanted) != 1:
         raise BadRequest(
             "say what to do with the object: ?refresh builds it anew, ?revert=<version> goes back to an older version"
         )
     if wanted == ["revert"]:
-        order = ObjectOrder(call.item, ObjectDeed.REVERT, version=call.query["revert"])
+        order = ObjectOrder(call.item, ObjectDeed.REVERT, version=call.query[REVERT.name])
     else:
-        seconds = bounded(call.query, "timeout", 0, int(call.limits.max_wait))
-        wait = call.limits.default_wait if seconds is None else seconds
+        seconds = TIMEOUT.read(call.query)
+        wait = call.limits.default_wait if seconds is None else min(seconds, call.limits.max_wait)
         order = ObjectOrder(call.item, ObjectDeed.REFRESH, float(wait))
     return _answer(await call.service.named_object(call.name, order))
 

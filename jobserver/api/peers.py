@@ -6,16 +6,30 @@ nonsense is `OwnerUnavailable`: the caller looks for the owner again.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import aiohttp
 
+from ha.coordination import OwnerNode
 from jobserver.api.job_records import driver_of, job_of
+from jobserver.contexts.moving import FLUSH_TIMEOUT
+from jobserver.contexts.peers import MoveOrder
+from jobserver.contexts.registry import ELECTION_TIMEOUT
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import ContextInitFailed, NotFound, ObjectRefused, OwnerUnavailable, TimedOut
+from jobserver.errors import (
+    ContextInitFailed,
+    MoveRefused,
+    NotFound,
+    ObjectRefused,
+    OwnerUnavailable,
+    TimedOut,
+)
 from jobserver.model import DriverRecord, ObjectOrder
 
 SECRET_HEADER = "X-Jobserver-Secret"
+MOVE_GRACE = FLUSH_TIMEOUT + ELECTION_TIMEOUT + 5.0
+"""Seconds a move may take beyond what it waits for drivers and jobs."""
 GRACE = 2.0
 """Seconds an answer may come later than the wait that was asked for."""
 OBJECT_GRACE = 10.0
@@ -69,6 +83,30 @@ class HttpPeers:
         answer = await self._call("POST", f"{url}/internal/contexts/{context_id}/take-hot", 2.0)
         return driver_of(answer["driver"]) if answer.get("driver") else None
 
+    async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
+        path = f"{url}/internal/contexts/{context_id}/make-ready"
+        _not_refused(await self._call("POST", path, seconds, seconds=seconds))
+
+    async def move(self, url: str, context_id: str, order: MoveOrder) -> None:
+        answer = await self._call(
+            "POST",
+            f"{url}/internal/contexts/{context_id}/move",
+            order.seconds + order.grace + MOVE_GRACE,
+            **asdict(order),
+        )
+        _not_refused(answer)
+
+    async def take_over(self, url: str, node: OwnerNode, *, adopt: bool) -> None:
+        path = f"{url}/internal/contexts/{node.context_id}/take-over"
+        query = {"server": node.server, "incarnation": node.incarnation, "election": node.election}
+        _not_refused(await self._call("POST", path, ELECTION_TIMEOUT, adopt=adopt, **query))
+
+    async def drain(self, url: str, *, grace: float, keep_drivers: bool) -> None:
+        await self._call("POST", f"{url}/internal/drain", 5.0, grace=grace, keep_drivers=keep_drivers)
+
+    async def undrain(self, url: str) -> None:
+        await self._call("POST", f"{url}/internal/undrain", 5.0)
+
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         answer = await self._call("GET", f"{url}/internal/contexts/{context_id}/objects", 10.0)
         return list(answer["objects"])
@@ -101,3 +139,9 @@ class HttpPeers:
                 return answer
         except (TimeoutError, aiohttp.ClientError, ValueError, OSError) as error:
             raise OwnerUnavailable(f"{url} does not answer: {type(error).__name__}") from error
+
+
+def _not_refused(answer: dict[str, Any]) -> None:
+    """A refusal is an answer, not a broken call. Raises MoveRefused."""
+    if "refused" in answer:
+        raise MoveRefused(answer["refused"])

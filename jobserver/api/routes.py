@@ -6,6 +6,7 @@ order in which existing servers name it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote
@@ -44,6 +45,13 @@ class Route(StrEnum):
     METRICZ = "metricz"
     PROMETHEUS = "prometheus"
     CLUSTER = "cluster"
+    SWITCHOVER = "switchover"
+    DRAIN = "drain"
+    UNDRAIN = "undrain"
+    OPENAPI = "openapi"
+    PAGE = "page"
+    PAGE_FILE = "page_file"
+    DOCS = "docs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("POST", _OBJECT): Route.POST_OBJECT,
             ("DELETE", _OBJECT): Route.DELETE_OBJECT,
             ("POST", _ONE): Route.POST_CONTEXT,
+            ("POST", ("*", "switchover")): Route.SWITCHOVER,
             ("DELETE", _ONE): Route.DELETE_CONTEXT,
             ("PUT", ()): Route.RESET_CONTEXTS,
         },
@@ -115,8 +124,28 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
     "healthz": ("GET", {("GET", ()): Route.HEALTH}),
     "metricz": ("GET", {("GET", ()): Route.METRICZ}),
     "metrics": ("GET", {("GET", ()): Route.PROMETHEUS}),
-    "cluster": ("GET", {("GET", ()): Route.CLUSTER}),
+    "cluster": (
+        "GET, POST",
+        {
+            ("GET", ()): Route.CLUSTER,
+            ("POST", ("*", "drain")): Route.DRAIN,
+            ("POST", ("*", "undrain")): Route.UNDRAIN,
+        },
+    ),
+    "openapi.json": ("GET", {("GET", ()): Route.OPENAPI}),
+    "docs": ("GET", {("GET", ()): Route.DOCS}),
+    "html": ("GET", {("GET", _ONE): Route.PAGE_FILE}),
+    "": ("GET", {("GET", ()): Route.PAGE}),
 }
+
+
+def listed() -> Iterator[tuple[Route, str, str]]:
+    """Every route with its method and path; `{id}`, `{name}` and `{item}` stand for what a path names."""
+    for first, (_, shapes) in _TABLE.items():
+        for (method, shape), route in shapes.items():
+            name = "{id}" if first == "jobs" else "{name}"
+            parts = [name if at == 0 else part.replace("*", "{item}") for at, part in enumerate(shape)]
+            yield route, method, "/" + "/".join([first, *parts])
 
 
 def effective_method(method: str, override: str | None) -> str:

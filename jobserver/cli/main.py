@@ -34,6 +34,9 @@ StandbyOption = Annotated[
     typer.Option(help="What standbys keep ready; overrides the settings."),
 ]
 UrlOption = Annotated[str, typer.Option(help="Any server of the cluster.")]
+GraceOption = Annotated[
+    str, typer.Option(help="How long running jobs have to end, like 30s; then they run again elsewhere.")
+]
 ConfigOption = Annotated[Path, typer.Option(help="Settings file.", dir_okay=False)]
 DEFAULT_URL = "http://127.0.0.1:8090"
 
@@ -57,11 +60,18 @@ def up(
     config: Annotated[
         Path | None, typer.Option(help="Settings for all servers; `up` sets ports, paths and ZooKeeper.")
     ] = None,
+    mysql: Annotated[
+        bool,
+        typer.Option("--mysql", help="Keep the metadata in a MariaDB of the cluster's own, not in SQLite."),
+    ] = False,
+    hdfs: Annotated[
+        bool, typer.Option("--hdfs", help="Keep checkpoints in an HDFS of the cluster's own.")
+    ] = False,
 ) -> None:
     """Run a cluster on this machine until Ctrl-C: ZooKeeper and some servers."""
     from jobserver.cli import up
 
-    sys.exit(up.run(directory, servers, port, standby, config))
+    sys.exit(up.run(directory, servers, port, standby, config, mysql=mysql, hdfs=hdfs))
 
 
 @app.command()
@@ -91,6 +101,48 @@ def status(
     status.show(url, as_json=as_json)
 
 
+@app.command()
+def switchover(
+    context: Annotated[str, typer.Argument(help="Name of the context.")],
+    to: Annotated[str | None, typer.Option(help="The server that shall own it; default: the best.")] = None,
+    grace: GraceOption = "30s",
+    keep_driver: Annotated[
+        bool, typer.Option("--keep-driver", help="Only the owner changes; it adopts the driver where it is.")
+    ] = False,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Move a context to another server; no request fails and no job is lost."""
+    from jobserver.cli import moves
+
+    typer.echo(moves.switchover(url, context, to, grace, keep_driver=keep_driver))
+
+
+@app.command()
+def drain(
+    server: Annotated[str, typer.Argument(help="Id of the server.")],
+    grace: GraceOption = "30s",
+    keep_drivers: Annotated[
+        bool, typer.Option("--keep-drivers", help="Only the owners change; drivers go on where they are.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Return when the server owns nothing any more.")] = True,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Move every context of a server to others, and give it none until it is undrained or restarted."""
+    from jobserver.cli import moves
+
+    typer.echo(moves.drain(url, server, grace, keep_drivers=keep_drivers, wait=wait))
+
+
+@app.command()
+def undrain(
+    server: Annotated[str, typer.Argument(help="Id of the server.")], url: UrlOption = DEFAULT_URL
+) -> None:
+    """Let a drained server take contexts again."""
+    from jobserver.cli import moves
+
+    typer.echo(moves.undrain(url, server))
+
+
 @config_app.command("check")
 def config_check(file: Annotated[Path, typer.Argument(help="Settings file.")]) -> None:
     """Say what is wrong with a settings file."""
@@ -118,10 +170,18 @@ def db_upgrade(config: ConfigOption) -> None:
 
 @db_app.command("current")
 def db_current(config: ConfigOption) -> None:
-    """Say whether the schema is what this version needs."""
+    """Say at which revision the schema is."""
     from jobserver.cli import db
 
     typer.echo(db.current(config))
+
+
+@db_app.command("check")
+def db_check(config: ConfigOption) -> None:
+    """Say whether this version can work with the database as it is."""
+    from jobserver.cli import db
+
+    typer.echo(db.check(config))
 
 
 def main() -> None:

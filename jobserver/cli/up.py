@@ -23,9 +23,18 @@ class Stopped(BaseException):
     """A signal asked for the end. Not an Exception: nothing on the way may take it for a fault."""
 
 
-def run(directory: Path, servers: int, port: int, standby: str | None, config: Path | None) -> int:
+def run(
+    directory: Path,
+    servers: int,
+    port: int,
+    standby: str | None,
+    config: Path | None,
+    *,
+    mysql: bool = False,
+    hdfs: bool = False,
+) -> int:
     """Runs the cluster; the exit code: 0 when asked to end, 1 when every server has ended by itself."""
-    plan = Plan(directory, servers, port, base_sections(standby, config))
+    plan = Plan(directory, servers, port, base_sections(standby, config), mysql=mysql, hdfs=hdfs)
     try:
         with ending_signals(), running(plan) as cluster:
             announce(cluster)
@@ -60,8 +69,11 @@ def announce(cluster: LocalCluster) -> None:
     """Tells where everything is."""
     for server in cluster.picture.servers:
         typer.echo(f"{server.id}  {server.url}  (pid {server.pid})")
+    if cluster.mariadb is not None:
+        typer.echo(f"MariaDB {cluster.mariadb.url}")
     typer.echo(
-        f"ZooKeeper {cluster.picture.zookeeper}; more in {cluster.layout.picture}. Ctrl-C ends all of it."
+        f"ZooKeeper {cluster.picture.zookeeper}; checkpoints {cluster.picture.checkpoint_root}; "
+        f"more in {cluster.layout.picture}. Ctrl-C ends all of it."
     )
 
 

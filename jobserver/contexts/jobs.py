@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,10 +28,11 @@ from jobserver.model import (
     Fence,
     JobRecord,
     JobState,
+    OnFailover,
     OutcomeKind,
 )
 from jobserver.protocol import Event, Message, Refused, Request, outcome_of
-from jobserver.recovery import Accept, Attached, Fail, Held, Plan, Queue, Rerun, plan
+from jobserver.recovery import Accept, Attached, Deliver, Fail, Held, Plan, Queue, Rerun, after_loss, plan
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class JobsSettings:
     max_jobs: int
 
 
-BinaryPath = Callable[[BinaryRef], str]
+BinaryPath = Callable[[BinaryRef], str | None]
 JobEnded = Callable[[JobRecord], None]
 
 
@@ -83,7 +85,9 @@ class ContextJobs:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._released = asyncio.Event()
         self._accepted: set[str] = set()
+        self._undelivered: list[JobRecord] = []
         self._recovering: list[tuple[Event, Message]] | None = []
         link.listen(self._on_event)
 
@@ -103,7 +107,54 @@ class ContextJobs:
     def open_gate(self) -> None:
         """Jobs may start."""
         self._open = True
+        undelivered, self._undelivered = self._undelivered, []
+        for job in undelivered:
+            if self._jobs.get(job.id) is job:
+                self._begin(job.id, self._deliver_again(job))
+            else:  # it ended meanwhile, and the driver, which never heard of it, will not say so
+                self._release(job.id)
         self._start_next()
+
+    def pause(self) -> None:
+        """No further job starts; what arrives waits in the queue. `open_gate` ends it."""
+        self._open = False
+
+    async def ended(self, job_ids: AbstractSet[str], seconds: float) -> bool:
+        """Whether none of these jobs has a slot any more, after waiting for it at most `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._admission.running.isdisjoint(job_ids):
+                    self._released.clear()
+                    await self._released.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Ids of jobs that have a slot."""
+        return frozenset(self._admission.running)
+
+    def not_again(self) -> list[JobRecord]:
+        """Running jobs that may not run a second time (`onFailover: fail`)."""
+        jobs = (self._jobs.get(job_id) for job_id in self._admission.running)
+        return [job for job in jobs if job is not None and job.spec.on_failover is OnFailover.FAIL]
+
+    async def put_back(self, why: str) -> None:
+        """Every running job goes back to the queue, its attempt ended: it runs again, from its own progress if it saved some.
+
+        Call `pause` before. No death is counted. Raises Superseded.
+        """
+        for job_id in sorted(self._admission.running):
+            starting = self._starting.get(job_id)
+            if starting is not None:
+                await asyncio.wait([starting])
+            job = self._jobs.get(job_id)
+            if job is None or job.state is not JobState.RUNNING:
+                continue
+            self._admission.release(job_id)
+            await self._rerun(job, died=False, error=ErrorInfo(why, "jobserver.ContextMoved"))
+            self._link.tell(Request.KILL, job_id=job.id, attempt=job.attempt)
 
     def close(self) -> None:
         """Nothing starts and nothing is written any more; what runs in the driver is left to the fences."""
@@ -171,6 +222,9 @@ class ContextJobs:
             case Accept(outcome=outcome):
                 self._admission.attach(job.id)
                 await self._finish(outcome)
+            case Deliver():
+                self._admission.attach(job.id)
+                self._undelivered.append(job)
             case Rerun(died=died, error=error):
                 await self._rerun(job, died, error)
             case Fail(error=error):
@@ -201,9 +255,13 @@ class ContextJobs:
 
     def _start_next(self) -> None:
         while self._open and (job_id := self._admission.next()) is not None:
-            task = self._spawn(self._start(self._jobs[job_id]))
-            self._starting[job_id] = task
-            task.add_done_callback(partial(self._started, job_id))
+            self._begin(job_id, self._start(self._jobs[job_id]))
+
+    def _begin(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
+        """Work at the end of which the driver knows the attempt: a kill waits for it."""
+        task = self._spawn(work)
+        self._starting[job_id] = task
+        task.add_done_callback(partial(self._started, job_id))
 
     def _started(self, job_id: str, _task: asyncio.Task[None]) -> None:
         self._starting.pop(job_id, None)
@@ -222,15 +280,28 @@ class ContextJobs:
             job, state=JobState.RUNNING, attempt=attempt, started_at=job.started_at or at, error=None
         )
         self._jobs[job.id] = running
+        await self._deliver(running)
+
+    async def _deliver(self, job: JobRecord) -> bool:
+        """Gives the running attempt to the driver. False: the driver says that it has begun it before."""
         try:
-            await self._link.request(Request.RUN, timeout=RUN_TIMEOUT, **self._run_message(running))
+            await self._link.request(Request.RUN, timeout=RUN_TIMEOUT, **self._run_message(job))
         except RefusedByDriver as refusal:
-            if refusal.code != Refused.DUPLICATE:
-                await self._finish(
-                    AttemptOutcome(job.id, attempt, OutcomeKind.FAILED, error=ErrorInfo(refusal.message))
-                )
+            if refusal.code == Refused.DUPLICATE:
+                return False
+            await self._finish(
+                AttemptOutcome(job.id, job.attempt, OutcomeKind.FAILED, error=ErrorInfo(refusal.message))
+            )
         except LinkBroken as broken:
-            log.warning("job %s attempt %d: %s; the recovery plan decides", job.id, attempt, broken)
+            log.warning("job %s attempt %d: %s; the recovery plan decides", job.id, job.attempt, broken)
+        return True
+
+    async def _deliver_again(self, job: JobRecord) -> None:
+        """For an attempt that a former owner put on record and the adopted driver does not hold."""
+        if not await self._deliver(job):
+            self._admission.release(job.id)
+            await self._carry_out(after_loss(job))
+            self._start_next()
 
     def _run_message(self, job: JobRecord) -> Message:
         binaries = [
@@ -268,11 +339,11 @@ class ContextJobs:
 
     async def _finish(self, outcome: AttemptOutcome) -> None:
         job = self._jobs.get(outcome.job_id)
-        current = job is not None and job.attempt == outcome.attempt
+        current = job is not None and job.attempt == outcome.attempt and not self._waits_again(job.id)
         if job is not None and current and not job.state.final:
             await self._commit_end(job, outcome, _STATES[outcome.kind])
         self._link.tell(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
-        if current:  # the end of an older attempt is not the end of the job
+        if current and not self._waits_again(outcome.job_id):  # an older attempt's end is not the job's end
             self._release(outcome.job_id)
 
     async def _commit_end(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
@@ -282,12 +353,19 @@ class ContextJobs:
             lambda: self._store.finish_job(self.fence, outcome, state, at),
             lambda: self._is(job.id, state, outcome.attempt),
         )
+        if not committed and self._waits_again(job.id):
+            return None
         if not committed:
             await self._not_ours(job)
             return None
         return self._gone(
             job, state, outcome.error, result=outcome.result, outcome=outcome.kind, ended_at=at, release=False
         )
+
+    def _waits_again(self, job_id: str) -> bool:
+        """Whether the job was put back: what its ended attempt brings counts no more."""
+        job = self._jobs.get(job_id)
+        return job is not None and job.state is JobState.RESTARTING
 
     async def _is(self, job_id: str, state: JobState, attempt: int) -> bool:
         """Whether a write of which no reply came has happened."""
@@ -325,6 +403,7 @@ class ContextJobs:
 
     def _release(self, job_id: str) -> None:
         self._admission.release(job_id)
+        self._released.set()
         self._jobs.pop(job_id, None)
         self._accepted.discard(job_id)
         self._start_next()

@@ -21,9 +21,13 @@ from ha.actions import (
     CloseGate,
     Elect,
     EndContext,
+    EndDriver,
     Grant,
+    HandOver,
     OpenGate,
+    Quiesce,
     Release,
+    Resume,
     StepDown,
     Wait,
 )
@@ -38,22 +42,27 @@ from ha.events import (
     Event,
     IncumbentAnswered,
     IncumbentSilent,
+    MoveAsked,
     OwnerSeen,
     Superseded,
+    TakeOverAsked,
     WaitOver,
     WorkFailed,
 )
 from ha.ownership import Ownership, Phase, step
 from jobserver.contexts.clock import now
+from jobserver.contexts.fail_points import Point
 from jobserver.contexts.jobs import ContextJobs
+from jobserver.contexts.moving import Mover, Moves
 from jobserver.contexts.object_orders import ask_driver
-from jobserver.contexts.peers import Peers
+from jobserver.contexts.peers import MoveOrder, Peers
 from jobserver.contexts.pool import REFILL_DELAY
 from jobserver.contexts.takeover import Takeover, TakeoverParts
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import (
     ContextInitFailed,
     JobServerError,
+    MoveRefused,
     OwnerUnavailable,
     StoreUnavailable,
 )
@@ -117,6 +126,7 @@ class ContextKeeper:
         self._background: set[asyncio.Task[Any]] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._needless = False
+        self._moves = Moves()
 
     # What others ask
 
@@ -136,7 +146,7 @@ class ContextKeeper:
     @property
     def jobs(self) -> ContextJobs | None:
         """The jobs while the gate is open."""
-        return self._jobs if self._state.phase in (Phase.OWNING, Phase.RECLAIMING) else None
+        return self._jobs if self._state.phase in _OWNING else None
 
     @property
     def holding(self) -> bool:
@@ -175,6 +185,30 @@ class ContextKeeper:
         if self._ready is None or self._ready.done():
             self._ready = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._ready)
+
+    async def move(self, order: MoveOrder) -> None:
+        """Hands the context over on purpose; returns when the next owner was elected. Raises MoveRefused, OwnerUnavailable."""
+        node = self._parts.coordination.owners.get(self.context_id)
+        jobs, takeover = self.jobs, self._takeover
+        if self._state.phase is not Phase.OWNING or jobs is None or takeover is None or self._stopping:
+            raise MoveRefused(f"the context is {self._state.phase} at this moment: repeat in a while")
+        if node is None or node.incarnation != self._parts.me.incarnation:
+            raise MoveRefused("the context changes its owner at this moment: repeat in a while")
+        mover = Mover(order, node, jobs, takeover.link, self._parts.peers, self._parts.url_of)
+        moved = self._moves.begin(mover)
+        self.post(MoveAsked(order.to, order.grace, order.keep_driver))
+        await asyncio.shield(moved)
+
+    async def take_over(self, node: OwnerNode, *, adopt: bool, seconds: float) -> None:
+        """The owner hands the context over to this server; returns when it was elected. Raises MoveRefused."""
+        if self.holding:
+            raise MoveRefused("this server has the context already")
+        elected = self._moves.expect()
+        self.post(TakeOverAsked(node, adopt))
+        try:
+            await asyncio.wait_for(asyncio.shield(elected), seconds)
+        except TimeoutError as error:
+            raise MoveRefused(f"the election was not decided within {seconds:g} s") from error
 
     async def objects(self) -> list[dict[str, Any]]:
         """Named objects as the driver tells them. Raises OwnerUnavailable, DriverFailed."""
@@ -240,6 +274,7 @@ class ContextKeeper:
                     self.post(WorkFailed(repr(error)))
         finally:
             self._cancel_work()
+            self._moves.follow(Phase.ENDED, "this server leaves")
             for task in list(self._background):
                 task.cancel()
             await self._step_down()
@@ -248,6 +283,7 @@ class ContextKeeper:
         decision = step(self._state, event)
         if decision.state == self._state and not decision.actions:
             log.debug("context %s: %s", self.context_id, decision.because)
+            self._moves.came_too_late(event, self._state.phase)
             return
         log.info(
             "context %s: %s → %s: %s",
@@ -263,6 +299,7 @@ class ContextKeeper:
             await self._carry_out(action)
         if self._state.phase is Phase.WATCHING:
             self._not_ready("another server has the context")
+        self._moves.follow(self._state.phase, decision.because)
 
     async def _carry_out(self, action: Action) -> None:
         match action:
@@ -274,6 +311,10 @@ class ContextKeeper:
                 await self._step_down()
             case Release():
                 await self._release()
+            case Resume():
+                self._resume()
+            case EndDriver():
+                await self._end_driver()
             case EndContext(why=why):
                 await self._end_context(why)
             case _:
@@ -311,6 +352,8 @@ class ContextKeeper:
                 return self._elect(node)
             case Grant():
                 return self._grant()
+            case Quiesce() | HandOver():
+                return self._moves.work_of(action)
             case _:
                 if self._takeover is None:
                     raise RuntimeError("a takeover begins with a grant")
@@ -350,6 +393,7 @@ class ContextKeeper:
             return CoordinationSilent(str(error))
         if isinstance(result, Elected):
             self._elected = result.node
+            self._reached(Point.ELECTED)
             return ElectionWon()
         if result.owner is None:
             return CoordinationSilent(f"not elected, and nobody else is: {result.reason}")
@@ -407,6 +451,7 @@ class ContextKeeper:
         self._end_deadline()
         self._jobs = takeover.jobs
         self._jobs.open_gate()
+        self._reached(Point.OPENED)
         self._spawn(self._watch_driver(takeover), "watch-driver")
         self._spawn(self._publish(takeover, seconds), "publish")
         self._parts.takeover.pool.refill(REFILL_DELAY)
@@ -416,10 +461,10 @@ class ContextKeeper:
 
     async def _publish(self, takeover: Takeover, seconds: float) -> None:
         """State RUNNING and the failover on record; a context that was being stopped is stopped now."""
-        failover = (
-            Failover(datetime.now(UTC), takeover.how, round(seconds, 3)) if takeover.is_failover else None
-        )
+        how = self._moves.told(takeover.how)
+        failover = Failover(datetime.now(UTC), how, round(seconds, 3)) if takeover.is_failover else None
         await takeover.publish(failover)
+        self._reached(Point.PUBLISHED)
         if takeover.context.state is ContextState.STOPPING:
             await self.stop_context()
         elif self._ready is not None and not self._ready.done():
@@ -451,6 +496,19 @@ class ContextKeeper:
             self._ready.set_exception(OwnerUnavailable(why))
             self._ready.exception()
 
+    def _resume(self) -> None:
+        if self._jobs is not None:
+            self._jobs.open_gate()
+
+    async def _end_driver(self) -> None:
+        """The next owner has its own driver, or will; ours has nothing left that is not sealed."""
+        takeover, self._takeover = self._takeover, None
+        await self._close_gate()
+        if takeover is not None and takeover.jobs is not None:
+            takeover.jobs.close()
+            takeover.link.on_closed = lambda why: None
+            self._spawn(takeover.shut_down(self._parts.times.stop_timeout), "end-moved-driver")
+
     async def _release(self) -> None:
         with contextlib.suppress(CoordinationLost):  # the session's end releases it, too
             await self._parts.coordination.release(self.context_id)
@@ -471,6 +529,9 @@ class ContextKeeper:
             self._ready.set_exception(ContextInitFailed(why))
             self._ready.exception()
         self.post(ContextEnded())
+
+    def _reached(self, point: Point) -> None:
+        self._parts.takeover.reached(point, self.context_id)
 
     def _end_deadline(self) -> None:
         self._began = 0.0
@@ -541,12 +602,12 @@ class ContextKeeper:
             log.error("context %s: %s failed", self.context_id, task.get_name(), exc_info=error)
 
 
+_OWNING = (Phase.OWNING, Phase.QUIESCING, Phase.HANDING, Phase.RECLAIMING)
 _HOLDING = (
     Phase.GRANTING,
     Phase.ADOPTING,
     Phase.BASING,
     Phase.STARTING,
     Phase.PLANNING,
-    Phase.OWNING,
-    Phase.RECLAIMING,
+    *_OWNING,
 )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from checkpoint.stores import HdfsAccess
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.errors import ContextInitFailed
 from jobserver.model import DriverRecord
@@ -37,11 +38,10 @@ class LauncherSettings:
     java: str
     archive_dir: Path | None
     checkpoint_root: str
+    hdfs: HdfsAccess | None
     cluster: str
     cluster_secret: str
     orphan_timeout: float
-    async_interval: float
-    async_max_lag: float
     start_timeout: float
 
 
@@ -120,11 +120,10 @@ class ProcessLauncher:
             "archive_dir": str(settings.archive_dir) if settings.archive_dir else None,
             "dir": str(folder),
             "checkpoint_root": settings.checkpoint_root,
+            "hdfs": settings.hdfs.plain() if settings.hdfs else None,
             "cluster": settings.cluster,
             "cluster_secret": settings.cluster_secret,
             "orphan_timeout": settings.orphan_timeout,
-            "async_interval": settings.async_interval,
-            "async_max_lag": settings.async_max_lag,
             "warm_up": warm_up,
         }
 

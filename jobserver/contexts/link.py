@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 EventHandler = Callable[[Event, Message], None]
 
 
+def _nothing() -> None:
+    return None
+
+
 class RefusedByDriver(DriverFailed):
     """The driver answered and said no; `code` is one of protocol.Refused."""
 
@@ -92,8 +96,13 @@ class DriverLink:
     def closed(self) -> bool:
         return self._closed is not None
 
-    async def request(self, kind: Request, *, timeout: float, **fields: Any) -> Message:
-        """The driver's answer. Raises RefusedByDriver, or LinkBroken when the outcome is unknown."""
+    async def request(
+        self, kind: Request, *, timeout: float, sent: Callable[[], None] = _nothing, **fields: Any
+    ) -> Message:
+        """The driver's answer; `sent` is called when the request is on its way.
+
+        Raises RefusedByDriver, or LinkBroken when the outcome is unknown.
+        """
         if self._closed is not None:
             raise LinkBroken(self._closed)
         self._number += 1
@@ -102,6 +111,7 @@ class DriverLink:
         self._pending[number] = answer
         try:
             self._writer.write(frame({"t": kind.value, "n": number, **fields}))
+            sent()
             reply = await asyncio.wait_for(answer, timeout)
         except TimeoutError as error:
             raise LinkBroken(f"the driver gave no answer to {kind} within {timeout:g} s") from error

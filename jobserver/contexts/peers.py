@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ha.coordination import OwnerNode
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.model import DriverRecord, ObjectOrder
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOrder:
+    """A planned move: to which server, how many seconds running jobs have to end, and whether the driver goes along.
+
+    `seconds` bounds how long the next owner may take to make a driver ready.
+    """
+
+    to: str
+    grace: float
+    keep_driver: bool
+    seconds: float
 
 
 class Peers(Protocol):
@@ -30,6 +45,21 @@ class Peers(Protocol):
 
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         """The server's hot standby of the context, given away to the caller; None when it has none."""
+
+    async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
+        """Has the server start a driver that follows the context, for a planned move. Raises MoveRefused."""
+
+    async def move(self, url: str, context_id: str, order: MoveOrder) -> None:
+        """Has the owner hand the context over. Returns when the next owner was elected. Raises MoveRefused."""
+
+    async def take_over(self, url: str, node: OwnerNode, *, adopt: bool) -> None:
+        """Hands the context over to the server: returns when it was elected in place of `node`. Raises MoveRefused."""
+
+    async def drain(self, url: str, *, grace: float, keep_drivers: bool) -> None:
+        """Has the server give all its contexts away and take no more; returns at once."""
+
+    async def undrain(self, url: str) -> None:
+        """Has the server take contexts again."""
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         """Named objects as the driver tells them."""

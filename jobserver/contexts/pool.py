@@ -15,7 +15,7 @@ from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.turns import Turn, no_turn
-from jobserver.errors import ContextInitFailed
+from jobserver.errors import ContextInitFailed, DriverFailed
 from jobserver.model import DriverRecord
 from jobserver.protocol import Request
 
@@ -107,6 +107,17 @@ class DriverPool:
         if not self._closed and (self._filling is None or self._filling.done()):
             self._filling = asyncio.create_task(self._fill(delay), name="fill-driver-pool")
 
+    async def look(self, timeout: float) -> None:
+        """Ends the warm drivers that do not answer: a frozen one would be announced, and be of no use."""
+        waiting = list(self._warm)
+        answers = await asyncio.gather(*(answers_within(driver, timeout) for driver in waiting))
+        for driver, answered in zip(waiting, answers, strict=True):
+            if not answered and driver in self._warm:
+                log.warning("the warm driver %s does not answer and is ended", driver.record.driver_id)
+                self._warm.remove(driver)
+                self.discard(driver)
+                self.on_change()
+
     @property
     def ready(self) -> int:
         """Warm drivers at this moment."""
@@ -167,6 +178,15 @@ class DriverPool:
                 self.on_change()
 
         return left
+
+
+async def answers_within(driver: StartedDriver, timeout: float) -> bool:
+    """Whether a driver that waits answers a ping."""
+    try:
+        await driver.link.request(Request.PING, timeout=timeout)
+    except DriverFailed:
+        return False
+    return True
 
 
 def _nothing(_why: str) -> None:

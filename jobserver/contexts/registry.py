@@ -25,12 +25,16 @@ from ha.events import ContextEnded, OwnerDead, OwnerVanished, Wanted
 from ha.ownership import Phase
 from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
+from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import OwnerUnavailable, TimedOut
+from jobserver.errors import MoveRefused, OwnerUnavailable, TimedOut
 from jobserver.model import ContextState, JobRecord, ObjectOrder
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
+
+ELECTION_TIMEOUT = 10.0
+"""Seconds that the election of a planned move may take; as long, the context's gate stays closed."""
 
 
 class ContextRegistry:
@@ -56,6 +60,7 @@ class ContextRegistry:
         self._last_owner: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._leaving = False
+        self.draining = False
         self._deaths: Deaths = watch_deaths(me, self._server_died)
         self._leader_change = asyncio.Event()
 
@@ -153,6 +158,10 @@ class ContextRegistry:
         """Keepers of contexts that this server owns with an open gate."""
         return [keeper for keeper in self._keepers.values() if keeper.jobs is not None]
 
+    def held(self) -> list[str]:
+        """Ids of contexts that this server owns or is taking over."""
+        return [keeper.context_id for keeper in self._keepers.values() if keeper.holding]
+
     def ended(self, context_id: str) -> None:
         """The context is in a final state: forget it."""
         life = self._lives.pop(context_id, None)
@@ -242,6 +251,16 @@ class ContextRegistry:
             return False
         stopping.result()
         return True
+
+    async def move(self, context_id: str, order: MoveOrder) -> None:
+        """Hands an owned context over; returns when the next owner was elected. Raises MoveRefused, OwnerUnavailable."""
+        await self._mine(context_id).move(order)
+
+    async def take_over(self, node: OwnerNode, *, adopt: bool) -> None:
+        """Is elected in place of `node`. Raises MoveRefused."""
+        if self._leaving or self.draining:
+            raise MoveRefused(f"server {self._me.id} takes no contexts: it drains or leaves")
+        await self.keeper(node.context_id).take_over(node, adopt=adopt, seconds=ELECTION_TIMEOUT)
 
     async def objects(self, context_id: str) -> list[dict[str, Any]]:
         """Named objects of an owned context."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from ha.coordination import Coordination, ServerInfo
 from ha.errors import HaError
 from ha.placement import first_standby
+from jobserver.contexts.clock import now
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.peers import Peers
-from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver
+from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver, answers_within
 from jobserver.contexts.registry import ContextRegistry
-from jobserver.errors import JobServerError, OwnerUnavailable
+from jobserver.errors import JobServerError, MoveRefused, OwnerUnavailable
 from jobserver.model import ContextRecord, ContextState, DriverRecord
 from jobserver.protocol import Request
 from jobserver.store.metadata import Metadata
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 
 SETTLE = 0.2
 """Seconds that a burst of changes is given to end before it is acted on."""
+PROMISE = 60.0
+"""Seconds that a driver made ready for a planned move is kept for it."""
+LOOK_TIMEOUT = 5.0
+"""Seconds within which a driver that waits answers, or is ended."""
 MODES = ("cold", "warm", "hot")
 
 
@@ -60,6 +65,8 @@ class HotStandbys:
         self._spec_of = spec_of
         self._settings = settings
         self._bound: dict[str, StartedDriver] = {}
+        self._promised: dict[str, float] = {}
+        self._readying: set[asyncio.Task[None]] = set()
         self._tending = asyncio.Lock()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -71,6 +78,7 @@ class HotStandbys:
     async def tend(self) -> None:
         """Brings what is bound in line with what this server should keep, and fills the pool. Raises StoreUnavailable."""
         self._pool.refill()
+        await asyncio.gather(self._pool.look(LOOK_TIMEOUT), self._look())
         async with self._tending:
             wanted = {
                 context.id: context for context in await self._store.active_contexts() if self._mine(context)
@@ -79,12 +87,47 @@ class HotStandbys:
                 self._drop(self._bound.pop(context_id))
                 self.on_change()
             for context in wanted.values():
-                if context.id not in self._bound:
-                    await self._bind(context)
+                if context.id not in self._bound and not self._promised_here(context.id):
+                    await self._bind(context, self._pool.start_extra(self._spec_of(context)))
+
+    async def make_ready(self, context_id: str, seconds: float) -> None:
+        """A bound driver for a context that is about to be moved here, whoever is its first standby.
+
+        It is kept for `PROMISE` seconds beyond the tending. Raises MoveRefused.
+        """
+        context = await self._store.context(context_id)
+        if context is None or context.state.final:
+            raise MoveRefused("the context has ended")
+        self._promised[context_id] = now() + seconds + PROMISE
+        readying = asyncio.create_task(
+            self._ready(context)
+        )  # not cancelled half-way: a driver would be left behind
+        self._readying.add(readying)
+        readying.add_done_callback(self._readying.discard)
+        done, _ = await asyncio.wait([readying], timeout=seconds)
+        if context_id not in self._bound:
+            when = "; its log says why" if done else f" within {seconds:g} s"
+            raise MoveRefused(f"no driver was made ready on server {self._me}{when}")
+
+    async def _ready(self, context: ContextRecord) -> None:
+        async with self._tending:
+            if context.id not in self._bound:
+                await self._bind(context, self._pool.take(self._spec_of(context)))
+
+    async def _look(self) -> None:
+        """Lets go of the bound drivers that do not answer; they are replaced like lost ones."""
+        bound = list(self._bound.items())
+        answers = await asyncio.gather(*(answers_within(driver, LOOK_TIMEOUT) for _, driver in bound))
+        for (context_id, driver), answered in zip(bound, answers, strict=True):
+            if not answered and self._bound.get(context_id) is driver:
+                log.warning("the hot standby of context %s does not answer and is ended", context_id)
+                self._drop(self._bound.pop(context_id))
+                self.on_change()
 
     def take(self, context_id: str) -> StartedDriver | None:
         """The bound driver of a context, for a takeover; from then on it is the taker's."""
         driver = self._bound.pop(context_id, None)
+        self._promised.pop(context_id, None)
         if driver is None:
             return None
         driver.link.on_closed = _nothing
@@ -105,7 +148,12 @@ class HotStandbys:
             self._drop(driver)
         self._bound.clear()
 
+    def _promised_here(self, context_id: str) -> bool:
+        return self._promised.get(context_id, 0.0) > now()
+
     def _mine(self, context: ContextRecord) -> bool:
+        if self._promised_here(context.id):
+            return True
         if mode_of(context, self._settings.mode) != "hot" or context.state is not ContextState.RUNNING:
             return False
         owner = self._coordination.owners.get(context.id)
@@ -113,9 +161,9 @@ class HotStandbys:
             return context.id in self._bound  # a failover is under way: nothing is moved
         return first_standby(context.id, self._coordination.servers, owner.server) == self._me
 
-    async def _bind(self, context: ContextRecord) -> None:
+    async def _bind(self, context: ContextRecord, starting: Awaitable[StartedDriver]) -> None:
         try:
-            driver = await self._pool.start_extra(self._spec_of(context))
+            driver = replace(await starting, how="hot")
         except JobServerError as error:
             log.error("no hot standby for context %s could be started: %s", context.name, error.message)
             return
@@ -158,16 +206,24 @@ class Announcer:
         self._pool = pool
         self._standbys = standbys
         self._changed = asyncio.Event()
+        self._draining = False
         pool.on_change = standbys.on_change = self._changed.set
+
+    def drain(self, draining: bool) -> None:
+        """Tells that this server takes contexts no more, or again."""
+        self._draining = draining
+        self._changed.set()
 
     async def run(self) -> None:
         """Announces until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            now = replace(self._me, warm=self._pool.ready, hot=self._standbys.hot)
+            picture = replace(
+                self._me, warm=self._pool.ready, hot=self._standbys.hot, draining=self._draining
+            )
             try:
-                await self._coordination.announce(now)
+                await self._coordination.announce(picture)
             except HaError as error:
                 log.warning("what is ready here was not announced: %s", error)
                 await asyncio.sleep(SETTLE)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 import checkpoint.errors as checkpoint_errors
-from checkpoint.epoch import Base, begin_epoch
+from checkpoint.epoch import Base, Step, begin_epoch
 from checkpoint.files import FileStore
 from ha.actions import Action, Adopt, MakeBase, PlanJobs, StartDriver
 from ha.coordination import ServerInfo
@@ -32,11 +32,12 @@ from ha.events import (
     Superseded,
     WorkFailed,
 )
+from jobserver.contexts.fail_points import Point, Reach, nowhere
 from jobserver.contexts.jobs import STORE_RETRY, BinaryPath, ContextJobs, JobsSettings
 from jobserver.contexts.launch_spec import LaunchSpec, flatten
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken, RefusedByDriver
-from jobserver.contexts.pool import DriverPool, StartedDriver
+from jobserver.contexts.pool import DriverPool, StartedDriver, answers_within
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import ContextInitFailed, JobServerError, OutcomeUnknown, StoreUnavailable
 from jobserver.errors import Superseded as SupersededError
@@ -60,6 +61,9 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.RESTARTING, ContextState.STOPPING)
+
+
+_POINTS = {Step.MARKER: Point.MARKED, Step.BASE: Point.BASE_READ, Step.PIN: Point.PINNED}
 
 
 async def no_hot(_context_id: str) -> StartedDriver | None:
@@ -99,6 +103,7 @@ class TakeoverParts:
     run: Run = asyncio.to_thread
     new_token: Callable[[], str] = new_token
     hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
+    reached: Reach = nowhere
 
 
 class Takeover:
@@ -157,6 +162,9 @@ class Takeover:
         """Context setting `stop-context-on-job-error`."""
         return dict(flatten(self.context.settings)).get("stop-context-on-job-error", "false") == "true"
 
+    def _reached(self, point: Point) -> None:
+        self._parts.reached(point, self._context_id)
+
     def work_of(self, action: Action) -> Awaitable[Event]:
         """The step that carries out an action of the machine."""
         match action:
@@ -190,6 +198,7 @@ class Takeover:
         fence = Fence(self._context_id, row.epoch + 1, self._parts.new_token())
         if not await self._answered(lambda: self._try_grant(row, fence)):
             return GrantRefused()
+        self._reached(Point.GRANTED)
         context = await self._answered(lambda: self._parts.store.context(self._context_id))
         if context is None or context.state not in _LIVING:
             return ContextEnded()
@@ -218,6 +227,7 @@ class Takeover:
         try:
             link = await self._parts.connect(driver, timeout=timeout)
             hello = await link.request(Request.HELLO, timeout=timeout)
+            self._reached(Point.HELLO)
         except (LinkBroken, RefusedByDriver, TimeoutError) as error:
             return await self._not_adopted(link, spent=False, why=str(error))
         if hello.get("context_id") != self._context_id:
@@ -226,6 +236,7 @@ class Takeover:
             reply = await link.request(
                 Request.ADOPT,
                 timeout=timeout,
+                sent=lambda: self._reached(Point.ADOPT_SENT),
                 epoch=self.fence.epoch,
                 token=self.fence.token,
                 nonce=hello["nonce"],
@@ -238,6 +249,7 @@ class Takeover:
             return await self._not_adopted(
                 link, spent=True, why="the driver went right after it had confirmed"
             )
+        self._reached(Point.ADOPTED)
         self._hold(link, replace(driver, epoch=self.fence.epoch))
         self._held = {
             AttemptRef(job["job_id"], job["attempt"]): outcome_of(job["outcome"]) if job["outcome"] else None
@@ -284,6 +296,7 @@ class Takeover:
                     self.fence.epoch,
                     self.fence.token,
                     self._parts.checkpoint_secret,
+                    lambda step: self._reached(_POINTS[step]),
                 )
             except checkpoint_errors.StoreUnavailable as error:
                 log.warning("context %s: the checkpoint store does not answer: %s", self.context.name, error)
@@ -308,6 +321,9 @@ class Takeover:
             return StartFailed(spent=False, hopeless=not self.is_failover, why=error.message)
         # until here `drop` ends what was acquired; from here on this step does, until the driver is held
         self._acquiring = None
+        self._reached(Point.DRIVER_TAKEN)
+        if not await self._answers(started):
+            return StartFailed(spent=False, hopeless=False, why=f"the {started.how} driver does not answer")
         try:
             reply = await self._activate(started)
         except JobServerError as error:
@@ -320,6 +336,7 @@ class Takeover:
         if started.link.closed:
             self._parts.pool.discard(started)
             return StartFailed(spent=True, hopeless=False, why="the driver went right after it had confirmed")
+        self._reached(Point.ACTIVATED)
         self.how = f"restored-{started.how}"
         self._hold(
             started.link,
@@ -333,11 +350,24 @@ class Takeover:
         )
         return DriverReady()
 
+    async def _answers(self, started: StartedDriver) -> bool:
+        """Whether one that has waited still does; a frozen one must not cost the time that an activation may take."""
+        if started.how == "cold":
+            return True
+        answered = False
+        try:
+            answered = await answers_within(started, self._parts.adopt_timeout)
+        finally:
+            if not answered:
+                self._parts.pool.discard(started)
+        return answered
+
     async def _activate(self, started: StartedDriver) -> Message:
         """Raises RefusedByDriver, LinkBroken."""
         return await started.link.request(
             Request.ACTIVATE,
             timeout=self._parts.activate_timeout,
+            sent=lambda: self._reached(Point.ACTIVATE_SENT),
             context={"id": self._context_id, "name": self.context.name, "settings": self.context.settings},
             epoch=self.fence.epoch,
             token=self.fence.token,
@@ -366,7 +396,9 @@ class Takeover:
             job_ended=self._job_ended,
         )
         await self._answered(lambda: _known(self.jobs).recover(self._held))
+        self._reached(Point.PLANNED)
         await self._guarded(lambda: self._parts.store.record_driver(self.fence, driver))
+        self._reached(Point.RECORDED)
         return JobsPlanned()
 
     # Guarded writes after the gate is open
@@ -422,7 +454,7 @@ class Takeover:
             await self.link.request(Request.SHUTDOWN, timeout=timeout, reason="the context was stopped")
             await self.link.until_closed(timeout)
         except (JobServerError, TimeoutError) as error:
-            log.warning("context %s: the driver did not end by itself: %s", self.context.name, error)
+            log.info("context %s: the driver did not end by itself: %s", self.context.name, error)
         self.kill_driver()
         await self.link.close()
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 Answer = dict[str, Any] | None
 """Fields of a good reply; None when the reply was sent already, or none is due."""
 
+_SLOW = frozenset({Request.ACTIVATE, Request.BIND, Request.OBJECT, Request.FLUSH})
+
 
 class NotOwner(Exception):
     """The request is the owner's only."""
@@ -46,6 +48,7 @@ class Commands:
             Request.ACK: self._ack,
             Request.OBJECTS: self._objects,
             Request.OBJECT: self._object,
+            Request.FLUSH: self._flush,
             Request.PING: self._ping,
             Request.SHUTDOWN: self._shutdown,
             Request.ACTIVATE: self._activate,
@@ -55,7 +58,7 @@ class Commands:
     def received(self, connection: Connection, message: Message) -> None:
         """Handle one message; slow ones in a thread of their own, so that pings behind them are answered."""
         self._driver.heard(connection)
-        if message["t"] in (Request.ACTIVATE, Request.BIND, Request.OBJECT):
+        if message["t"] in _SLOW:
             work = threading.Thread(
                 target=self._handle, args=(connection, message), name=f"request-{message['t']}", daemon=True
             )
@@ -165,6 +168,10 @@ class Commands:
             str(message.get("version") or ""),
         )
         return {"object": self._driver.object(order)}
+
+    def _flush(self, connection: Connection, message: Message) -> Answer:
+        self._owner_only(connection)
+        return {"sealed": self._driver.flush(float(message["seconds"]))}
 
     def _ping(self, connection: Connection, message: Message) -> Answer:
         return {

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from checkpoint.stores import HdfsAccess
+
 SMALL_MEMORY = 2 * 1024**3
 """Drivers up to this heap (bytes) use the serial collector and the quick compiler only: they start much faster."""
 
@@ -27,6 +29,7 @@ class DriverConfig:
     cluster: str
     cluster_secret: str
     checkpoint_root: str = ""
+    hdfs: HdfsAccess | None = None
     bind_host: str = "127.0.0.1"
     host: str = ""
     spark_conf: Mapping[str, str] = field(default_factory=dict)
@@ -40,8 +43,6 @@ class DriverConfig:
     kill_grace: float = 10.0
     result_limit: int = 64 * 2**20
     warm_up: bool = False
-    async_interval: float = 5.0
-    async_max_lag: float = 600.0
 
     @property
     def reached_at(self) -> str:
@@ -61,6 +62,8 @@ def parse(plain: Mapping[str, Any]) -> DriverConfig:
         for key in ("dir", "archive_dir"):
             if values.get(key) is not None:
                 values[key] = Path(values[key])
+        if values.get("hdfs") is not None:
+            values["hdfs"] = HdfsAccess.of_plain(values["hdfs"])
         values["spark_conf"] = {key: _text(value) for key, value in (values.get("spark_conf") or {}).items()}
         config = DriverConfig(
             **values,
@@ -68,7 +71,7 @@ def parse(plain: Mapping[str, Any]) -> DriverConfig:
             java_options=tuple(java.get("options", ())),
             quick_compiler=java.get("quick_compiler"),
         )
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise BrokenConfig(f"the driver's configuration is not as expected: {error}") from error
     memory_bytes(config.driver_memory)
     return config

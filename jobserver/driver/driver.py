@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from checkpoint import binaries
 from checkpoint.contents import Changes
 from checkpoint.epoch import load
-from checkpoint.errors import CheckpointError
+from checkpoint.errors import CheckpointError, Missing
 from checkpoint.files import FileStore
+from checkpoint.stores import UnknownStore, open_store
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import binding
 from jobserver.driver.attempts import Attempts
@@ -23,20 +25,18 @@ from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
-from jobserver.driver.job_environment import JobNamedObjects, JobProgress, recipe_of, sealer
+from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.journal import ContextFolder, Journal, UnknownStore, newest_base, open_store
+from jobserver.driver.journal import ContextFolder, Journal, newest_base
+from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
 from jobserver.driver.kinds import JobKinds, RunnableJob, RunOrder, config_tree
-from jobserver.driver.late_writes import AsyncLimits
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Connection
 from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_orders import absent, carry_out
-from jobserver.driver.origins import Recipe
-from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
@@ -72,8 +72,12 @@ class Driver:
         self._context_config: Any = config_tree({})
         self._registry: Registry | None = None
         self._standby: Standby | None = None
-        self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path))
-        self._kinds = JobKinds(self._loader, config.result_limit)
+        stored = self._stored_binary
+        self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
+        jars = Jars(
+            spark, config.dir / "jars", self._object_names, lambda word: self._names.find(word), stored
+        )
+        self._kinds = JobKinds(self._loader, jars, config.result_limit)
         self.runner = Runner(self.attempts, self.killer, self, config.driver_id)
 
     # who commands
@@ -144,20 +148,12 @@ class Driver:
             journal = self._open_journal(context, epoch, token, base)
             shelf = SparkShelf(self.spark, self._loader, journal.folder if journal else None)
             prepared = self._standby.end() if self._standby else None
-            self._registry = Registry(
-                shelf, journal, self._sealers, self._background, prepared,
-                limits=AsyncLimits(self.config.async_interval, self.config.async_max_lag),
-                rebuild=self._rebuilds(journal) if journal else None,
-            )  # fmt: skip
+            self._registry = Registry(shelf, journal, self._sealers, self._background, prepared)
             self._names.find = _frame_finder(self._registry)
             self._context_config = config_tree(dict(context.settings))
             self.journal, self.binding = journal, new
             self._change_owner(connection, reply)
         log.info("active for context %s with epoch %d from manifest %s", context.id, epoch, base)
-
-    def _rebuilds(self, journal: Journal) -> Rebuilds:
-        rebuilder = SparkRebuilder(self._loader, journal.folder.files, self, self.config.driver_id)
-        return Rebuilds(rebuilder, JobNamedObjects)
 
     def _open_journal(self, context: ContextRef, epoch: int, token: str, base: str | None) -> Journal | None:
         files = self._files()
@@ -168,15 +164,22 @@ class Driver:
         except CheckpointError as error:
             raise BindingRefused(Refused.FAILED, f"manifest {base} cannot be loaded: {error}") from error
         writer = CheckpointWriter(files, context.id, epoch, token, loaded, self._secret)
-        return Journal(files, context.id, writer, self._superseded, self._secret)
+        return Journal(files, context.id, writer, self._superseded)
 
     def _files(self) -> FileStore | None:
         if not self.config.checkpoint_root:
             return None
         try:
-            return open_store(self.config.checkpoint_root, self.config.cluster)
+            return open_store(self.config.checkpoint_root, self.config.cluster, self.config.hdfs)
         except (UnknownStore, CheckpointError) as error:
             raise BindingRefused(Refused.FAILED, f"the checkpoint store cannot be opened: {error}") from error
+
+    def _stored_binary(self, digest: str) -> bytes:
+        """Uploaded bytes from the checkpoint store. Raises CheckpointError."""
+        files = self._files()
+        if files is None:
+            raise Missing("this driver was given no checkpoint store to read from")
+        return binaries.read(files, digest)
 
     @property
     def _secret(self) -> bytes:
@@ -202,20 +205,20 @@ class Driver:
             self.end("Spark has ended under the jobs")
         return ended
 
-    def session(self, attempt: RunningAttempt) -> JobSession:
-        """A session of its own for an attempt."""
-        return JobSession(self.spark, attempt, self._pool, self._names)
-
-    def context_config(self) -> Any:
-        """The context's settings, as jobs see them."""
-        return self._context_config
-
     def job(self, attempt: RunningAttempt, order: RunOrder) -> RunnableJob:
         """The job with a session of its own, which costs nothing until it is used. Raises LoadRefused."""
-        attempt.session = session = self.session(attempt)
-        return self._kinds.job(order, session, lambda: self._environment(attempt, recipe_of(order)))
 
-    def _environment(self, attempt: RunningAttempt, recipe: Recipe | None) -> JobEnvironment:
+        def session(java_session: Any = None) -> JobSession:
+            made = JobSession(self.spark, attempt, self._pool, self._names, java_session)
+            attempt.session = made
+            return made
+
+        return self._kinds.job(attempt, order, session, lambda: self._environment(attempt))
+
+    def _object_names(self) -> list[str]:
+        return self._registry.names() if self._registry else []
+
+    def _environment(self, attempt: RunningAttempt) -> JobEnvironment:
         """What the job may know and share."""
         ref, registry = attempt.ref, self._registry
         assert registry is not None, "jobs run in an active driver only"
@@ -224,12 +227,12 @@ class Driver:
         )
         return JobEnvironment(
             ref.job_id,
-            JobNamedObjects(registry, recipe),
+            JobNamedObjects(registry),
             self._context_config,
             attempt=ref.attempt,
             epoch=self.binding.epoch,
             progress=progress,
-            sealer=sealer(ref, progress, registry, recipe),
+            sealer=sealer(ref, progress, registry),
             data_files=DataFiles(self._files, self.config.dir / "data").local,
         )
 
@@ -243,6 +246,8 @@ class Driver:
 
     def left(self, attempt: RunningAttempt) -> None:
         """Free what only this attempt used."""
+        for free in attempt.leaving:
+            self._background.submit(free)
         if self._registry is not None:
             self._registry.released_by(attempt.ref)
 
@@ -261,8 +266,7 @@ class Driver:
         """Show or change one named object; None once it is destroyed. Raises ObjectOrderRefused."""
         if self._registry is None:
             raise absent(order.name)
-        journal = self.journal
-        return carry_out(self._registry, order, journal.older_versions if journal else lambda name: [])
+        return carry_out(self._registry, order)
 
     def flush(self, limit: float) -> bool:
         """Wait until async objects are sealed."""

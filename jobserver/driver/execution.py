@@ -7,6 +7,7 @@ from typing import Protocol
 from jobserver.driver import forks
 from jobserver.driver.attempts import Attempts
 from jobserver.driver.jobthreads import JobThreads, Killed, RunningAttempt
+from jobserver.driver.jvm_jobs import JobFailed
 from jobserver.driver.killing import Killer
 from jobserver.driver.kinds import RunnableJob, RunOrder
 from jobserver.driver.loading import LoadRefused, error_info
@@ -115,6 +116,8 @@ def _failed(ref: AttemptRef, error: BaseException) -> AttemptOutcome:
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
         message = f"the job raised {info.error_class} ({info.message}): it ended itself instead of returning a result"
         info = ErrorInfo(message, info.error_class, info.stack)
+    if isinstance(error, JobFailed):
+        info = error.error
     if isinstance(error, UnusableResult):
         info = ErrorInfo(str(error), type(error).__name__)
     return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.FAILED, error=info)

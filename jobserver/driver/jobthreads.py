@@ -31,7 +31,8 @@ class Killed(BaseException):
 class RunningAttempt:
     """One attempt while it runs, and what a kill must know of it.
 
-    `groups`: Spark job groups, ours first; `jvm_threads`: by thread ident, whatever Spark's side stored there.
+    `groups`: Spark job groups, ours first; `jvm_threads`: by thread ident, whatever Spark's side stored there; `leaving`:
+    what frees what only this attempt used.
     """
 
     ref: AttemptRef
@@ -41,6 +42,7 @@ class RunningAttempt:
     threads: dict[int, threading.Thread] = field(default_factory=dict)
     jvm_threads: dict[int, Any] = field(default_factory=dict)
     session: Any = None
+    leaving: list[Callable[[], None]] = field(default_factory=list)
     _fate: dict[str, str] = field(default_factory=dict)
 
     def claim(self, who: str) -> bool:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from checkpoint import layout
-from checkpoint.base import Base, read_manifest
+from checkpoint.base import Base
 from checkpoint.contents import Changes
 from checkpoint.epoch import list_manifests, load
-from checkpoint.errors import Damaged, Superseded, UnknownFormat
+from checkpoint.errors import Superseded
 from checkpoint.files import FileStore
-from checkpoint.local import LocalFiles
 from checkpoint.manifest import NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
 
@@ -24,18 +20,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 32
 """Commits between two sweeps."""
-
-
-class UnknownStore(ValueError):
-    """The checkpoint root is of no kind this release can use."""
-
-
-def open_store(root: str, cluster: str) -> FileStore:
-    """The store below a path or URL. Raises UnknownStore, or StoreUnavailable."""
-    parts = urlsplit(root)
-    if parts.scheme in ("", "file"):
-        return LocalFiles(Path(unquote(parts.path)) / cluster)
-    raise UnknownStore(f"checkpoints at {root!r} are not supported: give a directory or a file:// URL")
 
 
 def newest_base(files: FileStore, context_id: str, secret: bytes) -> Base:
@@ -60,15 +44,9 @@ class Journal:
     """Commits for one context. A commit that meets a higher epoch waits, since an adoption may give the right back."""
 
     def __init__(
-        self,
-        files: FileStore,
-        context_id: str,
-        writer: CheckpointWriter,
-        superseded: Callable[[int], None],
-        secret: bytes = b"",
+        self, files: FileStore, context_id: str, writer: CheckpointWriter, superseded: Callable[[int], None]
     ) -> None:
         self.folder = ContextFolder(files, context_id)
-        self._secret = secret
         self._writer = writer
         self._superseded = superseded
         self._changed = threading.Condition()
@@ -112,25 +90,6 @@ class Journal:
             else:
                 self._count()
                 return sealed
-
-    def check_store(self) -> None:
-        """Whether the store answers. Raises CheckpointError."""
-        list_manifests(self.folder.files, self.folder.context_id)
-
-    def older_versions(self, name: str) -> list[NamedObject]:
-        """Versions of an object in manifests that are kept, newest first, without the acknowledged one.
-
-        Raises StoreUnavailable; what of a manifest cannot be read any more is passed over.
-        """
-        now, found = self.objects().get(name), dict[str, NamedObject]()
-        for manifest in list_manifests(self.folder.files, self.folder.context_id):
-            with contextlib.suppress(Damaged, UnknownFormat):
-                sealed = read_manifest(self.folder.files, self.folder.context_id, manifest, self._secret)
-                if (record := sealed.manifest.objects.get(name)) is not None:
-                    found[record.version] = record
-        if now is not None:
-            found.pop(now.version, None)
-        return [found[version] for version in sorted(found, reverse=True)]
 
     def readopt(self, epoch: int, token: str) -> None:
         """Go on under a higher epoch; held commits are tried again. Raises Superseded."""

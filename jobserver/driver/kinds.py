@@ -13,8 +13,11 @@ from typing import Any, Protocol
 
 from pyhocon import ConfigFactory
 
+from jobserver.driver.jobthreads import RunningAttempt
+from jobserver.driver.jvm_jobs import Jars, JvmCall, JvmJob
 from jobserver.driver.loading import DriverBinary, JobLoader, LoadedJob, LoadRefused, error_info
 from jobserver.driver.results import to_json
+from jobserver.driver.sessions import JobSession
 from jobserver.driver.sql_jobs import SqlJob
 from jobserver.model import AttemptRef, BinaryType, OutcomeKind, Pool, SqlQuery
 from jobserver.protocol import Message, ProtocolError
@@ -50,7 +53,12 @@ def run_order(message: Message) -> RunOrder:
     """The order in a `run` request. Raises ProtocolError."""
     try:
         binaries = tuple(
-            DriverBinary(item["name"], BinaryType(item["type"]), item["digest"], Path(item["path"]))
+            DriverBinary(
+                item["name"],
+                BinaryType(item["type"]),
+                item["digest"],
+                Path(item["path"]) if item["path"] else None,
+            )
             for item in message["binaries"]
         )
         sql = message.get("sql")
@@ -80,19 +88,31 @@ def config_tree(plain: Mapping[str, Any]) -> Any:
 
 
 class JobKinds:
-    """From an order to a job that can be run."""
+    """From an order to a job that can be run. `session` makes the job's own, of a Java session if one is given."""
 
-    def __init__(self, loader: JobLoader, result_limit: int) -> None:
+    def __init__(self, loader: JobLoader, jars: Jars, result_limit: int) -> None:
         self._loader = loader
+        self._jars = jars
         self._result_limit = result_limit
 
-    def job(self, order: RunOrder, session: Any, environment: Callable[[], JobEnvironment]) -> RunnableJob:
+    def job(
+        self,
+        attempt: RunningAttempt,
+        order: RunOrder,
+        session: Callable[..., JobSession],
+        environment: Callable[[], JobEnvironment],
+    ) -> RunnableJob:
         """The job. Raises LoadRefused."""
         if order.sql is not None:
-            return SqlJob(session, order.sql, self._result_limit)
+            return SqlJob(session(), order.sql, self._result_limit)
+        if any(binary.type is BinaryType.JAR for binary in order.binaries):
+            java_session = self._jars.session(order.binaries)
+            attempt.leaving.append(java_session.close)
+            call = JvmCall(order.main_class, order.config, self._result_limit)
+            return JvmJob(self._jars, session(java_session.java), call)
         loaded = self._loader.load(order.main_class, order.binaries)
         config = config_tree(json.loads(order.config))
-        return PythonJob(loaded, session, environment(), config, self._result_limit)
+        return PythonJob(loaded, session(), environment(), config, self._result_limit)
 
 
 class PythonJob:

@@ -17,6 +17,8 @@ from jobserver.protocol import VERSION, Message, ProtocolError, frame, proof_fit
 
 PROOF_TIMEOUT = 5.0
 SEND_TIMEOUT = 10
+KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 4}
+"""Seconds of silence before the kernel asks, between questions, and how many without an answer end the connection."""
 _LARGEST_PROOF = 4096
 """Bytes that a peer may announce before it has proven the secret."""
 
@@ -115,6 +117,10 @@ class Listener:
 def _proven(sock: socket.socket, secret: str) -> bool:
     """Challenge the peer; the socket is ready for messages afterwards."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # a warm or hot driver hears nothing for hours: it must notice when the machine of its server is gone
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT, 0))
     nonce = secrets.token_hex(16)
     sock.sendall(frame({"t": "challenge", "version": VERSION, "nonce": nonce}))

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from checkpoint.errors import CheckpointError, Missing
 from jobserver.driver.bundles import BrokenBundle, rewrap, root_name, without_root
 from jobserver.driver.payload import BundleSource
 from jobserver.driver.waits import SlicedLock
@@ -28,12 +29,12 @@ STACK_LIMIT = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DriverBinary:
-    """A binary as a `run` request names it; `path` is readable by the driver."""
+    """A binary as a `run` request names it; `path` is readable by the driver, None means the checkpoint store."""
 
     name: str
     type: BinaryType
     digest: str
-    path: Path
+    path: Path | None
 
 
 class LoadRefused(Exception):
@@ -43,6 +44,15 @@ class LoadRefused(Exception):
         super().__init__(message)
         self.kind = kind
         self.error = ErrorInfo(message, error_class, stack)
+
+
+Stored = Callable[[str], bytes]
+"""Reads uploaded bytes by their digest from the checkpoint store. Raises CheckpointError."""
+
+
+def nothing_stored(digest: str) -> bytes:
+    """For loaders that are given paths only."""
+    raise Missing(f"there is no store to read binary {digest} from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +98,15 @@ def _shortened(text: str, limit: int) -> str:
 class JobLoader:
     """Loads each version of a binary once. `folder` keeps the rewrapped bundles, which must stay while workers live."""
 
-    def __init__(self, folder: Path, ship: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ship: Callable[[Path], None],
+        stored: Stored = nothing_stored,
+    ) -> None:
         self._folder = folder
         self._ship = ship
+        self._stored = stored
         # a lock for each upload, so that an import that never ends holds up only its own; sliced, so that who waits
         # for it can be killed
         self._locks: dict[str, SlicedLock] = {}
@@ -113,7 +129,11 @@ class JobLoader:
         module_name, name, is_function = _parts(main_class)
         root = root_name(binary.digest, module_name if binary.type is BinaryType.PYTHON else "")
         if root not in self.sources:
-            self._install(_read(binary), BundleSource(binary.digest, binary.type, module_name), binary.name)
+            self._install(
+                read_binary(binary, self._stored),
+                BundleSource(binary.digest, binary.type, module_name),
+                binary.name,
+            )
         module = _imported(root, module_name, main_class)
         target = getattr(module, name, None)
         if target is None or not callable(target):
@@ -146,10 +166,6 @@ class JobLoader:
 
 
 def _only_python(binaries: Sequence[DriverBinary]) -> DriverBinary:
-    if any(binary.type is BinaryType.JAR for binary in binaries):
-        raise LoadRefused(
-            OutcomeKind.WRONG_TYPE, "this context runs Python jobs only; a jar cannot be run in it"
-        )
     if len(binaries) != 1:
         message = f"Python should have exactly one package file! Found: {len(binaries)}"
         raise LoadRefused(OutcomeKind.LOADING_FAILED, message)
@@ -167,10 +183,11 @@ def _parts(main_class: str) -> tuple[str, str, bool]:
     return module, name, bool(colon)
 
 
-def _read(binary: DriverBinary) -> bytes:
+def read_binary(binary: DriverBinary, stored: Stored) -> bytes:
+    """Its bytes, proven by its digest. Raises LoadRefused."""
     try:
-        data = binary.path.read_bytes()
-    except OSError as error:
+        data = stored(binary.digest) if binary.path is None else binary.path.read_bytes()
+    except (OSError, CheckpointError) as error:
         raise LoadRefused(
             OutcomeKind.LOADING_FAILED, f"binary {binary.name} cannot be read: {error}"
         ) from error

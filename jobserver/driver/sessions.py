@@ -68,13 +68,20 @@ class SessionPool:
 class JobSession(SparkSession):  # type: ignore[misc]
     """What a job gets as `spark`. Its Java session and thread are prepared at first use, in each thread that uses it."""
 
-    def __init__(self, spark: Spark, attempt: RunningAttempt, pool: SessionPool, names: NamesInSql) -> None:
+    def __init__(
+        self,
+        spark: Spark,
+        attempt: RunningAttempt,
+        pool: SessionPool,
+        names: NamesInSql,
+        java_session: Any = None,
+    ) -> None:
         self.__dict__.update({key: value for key, value in spark.root.__dict__.items() if key not in _LAZY})
         self._spark = spark
         self._attempt = attempt
         self._pool = pool
         self._names = names
-        self._java_session: Any = None
+        self._java_session: Any = java_session
         self._taking = threading.Lock()
         self._mirrored: dict[str, str] = {}
 

@@ -44,6 +44,8 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     if archive_options is None:
         archive_options = archive.using(archive.path_for(config, java), java)
     env = environment(os.environ, java, config.reached_at, sys.executable)
+    if config.hdfs is not None and config.hdfs.user is not None:
+        env["HADOOP_USER_NAME"] = config.hdfs.user  # whoever writes the small files writes the data
     return start_jvm(command(java, config, archive_options, properties), env, config.dir)
 
 

@@ -6,6 +6,7 @@ DIR/cluster.json         where everything is, while it runs
 DIR/leftovers.json       processes of this `up`, for the next one, should this one be killed
 DIR/jobserver.db         SQL;   DIR/checkpoints/   the checkpoint store;   DIR/secret   the cluster's secret
 DIR/zookeeper/           the ZooKeeper node
+DIR/mariadb/             the MariaDB server, with --mysql;   DIR/hdfs/   NameNode and DataNode, with --hdfs
 DIR/s1/server.yaml       settings of server s1;   DIR/s1/server.log   its output
 DIR/s1/drivers/<id>/driver.json   a driver of s1: pid, pid_started, jvm_pid
 ```
@@ -55,6 +56,14 @@ class Layout:
     def zookeeper(self) -> Path:
         return self.root / "zookeeper"
 
+    @property
+    def mariadb(self) -> Path:
+        return self.root / "mariadb"
+
+    @property
+    def hdfs(self) -> Path:
+        return self.root / "hdfs"
+
     def server(self, server_id: str) -> Path:
         """Directory of one server."""
         return self.root / server_id
@@ -88,6 +97,25 @@ class ClusterPicture:
     zookeeper: str
     database_url: str
     checkpoint_root: str
+
+
+@dataclass(frozen=True, slots=True)
+class HdfsPlace:
+    """Where a local HDFS is: what Spark is given, and where its NameNode answers WebHDFS."""
+
+    url: str
+    web_url: str
+
+
+def with_hdfs(base: Mapping[str, Any], hdfs: HdfsPlace) -> dict[str, Any]:
+    """The sections with checkpoints in a local HDFS of one DataNode, unless they name another place."""
+    values = copy.deepcopy({name: dict(section or {}) for name, section in base.items()})
+    _unless_named(values, "checkpoint", "root", f"{hdfs.url}/jobserver")
+    if values["checkpoint"]["root"].startswith(hdfs.url):
+        values["webhdfs"] = {"namenodes": [hdfs.web_url]}
+    conf = values.setdefault("driver", {}).setdefault("spark_conf", {})
+    values["driver"]["spark_conf"] = {"spark.hadoop.dfs.replication": "1", **conf}
+    return values
 
 
 def server_values(

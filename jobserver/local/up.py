@@ -1,6 +1,6 @@
-"""A cluster on this machine: ZooKeeper and servers as processes, started together, ended together.
+"""A cluster on this machine: ZooKeeper, servers and, if asked for, HDFS as processes, started together, ended together.
 
-Restarts nothing by itself. After `stop` no process is left: servers, ZooKeeper, drivers, their JVMs and Python workers.
+Restarts nothing by itself. After `stop` no process is left: servers, ZooKeeper, HDFS, drivers, their JVMs and Python workers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import jobserver
 from jobserver.errors import LocalPartFailed
 from jobserver.local import class_archive
 from jobserver.local import layout as files
+from jobserver.local.hdfs import LocalHdfs, fetch_jar
 from jobserver.local.java import find_java
-from jobserver.local.layout import ClusterPicture, Layout, ServerPicture
+from jobserver.local.layout import ClusterPicture, HdfsPlace, Layout, ServerPicture
+from jobserver.local.mariadb import MariaDbServer, unpacked
 from jobserver.local.ports import LOOPBACK, busy_ports, free_ports
 from jobserver.local.processes import Child, ProcessId, end_all, end_children, naming, session_of, start
 from jobserver.local.zookeeper import ZooKeeperNode, single
+from jobserver.settings import database_url
 
 START_TIMEOUT = 60.0
 SERVER_GRACE = 10.0
@@ -35,12 +38,18 @@ Prepare = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start. `base` holds the sections of a settings file; `port` is the first server's, the others follow."""
+    """What to start. `base` holds the sections of a settings file; `port` is the first server's, the others follow.
+
+    `mysql`: a MariaDB of the cluster's own holds the metadata, whatever `base` says of a database. `hdfs`: the
+    checkpoints lie in a NameNode and DataNode of the cluster's own, unless `base` names another place.
+    """
 
     directory: Path
     servers: int = 3
     port: int = 8090
     base: Mapping[str, Any] = field(default_factory=dict)
+    mysql: bool = False
+    hdfs: bool = False
 
 
 class LocalCluster:
@@ -48,12 +57,14 @@ class LocalCluster:
 
     def __init__(self, plan: Plan, *, prepare_database: Prepare, say: Say = lambda _: None) -> None:
         """`prepare_database` brings the schema at a database URL up to date; it is called before any server starts."""
+        self.mariadb: MariaDbServer | None = None
         self.plan = plan
         self.layout = Layout(plan.directory.absolute())
         self.servers: dict[str, Child] = {}
         self._say = say
         self._prepare_database = prepare_database
         self._zookeeper: ZooKeeperNode | None = None
+        self._hdfs: LocalHdfs | None = None
         self._picture: ClusterPicture | None = None
         self._lock: IO[bytes] | None = None
 
@@ -75,6 +86,12 @@ class LocalCluster:
         """The ZooKeeper node. Only after `start`."""
         assert self._zookeeper is not None
         return self._zookeeper
+
+    @property
+    def hdfs(self) -> LocalHdfs:
+        """NameNode and DataNode. Only after `start`, of a plan with them."""
+        assert self._hdfs is not None
+        return self._hdfs
 
     def start(self) -> None:
         """Returns when every server answers. Raises LocalPartFailed or SettingsRefused, and leaves nothing running then."""
@@ -99,6 +116,10 @@ class LocalCluster:
         self._end_drivers()
         if self._zookeeper is not None:
             self._zookeeper.stop()
+        if self.mariadb is not None:
+            self.mariadb.stop()
+        if self._hdfs is not None:
+            self._hdfs.stop()
         self.layout.picture.unlink(missing_ok=True)
         self.layout.leftovers.unlink(missing_ok=True)
         self._lock.close()
@@ -142,19 +163,23 @@ class LocalCluster:
         _refuse_busy(list(ports.values()))
         files.ensure_secret(self.layout)
         self._zookeeper = single(self.layout.zookeeper, free_ports(1)[0])
+        base: Mapping[str, Any] = self._with_database(java) if self.plan.mysql else self.plan.base
+        if self.plan.hdfs:
+            base = self._with_hdfs(java, base)
         settings = [
             files.write_settings(
                 self.layout,
                 server_id,
-                files.server_values(
-                    self.plan.base, self.layout, server_id, port, self._zookeeper.address, java
-                ),
+                files.server_values(base, self.layout, server_id, port, self._zookeeper.address, java),
             )
             for server_id, port in ports.items()
         ]
         self._zookeeper.launch(java)
         self._note_leftovers()
-        self._prepare_database(settings[0].database.url)  # while ZooKeeper is starting
+        if self.mariadb is not None:
+            self.mariadb.wait_serving()
+        # while ZooKeeper is starting
+        self._prepare_database(database_url(settings[0].database, os.environ))
         if settings[0].driver.archive_dir is not None:
             class_archive.prepare(
                 java, settings[0].driver.archive_dir, child_environment(os.environ), self._say
@@ -170,6 +195,27 @@ class LocalCluster:
             checkpoint_root=settings[0].checkpoint.root,
         )
         self._publish()
+
+    def _with_database(self, java: Path) -> dict[str, Any]:
+        """Starts MariaDB; the settings' sections with its address."""
+        base = unpacked(java, files.archive_cache(os.environ) / "mariadb")
+        self.mariadb = MariaDbServer(self.layout.mariadb, free_ports(1)[0], base)
+        self.mariadb.install()
+        self.mariadb.launch()
+        self._note_leftovers()
+        database = {
+            **(self.plan.base.get("database") or {}),
+            "url": self.mariadb.url,
+            "password_file": str(self.mariadb.password_file),
+        }
+        return {**self.plan.base, "database": database}
+
+    def _with_hdfs(self, java: Path, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Starts HDFS; the settings' sections with its address."""
+        self._say("Starting HDFS (its jar, 56 MB, is fetched once) …")
+        self._hdfs = LocalHdfs(self.layout.hdfs)
+        self._hdfs.start(java, fetch_jar(java), self._note_leftovers)
+        return files.with_hdfs(base, HdfsPlace(self._hdfs.url, self._hdfs.web_url))
 
     def _launch(self, server_id: str) -> None:
         folder = self.layout.server(server_id)
@@ -193,6 +239,10 @@ class LocalCluster:
         parts = list(self.servers.values())
         if self._zookeeper is not None and self._zookeeper.child is not None:
             parts.append(self._zookeeper.child)
+        if self.mariadb is not None and self.mariadb.child is not None:
+            parts.append(self.mariadb.child)
+        if self._hdfs is not None:
+            parts += self._hdfs.children
         files.write_leftovers(self.layout, [child.id for child in parts])
 
     def _wait_healthy(self, server_ids: list[str]) -> None:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from jobserver.settings.loading import defaults, load, secret_of, settings_of
+from jobserver.settings.loading import database_url, defaults, load, secret_of, settings_of
 from jobserver.settings.model import (
     ApiSettings,
     CheckpointSettings,
@@ -39,6 +39,7 @@ __all__ = [
     "Settings",
     "StandbyMode",
     "ZooKeeperSettings",
+    "database_url",
     "defaults",
     "load",
     "secret_of",

@@ -23,20 +23,40 @@ def unsafe_together(settings: Settings) -> list[str]:
     return [sentence for rule in RULES for sentence in rule(settings)]
 
 
-def _checkpoints_in_a_directory(s: Settings) -> Iterator[str]:
-    if "://" in s.checkpoint.root:
+def _checkpoints_in_a_known_store(s: Settings) -> Iterator[str]:
+    root, in_hdfs = s.checkpoint.root, s.checkpoint.root.startswith("hdfs://")
+    if "://" in root and not in_hdfs:
         yield (
-            f"checkpoint.root ({s.checkpoint.root}) must be the path of a directory: this release keeps checkpoints in "
-            f"directories only, and would make a local one of that name that no other machine sees."
+            f"checkpoint.root ({root}) must be the path of a directory or hdfs://host:port/path: a local directory of "
+            f"that name would be made, which no other machine sees."
+        )
+    if in_hdfs and (set("#?;%") & set(root) or not root.removeprefix("hdfs://").partition("/")[2].strip("/")):
+        yield (
+            f"checkpoint.root ({root}) must name a folder of HDFS, as hdfs://host:port/path, without any of #?;%: "
+            f"checkpoints do not belong into the root of HDFS."
+        )
+    if in_hdfs and not s.webhdfs.namenodes and root.startswith("hdfs:///"):
+        yield (
+            f"checkpoint.root ({root}) names no NameNode and webhdfs.namenodes is empty: nobody could be asked. Set "
+            f"webhdfs.namenodes."
         )
 
 
-def _lag_outlasts_interval(s: Settings) -> Iterator[str]:
-    if s.checkpoint.async_max_lag <= s.checkpoint.async_interval:
+def _webhdfs_is_for_hdfs(s: Settings) -> Iterator[str]:
+    if s.webhdfs.namenodes and not s.checkpoint.root.startswith("hdfs://"):
         yield (
-            f"checkpoint.async_max_lag ({text(s.checkpoint.async_max_lag)}) must be longer than "
-            f"checkpoint.async_interval ({text(s.checkpoint.async_interval)}): async updates would be refused "
-            f"although the checkpoint store is well."
+            f"webhdfs.namenodes is set and checkpoint.root ({s.checkpoint.root}) is a directory: checkpoints would not "
+            f"be in HDFS. Set checkpoint.root to hdfs://host:port/path, or leave webhdfs.namenodes out."
+        )
+    if (s.webhdfs.auth == "token") != (s.webhdfs.token_file is not None):
+        yield (
+            f"webhdfs.auth is '{s.webhdfs.auth}' and webhdfs.token_file is {s.webhdfs.token_file or 'not set'}: the "
+            f"file belongs to 'token', and 'token' needs it."
+        )
+    if s.webhdfs.user is not None and s.webhdfs.auth != "simple":
+        yield (
+            f"webhdfs.user is set and webhdfs.auth is '{s.webhdfs.auth}', which itself says who we are: leave "
+            f"webhdfs.user out."
         )
 
 
@@ -115,6 +135,22 @@ def _one_secret(s: Settings) -> Iterator[str]:
         yield "cluster.secret and cluster.secret_file are both set: only one of them can be the cluster's secret."
 
 
+def _one_password(s: Settings) -> Iterator[str]:
+    if s.database.password is not None and s.database.password_file is not None:
+        yield "database.password and database.password_file are both set: only one of them can be the password."
+
+
+def _tls_is_on_where_it_is_meant(s: Settings) -> Iterator[str]:
+    database = s.database
+    if not database.tls and any((database.tls_ca, database.tls_cert, database.tls_key)):
+        yield (
+            "database.tls is false, but certificates are named: the connection would not be encrypted. Set"
+            " database.tls to true, or leave the certificates out."
+        )
+    if (database.tls_cert is None) != (database.tls_key is None):
+        yield "database.tls_cert and database.tls_key belong together: only one of them is set."
+
+
 def _reachable_means_secret(s: Settings) -> Iterator[str]:
     secret = s.cluster.secret is not None or s.cluster.secret_file is not None
     if not s.server.host.startswith(LOOPBACK) and not secret:
@@ -164,8 +200,8 @@ def _drivers_can_be_reached(s: Settings) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
-    _checkpoints_in_a_directory,
-    _lag_outlasts_interval,
+    _checkpoints_in_a_known_store,
+    _webhdfs_is_for_hdfs,
     _takeover_outlasts_adoption,
     _takeover_outlasts_start,
     _creation_outlasts_start,
@@ -175,6 +211,8 @@ RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _calls_fit_the_session,
     _warm_standbys_have_a_pool,
     _one_secret,
+    _one_password,
+    _tls_is_on_where_it_is_meant,
     _reachable_means_secret,
     _others_know_the_address,
     _advertised_can_be_reached,

@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobserver.errors import SettingsRefused
-from jobserver.settings.model import ClusterSettings, Settings
+from jobserver.settings.model import ClusterSettings, DatabaseSettings, Settings
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -23,7 +24,7 @@ _EXPECTED = {
     "model_type": "a section (a mapping of keys to values)",
     "path_type": "a path",
 }
-_SECRET_KEYS = frozenset({"cluster.secret"})
+_SECRET_KEYS = frozenset({"cluster.secret", "database.password"})
 
 
 def defaults() -> Settings:
@@ -57,14 +58,44 @@ def secret_of(cluster: ClusterSettings) -> str:
     """The cluster's secret, from its key or its file; empty when none is set. Raises SettingsRefused."""
     if cluster.secret is not None:
         return cluster.secret.get_secret_value()
-    if cluster.secret_file is None:
+    return _first_line("cluster.secret_file", cluster.secret_file)
+
+
+def database_url(database: DatabaseSettings, environ: Mapping[str, str]) -> str:
+    """The address of the metadata with everything that the store needs in it: a secret. Raises SettingsRefused."""
+    password = database.password.get_secret_value() if database.password is not None else ""
+    password = password or _first_line("database.password_file", database.password_file)
+    parts = {
+        "user": database.user or environ.get("JOBSERVER_DATABASE_USER", ""),
+        "password": password or environ.get("JOBSERVER_DATABASE_PASSWORD", ""),
+        "tls": "true" if database.tls else "",
+        "tls_ca": str(database.tls_ca or ""),
+        "tls_cert": str(database.tls_cert or ""),
+        "tls_key": str(database.tls_key or ""),
+        "readers": str(database.readers),
+    }
+    return _with_query(database.url, {name: value for name, value in parts.items() if value})
+
+
+def _with_query(url: str, parts: Mapping[str, str]) -> str:
+    """The URL with these parts in its query, in place of its own of these names. SQLite's takes none."""
+    if url.startswith("sqlite"):
+        return url
+    address, _, query = url.partition("?")
+    own = [(name, value) for name, value in parse_qsl(query) if name not in parts]
+    return f"{address}?{urlencode([*own, *parts.items()])}"
+
+
+def _first_line(key: str, file: Path | None) -> str:
+    """The secret in a file, empty when there is none. Raises SettingsRefused."""
+    if file is None:
         return ""
     try:
-        secret = cluster.secret_file.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+        secret = file.read_text(encoding="utf-8").split("\n", 1)[0].strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsRefused(f"cluster.secret_file cannot be read: {error}.") from error
+        raise SettingsRefused(f"{key} cannot be read: {error}.") from error
     if not secret:
-        raise SettingsRefused(f"cluster.secret_file {cluster.secret_file} holds no secret on its first line.")
+        raise SettingsRefused(f"{key} {file} holds no secret on its first line.")
     return secret
 
 

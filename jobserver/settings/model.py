@@ -102,8 +102,24 @@ class ZooKeeperSettings(Section):
 class DatabaseSettings(Section):
     """SQL, the system of record: jobs, contexts, binaries' index, fences."""
 
-    url: Annotated[str, Field(pattern=r"^[a-z0-9+]+://")] = "sqlite:///jobserver-data/jobserver.db"
-    """SQLAlchemy URL; SQLite for servers on one machine, MySQL or MariaDB (mysql+asyncmy://...) for several."""
+    url: Annotated[str, Field(pattern=r"^(jdbc:)?[a-z0-9+]+://")] = "sqlite:///jobserver-data/jobserver.db"
+    """SQLite (sqlite:///file) for servers on one machine, MySQL or MariaDB (mysql://host:3306/database) for several."""
+    user: str | None = None
+    """User on MySQL or MariaDB, the same for all servers; null: the environment's JOBSERVER_DATABASE_USER, or the URL's."""
+    password: SecretStr | None = None
+    """Password of that user; better kept in `password_file`, or in the environment's JOBSERVER_DATABASE_PASSWORD."""
+    password_file: LocalPath | None = None
+    """File that holds the password, alone on its first line."""
+    tls: bool = False
+    """Whether the connection to MySQL or MariaDB must be encrypted; checked against `tls_ca` if that is set."""
+    tls_ca: LocalPath | None = None
+    """File with the certificates by which the database's is checked, its host name included."""
+    tls_cert: LocalPath | None = None
+    """File with this client's certificate, if the database asks for one."""
+    tls_key: LocalPath | None = None
+    """File with the key of that certificate."""
+    readers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Connections for reading, on MySQL or MariaDB; one more is for writing."""
     timeout: Annotated[Duration, Positive] = 5.0
     """How long a request waits for SQL before it is answered 503."""
 
@@ -112,11 +128,22 @@ class CheckpointSettings(Section):
     """Durable data: named objects, progress of jobs, bytes of binaries, big results."""
 
     root: Annotated[str, Field(min_length=1)] = "jobserver-data/checkpoints"
-    """A directory that all servers and drivers share."""
-    async_interval: Annotated[Duration, Positive] = 5.0
-    """How often named objects with `durability: async` are written."""
-    async_max_lag: Annotated[Duration, Positive] = 600.0
-    """When an async change could not be sealed for so long (the store is away), further async updates are refused."""
+    """Where all servers and drivers find the same files: a directory, or hdfs://host:port/path."""
+
+
+class WebHdfsSettings(Section):
+    """How servers and drivers reach HDFS, where `checkpoint.root` is in it: small files go through WebHDFS."""
+
+    namenodes: list[Annotated[str, Field(pattern=r"^https?://[^\s/;]+$")]] = []
+    """URLs of WebHDFS of all NameNodes but observers, http://host:9870; none: the host in `checkpoint.root`, port 9870."""
+    auth: Literal["simple", "kerberos", "token"] = "simple"
+    """How we prove who we are: simple (just the name), kerberos (needs `pip install 'hdfs[kerberos]'`) or token."""
+    user: Annotated[str, Field(min_length=1)] | None = None
+    """User of all files, also of those that Spark writes, with simple; null: the user of the process."""
+    token_file: LocalPath | None = None
+    """File that holds a delegation token, with token."""
+    timeout: Annotated[Duration, Positive] = 10.0
+    """Longest wait for one answer of HDFS; then the next NameNode is asked."""
 
 
 class ContextsSettings(Section):
@@ -134,6 +161,8 @@ class ContextsSettings(Section):
     """How long the creation of a context may take."""
     deletion_timeout: Annotated[Duration, Positive] = 15.0
     """How long the deletion of a context waits before it answers 202."""
+    move_grace: Annotated[Duration, Field(ge=0)] = 30.0
+    """How long running jobs have to end when their context is moved on purpose; then they are put back and run again."""
     sync_timeout: Annotated[Duration, Positive] = 10.0
     """How long a submission waits when it names no timeout."""
 
@@ -182,6 +211,8 @@ class HaSettings(Section):
     """A server whose event loop has not turned for so long ends itself."""
     sweep_interval: Annotated[Duration, Positive] = 10.0
     """How often the leader looks for contexts and jobs that nobody looks after."""
+    rebalance: bool = False
+    """Whether the leader moves contexts from full to empty servers, one a sweep, by switchover."""
 
 
 class ApiSettings(Section):
@@ -201,6 +232,7 @@ class Settings(Section):
     zookeeper: ZooKeeperSettings = ZooKeeperSettings()
     database: DatabaseSettings = DatabaseSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    webhdfs: WebHdfsSettings = WebHdfsSettings()
     contexts: ContextsSettings = ContextsSettings()
     driver: DriverSettings = DriverSettings()
     ha: HaSettings = HaSettings()

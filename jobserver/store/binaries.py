@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, null, select, update
-from sqlalchemy.exc import IntegrityError
 
 from jobserver.lifecycle import UNFINISHED_JOB_STATES
 from jobserver.model import BinaryRecord, JobRecord, JobSpec
+from jobserver.store.change import Change, Step, ignoring_duplicates, insertion_after_change
 from jobserver.store.guards import among
 from jobserver.store.rows import binary_of, binary_values, micros, spec_of
 from jobserver.store.statement import Statement
@@ -38,67 +37,49 @@ UNFINISHED_SPECS = select(jobs.c.id, jobs.c.spec, jobs.c.priority).where(
 )
 
 
+_NEW_FILE = Statement(
+    ignoring_duplicates(insert(binary_files)).values(
+        {name: bindparam(name) for name in ("digest", "size", "stored_at", "state")}
+    )
+)
 # The row of the bytes while nobody removes them; a mark that nobody needs them is taken back.
 _KEEP = Statement(
     update(binary_files)
     .where(binary_files.c.digest == bindparam("kept"), binary_files.c.state == BytesState.KEPT.value)
     .values(unused_since=null())
 )
+_PUT = insertion_after_change(binaries, ("name", "type", "digest", "size", "uploaded_at"))
+_DELETE = Statement(delete(binaries).where(binaries.c.name == bindparam("name")))
 NEED = Statement(
-    insert(context_binaries).values(context_id=bindparam("context_id"), digest=bindparam("digest"))
+    ignoring_duplicates(insert(context_binaries)).from_select(
+        ["context_id", "digest"],
+        select(jobs.c.context_id, bindparam("digest", type_=context_binaries.c.digest.type)).where(
+            jobs.c.id == bindparam("job")
+        ),
+        include_defaults=False,
+    )
 )
 
 
-def keep(digest: str, size: int, at: datetime) -> Work[bool]:
+def keep(digest: str, size: int, at: datetime) -> Change[bool]:
     """The bytes of that digest are wanted; False while they are being removed, which ends soon."""
-    values = {
-        "digest": digest,
-        "size": size,
-        "stored_at": micros(at),
-        "state": BytesState.KEPT.value,
-        "unused_since": None,
-    }
-
-    def run(connection: Connection) -> bool:
-        if _KEEP.changed(connection, {"kept": digest}) == 1:
-            return True
-        try:
-            connection.execute(insert(binary_files), values)
-        except IntegrityError:  # it is there, and not to keep; or another server was quicker by a moment
-            return _KEEP.changed(connection, {"kept": digest}) == 1
-        return True
-
-    return run
+    return Change(_keep(digest, size, at), lambda counts: counts[1] == 1)
 
 
-def put(record: BinaryRecord) -> Work[bool]:
+def _keep(digest: str, size: int, at: datetime) -> tuple[Step, Step]:
+    values = {"digest": digest, "size": size, "stored_at": micros(at), "state": BytesState.KEPT.value}
+    return Step(_NEW_FILE, values), Step(_KEEP, {"kept": digest})
+
+
+def put(record: BinaryRecord) -> Change[bool]:
     """A version, with its bytes marked as wanted. False while those bytes are being removed."""
-    values = binary_values(record)
-    kept = keep(record.digest, record.size, record.uploaded_at)
-
-    def run(connection: Connection) -> bool:
-        if not kept(connection):
-            return False
-        connection.execute(insert(binaries), values)
-        return True
-
-    return run
+    kept = _keep(record.digest, record.size, record.uploaded_at)
+    return Change((*kept, Step(_PUT, binary_values(record))), lambda counts: counts[1] == 1)
 
 
-def need(context_id: str, digest: str) -> Work[None]:
-    """A job of the context was accepted with those bytes."""
-    values = {"context_id": context_id, "digest": digest}
-    known = select(context_binaries.c.digest).where(
-        context_binaries.c.context_id == context_id, context_binaries.c.digest == digest
-    )
-
-    def run(connection: Connection) -> None:
-        if connection.execute(known).first() is not None:
-            return
-        with contextlib.suppress(IntegrityError):  # another server was quicker by a moment
-            NEED.changed(connection, values)
-
-    return run
+def need(job_id: str, digest: str) -> Step:
+    """The job, if it was accepted, needs those bytes in its context."""
+    return Step(NEED, {"job": job_id, "digest": digest})
 
 
 class KnownNeeds:
@@ -134,10 +115,9 @@ def latest(name: str) -> Work[BinaryRecord | None]:
     return run
 
 
-def delete_all(name: str) -> Work[bool]:
+def delete_all(name: str) -> Change[bool]:
     """All versions of the name; False when there was none."""
-    statement = delete(binaries).where(binaries.c.name == name)
-    return lambda connection: connection.execute(statement).rowcount > 0
+    return Change((Step(_DELETE, {"name": name}),), lambda counts: counts[0] > 0)
 
 
 def jobs_using(name: str) -> Work[list[str]]:

@@ -9,19 +9,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
 from jobserver.lifecycle import FINAL_JOB_STATES
 from jobserver.saved import Callback, CallbackState
+from jobserver.store.change import Step, insertion_after_change, one
 from jobserver.store.database import Database
 from jobserver.store.guards import among
 from jobserver.store.rows import instant, json_text, micros, storable, text_of_json
 from jobserver.store.statement import Statement
 from jobserver.store.tables import callbacks, jobs
-from jobserver.store.transaction import Work
 
 _PENDING: Final = among(callbacks.c.state, {CallbackState.PENDING})
 
+_ADD = insertion_after_change(callbacks)
 TAKE = Statement(
     update(callbacks)
     .where(callbacks.c.job_id == bindparam("job"), _PENDING, callbacks.c.tries == bindparam("seen_tries"))
@@ -63,7 +64,7 @@ class Callbacks:
     async def take(self, callback: Callback, until: datetime) -> bool:
         """Begins the next try, for `until` this server's alone. False: another server has begun it, or it is over."""
         values = {"job": callback.job_id, "seen_tries": callback.tries, "lease": micros(until)}
-        return await self._database.write(lambda connection: TAKE.changed(connection, values) == 1)
+        return await self._database.write(one(TAKE, values))
 
     async def delivered(self, job_id: str, tries: int, at: datetime) -> bool:
         """The try with that number was answered well."""
@@ -87,11 +88,11 @@ class Callbacks:
             "new_next": micros(at),
             "new_error": None if error is None else json_text(error),
         }
-        return await self._database.write(lambda connection: SETTLE.changed(connection, values) == 1)
+        return await self._database.write(one(SETTLE, values))
 
 
-def add(job_id: str, url: str, at: datetime) -> Work[None]:
-    """The callback of a job that this transaction inserts."""
+def add(job_id: str, url: str, at: datetime) -> Step:
+    """The callback of a job, if the step before recorded the job's acceptance."""
     values = {
         "job_id": job_id,
         "url": json_text(url),
@@ -100,11 +101,7 @@ def add(job_id: str, url: str, at: datetime) -> Work[None]:
         "next_at": micros(at),
         "last_error": None,
     }
-
-    def run(connection: Connection) -> None:
-        connection.execute(insert(callbacks), values)
-
-    return run
+    return Step(_ADD, values)
 
 
 def due_at(now: datetime, limit: int) -> Select[Any]:

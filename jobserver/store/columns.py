@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Integer, String, Text
 from sqlalchemy.dialects import mysql
 
-# MySQL and MariaDB compare text without regard to case and to trailing blanks unless told otherwise;
-# names, keys and tokens must be compared byte by byte everywhere.
+# MySQL and MariaDB compare text without regard to case and to trailing blanks unless told otherwise; names, keys and
+# tokens must be compared byte by byte everywhere. What the columns really have is made in `migrations/steps.py`, as the
+# collation that does so has another name in each of them.
 _EXACT = "utf8mb4_bin"
 
 

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from jobserver.lifecycle import (
     ACCEPTING_CONTEXT_STATES,
@@ -17,6 +16,7 @@ from jobserver.lifecycle import (
     context_sources,
 )
 from jobserver.model import ContextRecord, ContextState, DriverRecord, ErrorInfo, Failover, Fence
+from jobserver.store.change import Change, Step, never, one
 from jobserver.store.guards import among, fence_values, fenced
 from jobserver.store.rows import context_of, context_values, driver_text, error_text, failover_text, micros
 from jobserver.store.statement import Statement
@@ -24,6 +24,15 @@ from jobserver.store.tables import contexts, fences
 from jobserver.store.transaction import Work
 
 LIVING = select(contexts).where(among(contexts.c.state, LIVING_CONTEXT_STATES))
+
+_CREATE = Statement(
+    insert(contexts).inline().values({column.name: bindparam(column.name) for column in contexts.c})
+)
+_CREATE_FENCE = Statement(
+    insert(fences)
+    .inline()
+    .values(context_id=bindparam("context_id"), epoch=0, owner="", incarnation="", token="")
+)
 
 _STOP = Statement(
     update(contexts)
@@ -36,20 +45,10 @@ DRIVER = Statement(update(contexts).where(*_OWN).values(driver=bindparam("text")
 FAILOVER = Statement(update(contexts).where(*_OWN).values(last_failover=bindparam("text")))
 
 
-def create(record: ContextRecord) -> Work[bool]:
+def create(record: ContextRecord) -> Change[bool]:
     """The context with its fence at epoch 0; False when its id or its living name is taken."""
-    values = context_values(record)
-    fence = {"context_id": record.id, "epoch": 0, "owner": "", "incarnation": "", "token": ""}
-
-    def run(connection: Connection) -> bool:
-        try:
-            connection.execute(insert(contexts), values)
-        except IntegrityError:
-            return False
-        connection.execute(insert(fences), fence)
-        return True
-
-    return run
+    steps = (Step(_CREATE, context_values(record)), Step(_CREATE_FENCE, {"context_id": record.id}))
+    return Change(steps, lambda counts: counts[0] == 1, never)
 
 
 def by_id(context_id: str) -> Work[ContextRecord | None]:
@@ -84,7 +83,7 @@ def move(
     to: ContextState,
     at: datetime,
     error: ErrorInfo | None,
-) -> Work[bool]:
+) -> Change[bool]:
     """The owner's move. In a final state the name becomes free again, in the same statement. Raises IllegalMove."""
     statement = move_statement(context_sources(to, allowed_from), to)
     values: dict[str, Any] = {"new_error": error_text(error)}
@@ -93,22 +92,21 @@ def move(
     return _change(statement, fence, values)
 
 
-def record_driver(fence: Fence, driver: DriverRecord | None) -> Work[bool]:
+def record_driver(fence: Fence, driver: DriverRecord | None) -> Change[bool]:
     return _change(DRIVER, fence, {"text": driver_text(driver)})
 
 
-def record_failover(fence: Fence, failover: Failover) -> Work[bool]:
+def record_failover(fence: Fence, failover: Failover) -> Change[bool]:
     return _change(FAILOVER, fence, {"text": failover_text(failover)})
 
 
-def request_stop(context_id: str) -> Work[bool]:
+def request_stop(context_id: str) -> Change[bool]:
     """The wish that a context ends: any server may note it, its owner carries it out."""
-    return lambda connection: _STOP.changed(connection, {"context": context_id}) == 1
+    return one(_STOP, {"context": context_id})
 
 
-def _change(statement: Statement, fence: Fence, values: Mapping[str, Any]) -> Work[bool]:
-    parameters = {"context": fence.context_id, **fence_values(fence), **values}
-    return lambda connection: statement.changed(connection, parameters) == 1
+def _change(statement: Statement, fence: Fence, values: Mapping[str, Any]) -> Change[bool]:
+    return one(statement, {"context": fence.context_id, **fence_values(fence), **values})
 
 
 def _one(query: Select[Any]) -> Work[ContextRecord | None]:

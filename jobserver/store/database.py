@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy import Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from jobserver.errors import BadConfig, StoreUnavailable
-from jobserver.store import sqlite
-from jobserver.store.transaction import T, Work, unavailable
+from jobserver.errors import StoreUnavailable
+from jobserver.store import mysql, packets, sqlite, transaction
+from jobserver.store.address import READERS, MysqlAddress, SqliteAddress, parsed
+from jobserver.store.transaction import RunTogether, T, Work, unavailable
 from jobserver.store.writer import GroupWriter
 
-READERS = 2
-"""Reading threads; each has a connection of its own."""
+EVICT_AFTER = 0.2
+"""Seconds that a grant waits before it ends the connection of the server whose lock it may be waiting for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One kind of database, opened. `name` is that of the writing connection, empty where others cannot end it."""
+
+    reading: Engine
+    writing: Engine
+    run_together: RunTogether
+    readers: int
+    name: str = ""
 
 
 class Database:
     """One server's access to the store. `timeout` bounds the wait for the write lock, twice that every call."""
 
-    def __init__(self, reading: Engine, writing: Engine, *, timeout: float) -> None:
+    def __init__(self, backend: Backend, *, timeout: float) -> None:
         self.patience = 2 * timeout
-        self.writing = writing
-        self._reading = reading
+        self.writing = backend.writing
+        self.name = backend.name
+        self._reading = backend.reading
         self._closed = False
-        self._writer = GroupWriter(writing, patience=self.patience)
-        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-read")
+        self._writer = GroupWriter(backend.writing, backend.run_together, patience=self.patience)
+        self._readers = ThreadPoolExecutor(max_workers=backend.readers, thread_name_prefix="store-read")
 
     @classmethod
     def open(cls, url: str, *, timeout: float, synchronous: str = "FULL") -> Self:
-        """Opens nothing yet: the first read or write does. Raises BadConfig for an address it cannot use."""
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise BadConfig(f"{url!r} is no address of a metadata store (sqlite:///<file>)") from None
-        if parsed.get_backend_name() != "sqlite":
-            raise BadConfig(f"metadata stores of kind {parsed.get_backend_name()!r} are not supported")
-        path = sqlite.path_of(parsed)
-        reading = sqlite.reading_engine(path, timeout=timeout, connections=READERS)
-        writing = sqlite.writing_engine(path, timeout=timeout, synchronous=synchronous)
-        return cls(reading, writing, timeout=timeout)
+        """Opens nothing yet: the first read or write does. Raises BadConfig for an address it cannot use.
+
+        `synchronous` is for SQLite only: what other databases survive is their own setting.
+        """
+        match parsed(url):
+            case SqliteAddress() as address:
+                return cls(_sqlite(address, timeout, synchronous), timeout=timeout)
+            case MysqlAddress() as address:
+                return cls(_mysql(address, timeout), timeout=timeout)
 
     async def read(self, work: Work[T]) -> T:
         """What `work` returned. Raises StoreUnavailable."""
@@ -60,6 +73,22 @@ class Database:
         """What `work` returned, committed. Raises StoreUnavailable (not done) or OutcomeUnknown."""
         return await self._writer.write(work)
 
+    async def write_evicting(self, work: Work[T], context_id: str) -> T:
+        """`write` of a grant: whoever holds the fence's row for long, frozen maybe, loses the connection that holds it.
+
+        What that connection had not committed is rolled back, as the fence would have refused it anyway.
+        """
+        writing = asyncio.ensure_future(self._writer.write(work))
+        wait = EVICT_AFTER
+        try:
+            while self.name and not (await asyncio.wait([writing], timeout=wait))[0]:
+                with contextlib.suppress(StoreUnavailable):  # the write will say so itself
+                    await self.read(mysql.evict(context_id, but=self.name))
+                wait *= 2
+            return await writing
+        finally:
+            writing.cancel()
+
     async def close(self) -> None:
         """Lets what runs end within the patience, and closes every connection."""
         self._closed = True
@@ -69,7 +98,38 @@ class Database:
 
     def _run_read(self, work: Work[T]) -> T:
         try:
-            with self._reading.connect() as connection:
-                return work(connection)
+            return self._read_once(work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise unavailable(error) from error
         except SQLAlchemyError as error:
             raise unavailable(error) from error
+        # the connection had ended while it was idle, or ended now: once more with a new one
+        try:
+            return self._read_once(work)
+        except SQLAlchemyError as error:
+            raise unavailable(error) from error
+
+    def _read_once(self, work: Work[T]) -> T:
+        with self._reading.connect() as connection:
+            return work(connection)
+
+
+def _sqlite(address: SqliteAddress, timeout: float, synchronous: str) -> Backend:
+    return Backend(
+        reading=sqlite.reading_engine(address.path, timeout=timeout, connections=READERS),
+        writing=sqlite.writing_engine(address.path, timeout=timeout, synchronous=synchronous),
+        run_together=transaction.run_together,
+        readers=READERS,
+    )
+
+
+def _mysql(address: MysqlAddress, timeout: float) -> Backend:
+    name = mysql.new_name()
+    return Backend(
+        reading=mysql.reading_engine(address, timeout=timeout),
+        writing=mysql.writing_engine(address, timeout=timeout, name=name),
+        run_together=packets.run_together,
+        readers=address.readers,
+        name=name,
+    )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import bindparam, select, update
 
 from jobserver.model import FenceRow
+from jobserver.store.change import Change, one
 from jobserver.store.rows import fence_of
 from jobserver.store.statement import Statement
 from jobserver.store.tables import fences
@@ -20,6 +21,7 @@ GRANT = Statement(
         owner=bindparam("new_owner"),
         incarnation=bindparam("new_incarnation"),
         token=bindparam("new_token"),
+        connection=bindparam("new_connection"),
     )
 )
 
@@ -30,8 +32,11 @@ def of_contexts(ids: Collection[str]) -> Work[dict[str, FenceRow]]:
     return lambda connection: {row.context_id: fence_of(row) for row in connection.execute(query)}
 
 
-def grant(expected_epoch: int, granted: FenceRow) -> Work[bool]:
-    """Raises the fence to `granted`; of several servers that saw the same epoch exactly one succeeds."""
+def grant(expected_epoch: int, granted: FenceRow, connection: str) -> Change[bool]:
+    """Raises the fence to `granted`; of several servers that saw the same epoch exactly one succeeds.
+
+    `connection` names the owner's writing connection, so that the next one can end it (`mysql.evict`).
+    """
     values = {
         "context": granted.context_id,
         "expected": expected_epoch,
@@ -39,5 +44,6 @@ def grant(expected_epoch: int, granted: FenceRow) -> Work[bool]:
         "new_owner": granted.owner,
         "new_incarnation": granted.incarnation,
         "new_token": granted.token,
+        "new_connection": connection,
     }
-    return lambda connection: GRANT.changed(connection, values) == 1
+    return one(GRANT, values)

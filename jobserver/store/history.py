@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, bindparam, insert, literal, select
 
 from jobserver.history import JobMove
 from jobserver.model import ErrorInfo, JobState
+from jobserver.store.change import Step, insertion_after_change, rows_changed
 from jobserver.store.guards import among
 from jobserver.store.rows import instant, json_text, micros, text_of_json
 from jobserver.store.statement import Statement
@@ -18,7 +19,7 @@ from jobserver.store.transaction import Work
 
 _COLUMNS = [column.name for column in job_history.c]
 
-RECORD = Statement(insert(job_history).values({name: bindparam(name) for name in _COLUMNS}))
+RECORD = insertion_after_change(job_history)
 
 RECORD_END = Statement(
     insert(job_history).from_select(
@@ -31,7 +32,7 @@ RECORD_END = Statement(
                 bindparam(name, type_=job_history.c[name].type)
                 for name in ("at", "server", "epoch", "reason")
             ),
-        ).where(jobs.c.id == bindparam("job")),
+        ).where(jobs.c.id == bindparam("job"), rows_changed() == 1),
         include_defaults=False,
     )
 )
@@ -69,8 +70,8 @@ RECORD_END_OF_CONTEXT = Statement(
 )
 
 
-def record(connection: Connection, job_id: str, move: JobMove) -> None:
-    """Records a move that this transaction has just made."""
+def record(job_id: str, move: JobMove) -> Step:
+    """Records a move, if the step before made it."""
     values = {
         "job_id": job_id,
         "attempt": move.attempt,
@@ -80,7 +81,7 @@ def record(connection: Connection, job_id: str, move: JobMove) -> None:
         "epoch": move.epoch,
         "reason": None if move.reason is None else json_text(move.reason),
     }
-    RECORD.changed(connection, values)
+    return Step(RECORD, values)
 
 
 def reason_of(error: ErrorInfo | None) -> str | None:

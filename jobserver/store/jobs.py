@@ -21,7 +21,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 
 from jobserver.history import JobMove
 from jobserver.lifecycle import (
@@ -34,6 +33,7 @@ from jobserver.lifecycle import (
 )
 from jobserver.model import AttemptOutcome, ContextState, ErrorInfo, Fence, JobRecord, JobState
 from jobserver.store import history
+from jobserver.store.change import Change, Step, changed_one, never
 from jobserver.store.guards import among, context_in, fence_values, fenced
 from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
 from jobserver.store.statement import Statement
@@ -51,10 +51,12 @@ def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnE
     unfinished = (
         select(func.count())
         .select_from(jobs)
-        .where(jobs.c.context_id == bindparam("context_id"), among(jobs.c.state, UNFINISHED_JOB_STATES))
+        .where(jobs.c.context_id == contexts.c.id, among(jobs.c.state, UNFINISHED_JOB_STATES))
+        .correlate(contexts)
         .scalar_subquery()
     )
-    # The share lock on the context's row makes a stop that is being committed wait for this, or this for the stop.
+    # The lock on the context's row makes servers that accept for one context take turns, so that each counts the jobs
+    # of the others; and a stop that is being committed waits for this, or this for the stop.
     values = (
         select(*(bindparam(name, type_=jobs.c[name].type).label(name) for name in names))
         .select_from(contexts)
@@ -64,7 +66,7 @@ def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnE
             unfinished < bindparam("queue_limit"),
             *guards,
         )
-        .with_for_update(read=True)
+        .with_for_update()
     )
     return Statement(insert(jobs).from_select(names, values, include_defaults=False))
 
@@ -118,7 +120,7 @@ _END_OF_CONTEXT = Statement(
 )
 
 
-def accept(record: JobRecord, queue_limit: int, server: str) -> Work[bool]:
+def accept(record: JobRecord, queue_limit: int, server: str) -> Change[bool]:
     """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
     values = {**job_values(record), "queue_limit": queue_limit}
     return _insertion(INSERT, values, JobMove(0, record.state, record.submitted_at, server))
@@ -126,7 +128,7 @@ def accept(record: JobRecord, queue_limit: int, server: str) -> Work[bool]:
 
 def accept_started(
     fence: Fence, record: JobRecord, queue_limit: int, at: datetime, server: str
-) -> Work[bool]:
+) -> Change[bool]:
     """As `accept`, by the owner of a running context and with the first attempt begun."""
     begun = {
         "state": JobState.RUNNING.value,
@@ -138,17 +140,8 @@ def accept_started(
     return _insertion(INSERT_STARTED, values, JobMove(1, JobState.RUNNING, at, server, fence.epoch))
 
 
-def _insertion(statement: Statement, values: dict[str, Any], move: JobMove) -> Work[bool]:
-    def run(connection: Connection) -> bool:
-        try:
-            if statement.changed(connection, values) != 1:
-                return False
-        except IntegrityError:
-            return False
-        history.record(connection, values["id"], move)
-        return True
-
-    return run
+def _insertion(statement: Statement, values: dict[str, Any], move: JobMove) -> Change[bool]:
+    return Change((Step(statement, values), history.record(values["id"], move)), changed_one, never)
 
 
 def by_id(job_id: str) -> Work[JobRecord | None]:
@@ -179,13 +172,13 @@ def unfinished_of(context_id: str) -> Select[Any]:
     return select(*_LISTED).where(jobs.c.context_id == context_id, among(jobs.c.state, UNFINISHED_JOB_STATES))
 
 
-def start(fence: Fence, job_id: str, attempt: int, at: datetime, server: str) -> Work[bool]:
+def start(fence: Fence, job_id: str, attempt: int, at: datetime, server: str) -> Change[bool]:
     values = {"attempt_before": attempt - 1, "new_attempt": attempt, "at": micros(at)}
     move = JobMove(attempt, JobState.RUNNING, at, server, fence.epoch)
     return _change(START, fence, job_id, values, move)
 
 
-def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime, server: str) -> Work[bool]:
+def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime, server: str) -> Change[bool]:
     """The end of the attempt that is the job's latest; the result is in the same statement. Raises IllegalMove."""
     values = {
         "this_attempt": outcome.attempt,
@@ -206,7 +199,7 @@ def restart(
     error: ErrorInfo | None,
     at: datetime,
     server: str,
-) -> Work[bool]:
+) -> Change[bool]:
     values = {
         "this_attempt": attempt,
         "new_deaths": int(died),
@@ -219,32 +212,19 @@ def restart(
 
 def end_waiting(
     fence: Fence, job_id: str, state: JobState, error: ErrorInfo | None, at: datetime, server: str
-) -> Work[bool]:
+) -> Change[bool]:
     """The end of a job of which no attempt runs. Raises IllegalMove."""
     statement = end_waiting_statement(state)
     values = {"job": job_id, **fence_values(fence), "at": micros(at), "new_error": error_text(error)}
     past = {"job": job_id, **_past(at, server, fence.epoch, error)}
-
-    def run(connection: Connection) -> bool:
-        if statement.changed(connection, values) != 1:
-            return False
-        history.RECORD_END.changed(connection, past)
-        return True
-
-    return run
+    return Change((Step(statement, values), Step(history.RECORD_END, past)), changed_one)
 
 
-def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime, server: str) -> Work[int]:
+def end_all_of_ended_context(context_id: str, error: ErrorInfo, at: datetime, server: str) -> Change[int]:
     values = {"context": context_id, "at": micros(at), "new_error": error_text(error)}
     past = {"context": context_id, **_past(at, server, None, error)}
-
-    def run(connection: Connection) -> int:
-        ended = _END_OF_CONTEXT.changed(connection, values)
-        if ended:
-            history.RECORD_END_OF_CONTEXT.changed(connection, past)
-        return ended
-
-    return run
+    steps = (Step(_END_OF_CONTEXT, values), Step(history.RECORD_END_OF_CONTEXT, past))
+    return Change(steps, lambda counts: counts[0])
 
 
 def _past(at: datetime, server: str, epoch: int | None, error: ErrorInfo | None) -> dict[str, Any]:
@@ -254,16 +234,9 @@ def _past(at: datetime, server: str, epoch: int | None, error: ErrorInfo | None)
 
 def _change(
     statement: Statement, fence: Fence, job_id: str, values: dict[str, Any], move: JobMove
-) -> Work[bool]:
+) -> Change[bool]:
     parameters = {"job": job_id, **fence_values(fence), **values}
-
-    def run(connection: Connection) -> bool:
-        if statement.changed(connection, parameters) != 1:
-            return False
-        history.record(connection, job_id, move)
-        return True
-
-    return run
+    return Change((Step(statement, parameters), history.record(job_id, move)), changed_one)
 
 
 def _one(query: Select[Any]) -> Work[JobRecord | None]:

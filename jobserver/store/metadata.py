@@ -12,8 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
-from sqlalchemy import Connection
-
 from jobserver.errors import ContextExists, StoreUnavailable
 from jobserver.history import JobMove
 from jobserver.model import (
@@ -34,10 +32,10 @@ from jobserver.store.acceptance import check_insertable, check_same_request, che
 from jobserver.store.audit import AuditLog
 from jobserver.store.binaries import KnownNeeds
 from jobserver.store.callbacks import Callbacks
+from jobserver.store.change import Change
 from jobserver.store.database import Database
 from jobserver.store.rows import storable
 from jobserver.store.saved import SavedItems
-from jobserver.store.transaction import Work
 
 
 class Metadata:
@@ -53,10 +51,10 @@ class Metadata:
 
     @classmethod
     async def open(cls, url: str, *, timeout: float, synchronous: str = "FULL", server: str = "") -> Self:
-        """Access to the store at `url` (`sqlite:///<file>`); connects at the first use, so it never blocks.
+        """Access to the store at `url` (`address.py`); connects at the first use, so it never blocks.
 
         `timeout` (seconds) bounds the wait for another server's write; no call takes longer than twice that.
-        `synchronous` FULL survives power loss, NORMAL only dying processes. `server` is the name under which the
+        `synchronous` (SQLite) FULL survives power loss, NORMAL only dying processes. `server` is the name under which the
         history knows who wrote. Raises BadConfig.
         """
         return cls(Database.open(url, timeout=timeout, synchronous=synchronous), server)
@@ -73,7 +71,8 @@ class Metadata:
         await self._database.write(schema.upgrade)
 
     async def check(self) -> None:
-        """Raises WrongSchema unless the schema is the one of this release."""
+        """Raises WrongSchema unless the schema is the one of this release, SettingsRefused for an unfit database server."""
+        await self._database.read(schema.refuse_unfit)
         schema.refuse_other(await self.schema_current())
 
     async def schema_current(self) -> str | None:
@@ -198,7 +197,8 @@ class Metadata:
         False when it stands elsewhere. After OutcomeUnknown it is the caller's only if the token read back is.
         """
         granted = FenceRow(context_id, expected_epoch + 1, owner, incarnation, token)
-        return await self._database.write(fences.grant(expected_epoch, granted))
+        change = fences.grant(expected_epoch, granted, self._database.name)
+        return await self._database.write_evicting(change, context_id)
 
     async def insert_job(
         self, record: JobRecord, *, queue_limit: int, callback_url: str | None = None
@@ -242,22 +242,13 @@ class Metadata:
             return replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
         return await self.insert_job(record, queue_limit=queue_limit, callback_url=callback_url)
 
-    def _with_needs(self, acceptance: Work[bool], record: JobRecord, callback_url: str | None) -> Work[bool]:
-        """What belongs to an acceptance, in its transaction: which bytes its context needs, whom to tell of its end."""
-        works = [binaries.need(record.context_id, digest) for digest in self._needed.unknown(record)]
-        if callback_url is not None:
-            works.append(callbacks.add(record.id, callback_url, record.submitted_at))
-        if not works:
-            return acceptance
-
-        def run(connection: Connection) -> bool:
-            if not acceptance(connection):
-                return False
-            for work in works:
-                work(connection)
-            return True
-
-        return run
+    def _with_needs(
+        self, acceptance: Change[bool], record: JobRecord, callback_url: str | None
+    ) -> Change[bool]:
+        """What belongs to an acceptance, in its transaction: whom to tell of its end, which bytes its context needs."""
+        told = () if callback_url is None else (callbacks.add(record.id, callback_url, record.submitted_at),)
+        needs = [binaries.need(record.id, digest) for digest in sorted(self._needed.unknown(record))]
+        return acceptance.then(*told, *needs)
 
     async def _submitted_before(self, record: JobRecord) -> JobRecord | None:
         if (key := record.idempotency_key) is not None:

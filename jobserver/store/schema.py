@@ -1,11 +1,12 @@
 """The schema's version: which one a store has, bringing it forward, and refusing what this release does not know.
 
-Migrations run inside one write transaction, which takes SQLite's write lock when it begins: of two servers that
-upgrade at once, the second finds the work done.
+Of two servers that upgrade at once, the second waits and finds the work done.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,8 +16,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from jobserver.errors import WrongSchema
+from jobserver.errors import StoreUnavailable, WrongSchema
+from jobserver.store import mysql
 
+_LOCK_WAIT = 60
+_LOCK = "SELECT GET_LOCK(CONCAT('jobserver-upgrade-', DATABASE()), %s)"
+_UNLOCK = "SELECT RELEASE_LOCK(CONCAT('jobserver-upgrade-', DATABASE()))"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -47,7 +52,36 @@ def refuse_other(revision: str | None) -> None:
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:
-    """Runs the missing migrations, up to `to`, in the connection's transaction. Raises WrongSchema for a later schema."""
+    """Runs the missing migrations, up to `to`. Raises WrongSchema for a later schema, SettingsRefused for an unfit server.
+
+    On SQLite it is one transaction. MySQL commits each statement of a migration by itself: there a lock of its own keeps
+    a second server waiting, and every step may be repeated, so that the next upgrade completes one that was cut short.
+    """
+    refuse_unfit(connection)
+    with _alone(connection):
+        _upgrade(connection, to)
+
+
+def refuse_unfit(connection: Connection) -> None:
+    """Raises SettingsRefused when the database is none that the promises can be kept on."""
+    if connection.dialect.name != "sqlite":
+        mysql.refuse_unfit(connection)
+
+
+@contextlib.contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "sqlite":
+        yield  # its write lock was taken when the transaction began
+        return
+    if connection.exec_driver_sql(_LOCK, (_LOCK_WAIT,)).scalar() != 1:
+        raise StoreUnavailable(f"another server has been upgrading the schema for {_LOCK_WAIT} s")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(_UNLOCK)
+
+
+def _upgrade(connection: Connection, to: str) -> None:
     revision = revision_of(connection)
     if revision is not None and not _known(revision):
         raise _later(revision)

@@ -20,13 +20,6 @@ SYNCHRONOUS: Final = ("FULL", "NORMAL")
 _WAL_RETRY_SECONDS = 0.02
 
 
-def path_of(url: URL) -> str:
-    """The file in a URL `sqlite:///path` or `sqlite+aiosqlite:///path`. Raises BadConfig."""
-    if not url.database or url.database == ":memory:":
-        raise BadConfig("the metadata store needs a file, as in sqlite:////var/lib/jobserver/metadata.db")
-    return url.database
-
-
 def writing_engine(path: str, *, timeout: float, synchronous: str) -> Engine:
     """One connection; each transaction takes the write lock when it begins, waiting up to `timeout` seconds.
 

@@ -6,7 +6,7 @@ processor time per guarded update), and every job passes three of them. Errors a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Insert, Update
@@ -22,11 +22,25 @@ class Statement:
 
     def changed(self, connection: Connection, values: Mapping[str, Any]) -> int:
         """Runs it; the number of rows that it changed."""
-        prepared = self._prepared.get(connection.dialect.driver)
+        prepared = self._prepared_for(connection.dialect)
+        return connection.exec_driver_sql(prepared.text, prepared.parameters(values)).rowcount
+
+    def written_out(
+        self,
+        dialect: Dialect,
+        values: Mapping[str, Any],
+        literals: Callable[[Sequence[Any]], tuple[str, ...]],
+    ) -> str:
+        """The text with its values in it, each made by the driver's own way to write a literal."""
+        prepared = self._prepared_for(dialect)
+        return prepared.text % literals(prepared.parameters(values))
+
+    def _prepared_for(self, dialect: Dialect) -> _Prepared:
+        prepared = self._prepared.get(dialect.driver)
         if prepared is None:
             # Two threads may both come here; they make equal values.
-            prepared = self._prepared[connection.dialect.driver] = _Prepared(self.clause, connection.dialect)
-        return connection.exec_driver_sql(prepared.text, prepared.parameters(values)).rowcount
+            prepared = self._prepared[dialect.driver] = _Prepared(self.clause, dialect)
+        return prepared
 
 
 class _Prepared:
@@ -35,13 +49,13 @@ class _Prepared:
     def __init__(self, clause: Insert | Update | Delete, dialect: Dialect) -> None:
         compiled = clause.compile(dialect=dialect)
         self.text = str(compiled)
+        if compiled.positiontup is None:
+            raise TypeError(f"the driver {dialect.driver} has no parameters by position")
         self._names = compiled.positiontup
         self._constants = {
             name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required
         }
 
-    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any] | tuple[Any, ...]:
+    def parameters(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         all_values = {**self._constants, **values}
-        if self._names is None:
-            return all_values
         return tuple([all_values[name] for name in self._names])

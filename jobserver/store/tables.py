@@ -63,6 +63,8 @@ fences = Table(
     Column("owner", exact(255), nullable=False),
     Column("incarnation", exact(64), nullable=False),
     Column("token", exact(64), nullable=False),
+    # Name of the owner's writing connection; empty where no other server can end it (SQLite).
+    Column("connection", exact(64), nullable=False, server_default=""),
 )
 
 jobs = Table(

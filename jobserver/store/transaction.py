@@ -32,6 +32,10 @@ class Outcome:
     error: Exception | None = None
 
 
+RunTogether = Callable[[Engine, Sequence[Work[Any]]], list[Outcome]]
+"""How a database runs a group of writes: each has an outcome of its own, in their order."""
+
+
 def unavailable(error: SQLAlchemyError) -> StoreUnavailable:
     """The store's own words, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -58,6 +62,11 @@ def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
         failure = unavailable(error)
         return [Outcome(error=failure) for _ in works]
     return [outcome for work in works for outcome in run_together(engine, [work])]
+
+
+def run_alone(engine: Engine, work: Work[Any]) -> Outcome:
+    """One transaction for one work."""
+    return run_together(engine, [work])[0]
 
 
 def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcome]:

@@ -16,10 +16,12 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
-from jobserver.store.transaction import Outcome, T, Work, run_together
+from jobserver.store.transaction import Outcome, RunTogether, T, Work
 
 LARGEST_GROUP: Final = 128
 """Writes in one transaction; bounds how long other servers wait for the write lock."""
+LONGEST_QUEUE: Final = 4096
+"""Writes that wait for their group; beyond it callers are told to come again, as the memory they hold must end somewhere."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +35,9 @@ class _Entry:
 class GroupWriter:
     """Writes through `engine` (one connection). `patience` in seconds bounds each call from its start to its end."""
 
-    def __init__(self, engine: Engine, *, patience: float) -> None:
+    def __init__(self, engine: Engine, run_together: RunTogether, *, patience: float) -> None:
         self._engine = engine
+        self._run_together = run_together
         self._patience = patience
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-write")
         self._waiting: deque[_Entry] = deque()
@@ -46,6 +49,8 @@ class GroupWriter:
         """What `work` returned, once committed. Raises StoreUnavailable (not done), OutcomeUnknown, or what it raised."""
         if self._closed:
             raise StoreUnavailable("the metadata store is closed")
+        if len(self._waiting) >= LONGEST_QUEUE:
+            raise StoreUnavailable(f"the metadata store is busy: {LONGEST_QUEUE} writes wait for it already")
         loop = asyncio.get_running_loop()
         entry = _Entry(work, loop.create_future(), loop.time() + self._patience)
         self._waiting.append(entry)
@@ -73,7 +78,7 @@ class GroupWriter:
             return
         self._running = group
         ended = asyncio.get_running_loop().run_in_executor(
-            self._thread, run_together, self._engine, [entry.work for entry in group]
+            self._thread, self._run_together, self._engine, [entry.work for entry in group]
         )
         ended.add_done_callback(self._end_group)
 

@@ -519,7 +519,7 @@ async def test_a_path_that_leads_nowhere_is_a_404_text(rest: Rest, method: str, 
         ("PATCH", "/jobs", "GET, POST, DELETE"),
         ("PUT", "/jobs/x", "GET, POST, DELETE"),
         ("POST", "/healthz", "GET"),
-        ("DELETE", "/cluster", "GET"),
+        ("DELETE", "/cluster", "GET, POST"),
         ("OPTIONS", "/jobs", "GET, POST, DELETE"),
     ],
 )

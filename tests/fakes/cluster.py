@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint.local import LocalFiles
-from ha.coordination import ServerInfo
+from ha.coordination import OwnerNode, ServerInfo
 from jobserver.assembly import Ports, assemble
 from jobserver.binaries import Binaries
 from jobserver.contexts.launch_spec import LaunchSpec
+from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import OwnerUnavailable
 from jobserver.model import BinaryType, DriverRecord, ObjectOrder
@@ -70,8 +71,22 @@ class FakePeers:
         return bool(await self._guard(url, lambda registry: registry.stop(context_id, seconds, force=force)))
 
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
-        self._server(url)
-        return None
+        return await self._server(url).standbys.hand_over(context_id)
+
+    async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
+        await self._server(url).standbys.make_ready(context_id, seconds)
+
+    async def move(self, url: str, context_id: str, order: MoveOrder) -> None:
+        await self._guard(url, lambda registry: registry.move(context_id, order))
+
+    async def take_over(self, url: str, node: OwnerNode, *, adopt: bool) -> None:
+        await self._guard(url, lambda registry: registry.take_over(node, adopt=adopt))
+
+    async def drain(self, url: str, *, grace: float, keep_drivers: bool) -> None:
+        await self._server(url).drainer.begin(grace=grace, keep_drivers=keep_drivers)
+
+    async def undrain(self, url: str) -> None:
+        await self._server(url).drainer.end()
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return list(await self._guard(url, lambda registry: registry.objects(context_id)))
@@ -83,7 +98,7 @@ class FakePeers:
         return found
 
 
-def quick_settings(max_jobs: int) -> Settings:
+def quick_settings(max_jobs: int, warm: int, start_timeout: float) -> Settings:
     """Shorter times than any that are safe in production: the copies skip the bounds."""
     settings = Settings()
     return settings.model_copy(
@@ -99,11 +114,16 @@ def quick_settings(max_jobs: int) -> Settings:
                 }
             ),
             "driver": settings.driver.model_copy(
-                update={"adopt_timeout": 0.5, "start_timeout": 0.5, "driver_timeout": 1.0}
+                update={
+                    "adopt_timeout": 0.5,
+                    "start_timeout": start_timeout,
+                    "driver_timeout": 1.0,
+                    "warm_drivers": warm,
+                }
             ),
             "ha": settings.ha.model_copy(
                 update={
-                    "standby": "cold",
+                    "standby": "warm" if warm else "cold",
                     "claim_stagger": 0.02,
                     "incumbent_grace": 0.1,
                     "takeover_timeout": 10.0,
@@ -131,14 +151,16 @@ class FakeServer:
         )
         self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
         self.contexts, self.jobs, self.objects = core.contexts, core.jobs, core.objects
+        self.switchover, self.drainer = core.switchover, core.drainer
+        self.announcing = asyncio.create_task(core.announcer.run())
 
 
 class FakeCluster:
     """Servers s1…sn. `kill` ends a server as SIGKILL would: nothing is released, nothing said."""
 
-    def __init__(self, folder: Path, *, max_jobs: int = 8) -> None:
+    def __init__(self, folder: Path, *, max_jobs: int = 8, warm: int = 0, start_timeout: float = 0.5) -> None:
         self.folder = folder
-        self.settings = quick_settings(max_jobs)
+        self.settings = quick_settings(max_jobs, warm, start_timeout)
         self.ensemble = FakeEnsemble()
         self.store = FakeStore()
         self.launcher = FakeLauncher()
@@ -161,6 +183,7 @@ class FakeCluster:
         server.coordination.cut()
         self.ensemble.members.remove(server.coordination)
         server.registry._leaving = True
+        server.announcing.cancel()
         lives = list(server.registry._lives.values())
         for life in lives:
             life.cancel()
@@ -172,6 +195,9 @@ class FakeCluster:
     async def close(self) -> None:
         for server in self.by_url.values():
             if server.alive:
+                await server.drainer.end()
+                server.announcing.cancel()
+                server.standbys.close()
                 await server.registry.leave()
                 await server.coordination.stop()
         for driver in self.launcher.drivers:

@@ -30,11 +30,15 @@ class FakeDriver:
     def __init__(self, pid: int) -> None:
         self.record = DriverRecord(secrets.token_hex(4), "127.0.0.1", 0, pid, 1, secrets.token_hex(8), 0)
         self.context_id: str | None = None
+        self.standby_of: str | None = None
         self.epoch = 0
         self.base: str | None = None
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
         self.objects: dict[str, dict[str, str]] = {}
         self.started: list[AttemptRef] = []
+        self.seals = True
+        self.begun: set[AttemptRef] = set()
+        """Attempts that it refuses as begun before, whatever it holds."""
         self.alive = False
         self.unanswered = 0
         self.lose_replies_to: set[Request] = set()
@@ -147,6 +151,12 @@ class FakeDriver:
         ]
         return {"jobs": jobs}
 
+    def _on_bind(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        if self.context_id is not None:
+            return {"refused": Refused.BOUND, "message": "bound"}
+        self.standby_of = message["context"]["id"]
+        return {}
+
     def _on_activate(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         if self.context_id is not None:
             return {"refused": Refused.BOUND, "message": "bound"}
@@ -156,6 +166,8 @@ class FakeDriver:
 
     def _on_run(self, message: Message, writer: asyncio.StreamWriter) -> Message | None:
         attempt = AttemptRef(message["job_id"], message["attempt"])
+        if attempt in self.begun:
+            return {"refused": Refused.DUPLICATE, "message": "it has begun before"}
         self.started.append(attempt)
         main = message["main_class"]
         if main == "die":
@@ -190,6 +202,9 @@ class FakeDriver:
             case "show":
                 return {"object": found}
         return {"refused": Refused.CANNOT, "message": "it was materialized"}
+
+    def _on_flush(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        return {"sealed": self.seals}
 
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         return {}

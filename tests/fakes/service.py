@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,6 +61,12 @@ class FakeService:
     stop_slowly: bool = False
     trouble: str | None = None
     degraded: tuple[str, ...] = ()
+    ends_meanwhile: Callable[[JobRecord], JobRecord] | None = None
+    """How a job that somebody waits for ends during the wait; None: it does not."""
+    waits: list[float] = field(default_factory=list)
+    picture: dict[str, Any] = field(
+        default_factory=lambda: {"leader": "server-1", "servers": [{"id": "server-1"}], "contexts": []}
+    )
     now: datetime = datetime(2024, 5, 29, 12, 0, 0, 123_456, tzinfo=UTC)
     script: dict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     submissions: list[Submission] = field(default_factory=list)
@@ -324,6 +330,14 @@ class FakeService:
             raise NotFound(f"No such job ID {job_id}")
         return self._jobs[job_id]
 
+    async def await_job(self, job_id: str, seconds: float) -> JobRecord:
+        self._fault("await_job")
+        self.waits.append(seconds)
+        job = await self.job(job_id)
+        if job.state.final or self.ends_meanwhile is None:
+            return job
+        return self.put_job(self.ends_meanwhile(job))
+
     async def kill_job(self, job_id: str) -> JobRecord:
         self._fault("kill_job")
         job = await self.job(job_id)
@@ -353,6 +367,21 @@ class FakeService:
         self._fault("reset_data")
         self._data.clear()
 
+    async def switchover(
+        self, name: str, to: str | None, grace: float | None, *, keep_driver: bool
+    ) -> dict[str, Any]:
+        self._fault("switchover")
+        if self._find(name) is None:
+            raise NotFound(f"context {name} not found")
+        return {"context": name, "from": "s1", "to": to or "s2", "epoch": 2, "seconds": grace or 0.0}
+
+    async def drain(self, server: str, grace: float | None, *, keep_drivers: bool) -> None:
+        if server != "s1":
+            raise NotFound(f"there is no server {server}; the servers are s1")
+
+    async def undrain(self, server: str) -> None:
+        await self.drain(server, None, keep_drivers=False)
+
     async def cluster(self) -> dict[str, Any]:
         self._fault("cluster")
-        return {"leader": "server-1", "servers": [{"id": "server-1"}], "contexts": []}
+        return self.picture

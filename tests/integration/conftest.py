@@ -10,6 +10,7 @@ import pytest
 
 from jobserver.cli.db import upgrade_url
 from jobserver.local import zookeeper as zk
+from jobserver.local.hdfs import LocalHdfs, fetch_jar
 from jobserver.local.java import find_java
 from jobserver.local.ports import busy_ports, free_ports
 from jobserver.local.up import LocalCluster, Plan
@@ -50,12 +51,27 @@ def zookeeper_ensemble(java, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def hdfs_jar(java) -> Path:
+    """The jar that holds NameNode and DataNode; fetched once per user."""
+    return fetch_jar(java)
+
+
+@pytest.fixture(scope="session")
+def hdfs(java, hdfs_jar, tmp_path_factory):
+    """One HDFS for all tests that leave it as they found it; each writes below a folder of its own."""
+    running = LocalHdfs(tmp_path_factory.mktemp("hdfs"))
+    running.start(java, hdfs_jar)
+    yield running
+    running.stop(grace=0)
+
+
+@pytest.fixture(scope="session")
 def start_cluster():
     """`with start_cluster(folder, servers=3, ha={...}) as cluster`: a local cluster; sections are its settings."""
 
     @contextlib.contextmanager
-    def start(folder: Path, servers: int = 3, **sections):
-        plan = Plan(folder, servers, _row_of_ports(servers), sections)
+    def start(folder: Path, servers: int = 3, hdfs: bool = False, **sections):
+        plan = Plan(folder, servers, _row_of_ports(servers), sections, hdfs=hdfs)
         with LocalCluster(plan, prepare_database=upgrade_url) as cluster:
             yield cluster
 

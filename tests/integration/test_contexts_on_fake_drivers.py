@@ -16,7 +16,7 @@ from jobserver.errors import (
     OwnerUnavailable,
     TimedOut,
 )
-from jobserver.model import ContextState, JobState, ObjectDeed, ObjectOrder
+from jobserver.model import AttemptRef, ContextState, JobState, ObjectDeed, ObjectOrder
 from jobserver.protocol import Request
 from tests.fakes.cluster import FakeCluster, submission, until
 
@@ -92,6 +92,60 @@ async def test_an_outcome_reached_while_nobody_owned_the_driver_is_accepted(clus
     await until(lambda: job_of(cluster, job.id).state is JobState.FINISHED, "the outcome is committed")
     assert job_of(cluster, job.id).result == "7"
     assert job_of(cluster, job.id).attempt == 1
+
+
+async def lost_before_it_reached_the_driver(cluster, server, **fields):
+    """A job whose attempt its owner put on record, and died before the driver heard of it."""
+    job = (await server.jobs.submit(submission("hold", sync=False, **fields))).job
+    cluster.driver().jobs.clear()
+    cluster.driver().started.clear()
+    return job
+
+
+async def test_an_attempt_that_never_reached_the_driver_is_given_to_it_and_no_attempt_is_added(
+    cluster, three
+):
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    job = await lost_before_it_reached_the_driver(cluster, owner, max_attempts=1)
+    await cluster.kill(owner)
+    await until(lambda: cluster.driver().started, "the attempt reached the driver")
+    assert cluster.driver().started == [AttemptRef(job.id, 1)]
+    cluster.driver().finish(job.id, "3")
+    await until(lambda: job_of(cluster, job.id).state.final, "the outcome is committed")
+    assert (job_of(cluster, job.id).result, job_of(cluster, job.id).attempt) == ("3", 1)
+    assert [move.state for move in cluster.store.history[job.id]] == [
+        JobState.QUEUED,
+        JobState.RUNNING,
+        JobState.FINISHED,
+    ]
+
+
+async def test_an_attempt_that_never_reached_the_driver_can_be_killed_and_leaves_its_slot(tmp_path):
+    cluster = FakeCluster(tmp_path, max_jobs=1)
+    servers = [await cluster.start(name) for name in ("s1", "s2")]
+    try:
+        context = await servers[0].contexts.create("ctx", {})
+        owner = cluster.owner(context.id)
+        other = next(server for server in servers if server is not owner)
+        job = await lost_before_it_reached_the_driver(cluster, owner)
+        await cluster.kill(owner)
+        assert (await other.jobs.kill(job.id)).state is JobState.KILLED
+        assert (await other.jobs.submit(submission("answer:1"))).job.result == "1"
+    finally:
+        await cluster.close()
+
+
+async def test_an_attempt_that_the_driver_began_and_lost_is_followed_by_the_next(cluster, three):
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    job = await lost_before_it_reached_the_driver(cluster, owner)
+    cluster.driver().begun.add(AttemptRef(job.id, 1))
+    await cluster.kill(owner)
+    await until(lambda: cluster.driver().started, "the next attempt began")
+    cluster.driver().finish(job.id, "4")
+    await until(lambda: job_of(cluster, job.id).state.final, "the outcome is committed")
+    assert (job_of(cluster, job.id).attempt, job_of(cluster, job.id).deaths) == (2, 0)
 
 
 async def test_a_dead_driver_is_replaced_by_its_own_server_and_the_job_runs_again(cluster, three):

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,8 @@ class Load:
         self.jobs: dict[int, str] = {}
         self.answered: list[tuple[float, int]] = []
         self.faults: list[str] = []
+        self.repeated: list[str] = []
+        self.through: list[str] | None = None
         self._before = self._listed()
         self._threads = [threading.Thread(target=self._client, args=(sync,)) for sync in (True, False)]
 
@@ -129,10 +132,11 @@ class Load:
         deadline, last = time.monotonic() + limit, ""
         config = {"n": number, "seconds": 0.0 if sync else 0.3}
         while time.monotonic() < deadline:
+            server = self.through[number % len(self.through)] if self.through else None
             try:
                 reply = self._live.submit(
                     self._code, "work:work", PLACE, config, sync=sync, key=f"{self.name}-{number}", timeout=60,
-                    patience=8.0,
+                    patience=20.0 if self.through else 8.0, server=server,
                 )  # fmt: skip
             except NoAnswer as error:
                 last = str(error)
@@ -140,6 +144,7 @@ class Load:
                 if reply.status != 503:
                     return reply
                 last = str(reply)
+            self.repeated.append(f"job {number} through {server}: {last}")
             time.sleep(0.05)
         raise AssertionError(f"no answer within {limit:g} s; last: {last}")
 
@@ -186,6 +191,12 @@ def kill_server(live: Live, server: str) -> None:
     child = live.cluster.servers[server]
     child.handle.kill()
     child.handle.wait()
+
+
+def stop_server(live: Live, server: str) -> None:
+    child = live.cluster.servers[server]
+    child.handle.terminate()
+    assert child.handle.wait(60) == 0
 
 
 def other_than(live: Live, *servers: str) -> str:
@@ -240,9 +251,12 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
     before = live.running(PLACE)
     job = live.start(code, "work:slow", PLACE, {"n": 1, "seconds": 5})
     waiter = other_than(live, before["owner"])
-    with in_background(
-        lambda: live.value(code, "work:slow", PLACE, {"n": 2, "seconds": 3}, server=waiter)
-    ) as results:
+    with (
+        in_background(
+            lambda: live.value(code, "work:slow", PLACE, {"n": 2, "seconds": 3}, server=waiter)
+        ) as results,
+        in_background(lambda: live.get(f"/jobs/{job}?wait=60s", waiter)) as polled,
+    ):
         live.eventually(
             lambda: live.get("/jobs?limit=10&status=running"),
             lambda jobs: sum(each["classPath"] == "work:slow" for each in jobs) == 2,
@@ -257,6 +271,7 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
         ended = live.ended(job)
         assert (ended["result"]["n"], ended["result"]["attempt"]) == (1, 1)
     assert (results[0]["n"], results[0]["attempt"]) == (2, 1)
+    assert (polled[0]["status"], polled[0]["result"]) == ("FINISHED", ended["result"])
 
 
 def test_what_a_forwarding_server_dies_with_is_answered_by_another_and_nobody_else_notices(
@@ -402,3 +417,84 @@ def test_contexts_come_back_with_their_data_when_all_servers_were_killed(
     assert (after["driver"] == before["driver"]) is not with_driver
     ended = live.ended(job)
     assert (ended["result"]["n"], ended["result"]["attempt"]) == (5, 2 if with_driver else 1)
+
+
+def moved(live: Live, path: str, status: int = 200, **query: str) -> Any:
+    """What a planned move answers."""
+    reply = live.ask("POST", f"{path}?{urllib.parse.urlencode(query)}", timeout=120.0)
+    assert reply.status == status, str(reply)
+    return reply.json
+
+
+def test_a_switchover_fails_no_request_and_a_job_that_ends_in_the_grace_runs_once(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.running(PLACE)
+    members = session_of(process(before["driver"]["pid"]))
+    to = other_than(live, before["owner"])
+    live.value(code, "work:put", PLACE, {"name": "moved", "value": before["epoch"]})
+    job = live.start(code, "work:slow", PLACE, {"n": 6, "seconds": 4})
+    answer = moved(live, f"/contexts/{PLACE}/switchover", to=to, grace="60s")
+    assert (answer["from"], answer["to"]) == (before["owner"], to)
+    assert live.value(code, "work:query", PLACE) == truth
+    assert live.value(code, "work:get", PLACE, {"name": "moved"}) == before["epoch"]
+    after = live.agreed(PLACE)
+    assert (after["owner"], after["epoch"]) == (to, answer["epoch"])
+    assert after["driver"] != before["driver"]
+    assert after["last_failover"]["kind"].startswith("moved-")
+    ended = live.ended(job)
+    assert (ended["result"]["n"], ended["result"]["attempt"]) == (6, 1)
+    load.goes_on()
+    assert load.repeated == []
+    assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 15), members
+
+
+def test_a_switchover_that_keeps_the_driver_changes_the_owner_only(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.running(PLACE)
+    job = live.start(code, "work:slow", PLACE, {"n": 11, "seconds": 3})
+    moved(live, f"/contexts/{PLACE}/switchover", **{"keep-driver": "true"})
+    after = live.agreed(PLACE)
+    assert after["owner"] != before["owner"]
+    assert after["driver"] == before["driver"]
+    assert live.value(code, "work:query", PLACE) == truth
+    ended = live.ended(job)
+    assert (ended["result"]["n"], ended["result"]["attempt"]) == (11, 1)
+    load.goes_on()
+    assert load.repeated == []
+
+
+def test_a_drained_server_is_stopped_without_anybody_noticing(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    owner = live.running(PLACE)["owner"]
+    moved(live, f"/cluster/{owner}/drain", 202, grace="20s")
+    live.eventually(
+        lambda: {each["id"]: each["state"] for each in live.get("/cluster")["servers"]},
+        lambda states: states[owner] == "drained",
+    )
+    load.through = [server for server in live.ids if server != owner]
+    after = live.agreed(PLACE)
+    assert after["owner"] != owner
+    stop_server(live, owner)
+    load.goes_on()
+    assert live.running(PLACE)["epoch"] == after["epoch"]
+    assert load.repeated == []
+
+
+def test_a_server_that_is_restarted_leaves_its_driver_to_another_and_fails_no_request_sent_elsewhere(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.running(PLACE)
+    load.through = [server for server in live.ids if server != before["owner"]]
+    load.goes_on()
+    job = live.start(code, "work:slow", PLACE, {"n": 12, "seconds": 4}, server=load.through[0])
+    stop_server(live, before["owner"])
+    live.cluster.start_server(before["owner"])
+    after = live.agreed(PLACE)
+    assert after["driver"] == before["driver"]
+    ended = live.ended(job)
+    assert (ended["result"]["n"], ended["result"]["attempt"]) == (12, 1)
+    load.goes_on()
+    assert load.repeated == []

@@ -54,6 +54,39 @@ async def test_a_driver_that_is_ready_when_its_taker_gives_up_is_ended():
     await pool.close()
 
 
+async def test_a_warm_driver_that_is_frozen_is_replaced():
+    launcher = FakeLauncher()
+    pool = DriverPool(launcher, SPEC, 1)
+    pool.refill()
+    await until(lambda: pool.ready == 1, "it waits in the pool")
+    frozen = launcher.drivers[0]
+    await pool.look(0.2)
+    assert pool.ready == 1
+    frozen.freeze()
+    await pool.look(0.2)
+    assert (pool.ready, frozen.alive) == (0, False)
+    pool.refill()
+    await until(lambda: pool.ready == 1, "another one waits")
+    await pool.close()
+
+
+async def test_a_takeover_passes_over_a_frozen_warm_driver_long_before_the_time_of_an_activation(tmp_path):
+    cluster = FakeCluster(tmp_path, warm=1, start_timeout=30.0)
+    server = await cluster.start("s1")
+    try:
+        context = await server.contexts.create("ctx", {})
+        await server.pool._fill_now()
+        active, frozen = cluster.launcher.drivers
+        frozen.freeze()
+        active.kill()
+        await until(lambda: cluster.store.contexts[context.id].last_failover, "restored")
+        assert not frozen.alive
+        assert cluster.store.contexts[context.id].last_failover.kind == "restored-cold"
+        assert cluster.store.fences[context.id].epoch == 2, "the epoch was not told to the frozen one"
+    finally:
+        await cluster.close()
+
+
 async def test_a_takeover_that_ends_while_it_activates_a_driver_ends_the_driver(tmp_path):
     cluster = FakeCluster(tmp_path)
     server = await cluster.start("s1")

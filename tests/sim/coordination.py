@@ -117,6 +117,7 @@ class SimCoordination:
         self._leader: str | None = None
         self._missed = False
         self._heard_at = 0.0
+        self._silent_since: float | None = None
 
     @property
     def link(self) -> Link:
@@ -140,7 +141,7 @@ class SimCoordination:
         self._link = Link.CONNECTED
         self._open_session()
         self._look_again()
-        asyncio.create_task(self._watch_link())  # noqa: RUF006  the loop keeps it
+        self._look_later()
 
     async def stop(self) -> None:
         self._listener = lambda event: None
@@ -232,21 +233,23 @@ class SimCoordination:
         nodes.tell_servers()
         nodes.contact_changed()
 
-    async def _watch_link(self) -> None:
+    def _look_later(self) -> None:
+        context = self.process.context
+        self._ensemble.loop.call_later(RECONNECT, self._watch_link, context=context)
+
+    def _watch_link(self) -> None:
         """Notices silence and return as kazoo does, by looking every half second."""
-        silent_since: float | None = None
-        while True:
-            await asyncio.sleep(RECONNECT)
-            if self._session is None:
-                return
-            time, network = self._ensemble.loop.time(), self._ensemble.network
-            if network.blocked(self.process.place, PLACE):
-                silent_since = silent_since or time
-                if time - silent_since >= READ_TIMEOUT and self._link is Link.CONNECTED:
-                    self._changed(Link.SUSPENDED)
-                continue
-            silent_since = None
+        if self._session is None:
+            return
+        self._look_later()
+        time, network = self._ensemble.loop.time(), self._ensemble.network
+        if not network.blocked(self.process.place, PLACE):
+            self._silent_since = None
             self._back()
+            return
+        self._silent_since = self._silent_since or time
+        if time - self._silent_since >= READ_TIMEOUT and self._link is Link.CONNECTED:
+            self._changed(Link.SUSPENDED)
 
     def _back(self) -> None:
         expired = self._session not in self._ensemble.sessions

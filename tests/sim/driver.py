@@ -22,7 +22,9 @@ from checkpoint.writer import CheckpointWriter
 from jobserver.driver import binding
 from jobserver.driver.attempts import AttemptRefused, Attempts
 from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
+from jobserver.driver.journal import newest_base
 from jobserver.driver.lifetime import Lifetime
+from jobserver.driver.standby import FOLLOW_EVERY
 from jobserver.model import AttemptOutcome, AttemptRef, DriverRecord, ErrorInfo, OutcomeKind
 from jobserver.protocol import Event, Message, Refused, Request, outcome_message
 from tests.sim import blocking
@@ -59,6 +61,7 @@ class SimDriver:
         self.binding = Binding()
         self.attempts = Attempts()
         self.values: dict[str, Values] = {}
+        self._prepared: dict[str, tuple[str, Values]] = {}
         self.writer: CheckpointWriter | None = None
         self.lose_reply_to: set[str] = set()
         self.delay_adopt = 0.0
@@ -209,7 +212,7 @@ class SimDriver:
             self._refuse(end, message, refused.code, str(refused))
             return
         self.writer = self._make_writer(context.id, epoch, token, loaded)
-        self.values = {name: values_of(item) for name, item in loaded.objects.items()}
+        self.values = {name: self._restored(item) for name, item in loaded.objects.items()}
         self.binding = new
         self._oracle.told(self.record.driver_id, new)
         self._oracle.restored(context.id, self.values, epoch)
@@ -228,7 +231,27 @@ class SimDriver:
     def _on_bind(self, end: DriverEnd, message: Message) -> None:
         context = ContextRef(message["context"]["id"], message["context"]["name"], {})
         self.binding = binding.bind(self.binding, context)
+        asyncio.create_task(self._follow(context.id))  # noqa: RUF006  the loop keeps it
         self._reply(end, message, {})
+
+    async def _follow(self, context_id: str) -> None:
+        """As `jobserver/driver/standby.py`: what is prepared of a version is good for every manifest that names it."""
+        while self.binding.role is Role.STANDBY:
+            try:
+                newest = await blocking.run(newest_base, self._files, context_id, SECRET)
+            except CheckpointError:
+                newest = None
+            if newest is not None and self.binding.role is Role.STANDBY:
+                self._prepared = {item.name: self._prepared_version(item) for item in newest.objects.values()}
+            await asyncio.sleep(FOLLOW_EVERY)
+
+    def _prepared_version(self, item: NamedObject) -> tuple[str, Values]:
+        known = self._prepared.get(item.name)
+        return known if known and known[0] == item.version else (item.version, values_of(item))
+
+    def _restored(self, item: NamedObject) -> Values:
+        version, values = self._prepared.get(item.name, ("", ()))
+        return values if version == item.version else values_of(item)
 
     def _on_run(self, end: DriverEnd, message: Message) -> None:
         ref = AttemptRef(message["job_id"], message["attempt"])

@@ -90,6 +90,10 @@ class SimTask(asyncio.Task[Any]):
         return self.number
 
 
+class Crashed(BaseException):
+    """Raised inside a process that has just been killed by its own doing, to leave the callback it is in."""
+
+
 class Livelock(Exception):
     """More steps than any run should need."""
 
@@ -155,7 +159,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self._closed
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if not self._closed:
+        if not self._closed and not isinstance(context.get("exception"), Crashed):
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     # Running

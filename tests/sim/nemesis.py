@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from jobserver.driver.binding import Role
 from jobserver.errors import JobServerError
 from jobserver.protocol import Request
 from tests.sim import coordination, files, metadata
 from tests.sim.driver import SimDriver
-from tests.sim.loop import Process
-from tests.sim.scenario import SERVERS, Fault, What
+from tests.sim.loop import NOBODY, Process
+from tests.sim.scenario import SERVERS, Crash, Fault, Harm, What
 from tests.sim.server import SimServer
 from tests.sim.world import CLIENT, World
 
@@ -39,6 +40,8 @@ class Nemesis:
             What.FREEZE_BOTH: lambda fault: self._freeze(
                 world.owner_of(fault.target), world.driver_of(fault.target)
             ),
+            What.KILL_WAITING: lambda fault: self._kill_waiting(),
+            What.FREEZE_WAITING: lambda fault: self._freeze(*self._waiting()),
             What.CUT_ZOOKEEPER: lambda fault: self._cut((fault.target, coordination.PLACE)),
             What.CUT_SQL: lambda fault: self._cut((fault.target, metadata.PLACE)),
             What.CUT_FILES: lambda fault: self._cut(
@@ -70,6 +73,7 @@ class Nemesis:
     async def run(self) -> None:
         """Until the scenario's time is over."""
         loop, scenario = self._world.loop, self._world.scenario
+        self._world.harm = self._harm
         start = loop.time()
         for fault in scenario.faults:
             loop.call_at(start + fault.at, self._do, fault)
@@ -80,6 +84,7 @@ class Nemesis:
         world = self._world
         world.say("NEMESIS", "heals everything")
         self._healed = world.supervised = True
+        world.harm = None
         world.network.mend_all()
         world.trouble.lost = world.trouble.late = 0.0
         world.shelf.faults, world.shelf.slow = 0.0, 0.002
@@ -108,6 +113,50 @@ class Nemesis:
         undo()
         self._world.ensemble.contact_changed()
 
+    # At fail points
+
+    def _harm(self, server: SimServer, context_id: str, crash: Crash) -> None:
+        world, here = self._world, server.process
+        world.say("NEMESIS", f"{here.name}, {crash.point}: {crash.harm}")
+        undo = nothing
+        match crash.harm:
+            case Harm.END_SERVER | Harm.END_BOTH | Harm.END_DRIVER:
+                if crash.harm is not Harm.END_SERVER:
+                    self._end_drivers(context_id)
+                if crash.harm is not Harm.END_DRIVER:
+                    undo = self._kill_server(server, server.me.id)
+            case Harm.FREEZE:
+                undo = self._freeze(server)
+            case Harm.CUT_ZOOKEEPER:
+                undo = self._cut((here.place, coordination.PLACE))
+            case Harm.CUT_SQL:
+                undo = self._cut((here.place, metadata.PLACE))
+            case Harm.CUT_FILES:
+                undo = self._cut((here.place, files.PLACE))
+            case Harm.CUT_DRIVER:
+                undo = self._cut(*[(here.place, f"d-{other}") for other in SERVERS if other != here.place])
+        world.ensemble.contact_changed()
+        if undo is not nothing:
+            world.loop.call_later(crash.seconds, self._repair, crash, undo, context=NOBODY)
+
+    def _end_drivers(self, context_id: str) -> None:
+        """All that belong to the context by now, and by the time that a message under way needs."""
+        self._end_drivers_now(context_id)
+        delay = self._world.random.uniform(0.0, 0.01)
+        self._world.loop.call_later(delay, self._end_drivers_now, context_id, context=NOBODY)
+
+    def _end_drivers_now(self, context_id: str) -> None:
+        for driver in self._world.living_drivers():
+            bound = driver.binding.context
+            if bound is not None and bound.id == context_id and driver.binding.role is Role.ACTIVE:
+                driver.die("killed")
+
+    def _repair(self, crash: Crash, undo: Undo) -> None:
+        if not self._healed:
+            self._world.say("NEMESIS", f"ends: {crash.harm}")
+            undo()
+            self._world.ensemble.contact_changed()
+
     # Processes
 
     def _kill_server(self, server: SimServer | None, name: str) -> Undo:
@@ -127,6 +176,15 @@ class Nemesis:
     def _kill_driver(self, context: str) -> Undo:
         driver = self._world.driver_of(context)
         if driver is not None:
+            driver.die("killed")
+        return nothing
+
+    def _waiting(self) -> list[SimDriver]:
+        """Warm and hot ones."""
+        return [one for one in self._world.living_drivers() if one.binding.role is not Role.ACTIVE]
+
+    def _kill_waiting(self) -> Undo:
+        for driver in self._waiting():
             driver.die("killed")
         return nothing
 

@@ -83,6 +83,11 @@ class Direction:
         self._last = max(self._last, network.loop.time() + network.latency())
         network.loop.call_at(self._last, self.arrive, context=NOBODY)
 
+    @property
+    def over(self) -> bool:
+        """Closed, and all that was sent has arrived."""
+        return self.closed and not self._on_way
+
     def arrive(self) -> None:
         """Delivers what is there; a cut keeps it on its way."""
         if self._on_way and not self._pipe.network.blocked(self._from.place, self._to.place):
@@ -111,7 +116,7 @@ class Pipe:
 
     @property
     def over(self) -> bool:
-        return self.to_driver.closed and self.to_server.closed
+        return self.to_driver.over and self.to_server.over
 
     def process_ended(self, process: Process) -> None:
         if process in self._ends:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 from jobserver.driver.binding import Binding
-from jobserver.model import AttemptRef, JobRecord, JobState
+from jobserver.model import AttemptRef, JobRecord, JobState, OnFailover
 
 Values = tuple[str, ...]
 
@@ -154,6 +154,10 @@ class Oracle:
             self.breach(
                 f"job {job.id} ran {self.executions(job.id)} times; max_attempts is {job.spec.max_attempts}"
             )
+        if job.attempt > job.spec.max_attempts:
+            self.breach(f"job {job.id} is in attempt {job.attempt}; max_attempts is {job.spec.max_attempts}")
+        if self.executions(job.id) > 1 and job.spec.on_failover is OnFailover.FAIL:
+            self.breach(f"job {job.id} ran {self.executions(job.id)} times; its on_failover is fail")
 
 
 def _shown(job: JobRecord) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from jobserver.contexts.fail_points import Point
+
 SERVERS = ("s1", "s2", "s3")
 CONTEXTS = ("c1", "c2")
 
@@ -42,12 +44,27 @@ class What(StrEnum):
     DELAY_ADOPT = "kill owner, and delay the next adopt"
     LOSE_ADOPT = "lose the reply to adopt"
     LOSE_ACTIVATE = "lose the reply to activate"
+    KILL_WAITING = "kill the drivers that wait"
+    FREEZE_WAITING = "freeze the drivers that wait"
     LOSE_ELECTION = "lose the reply to an election"
     SQL_LOSES = "SQL loses replies"
     SQL_LATE = "SQL writes late"
     FILES_FAIL = "checkpoint writes fail"
     FILES_SLOW = "checkpoint store slow"
     STOP_CONTEXT = "stop context"
+
+
+class Harm(StrEnum):
+    """What happens at a fail point of a takeover (`jobserver/contexts/fail_points.py`)."""
+
+    END_SERVER = "the server ends"
+    END_DRIVER = "the driver ends"
+    END_BOTH = "server and driver end"
+    FREEZE = "the server freezes"
+    CUT_ZOOKEEPER = "the server is cut from ZooKeeper"
+    CUT_SQL = "the server is cut from SQL"
+    CUT_DRIVER = "the server is cut from drivers elsewhere"
+    CUT_FILES = "the server is cut from the checkpoint store"
 
 
 OF_CONTEXTS = (
@@ -68,6 +85,8 @@ OF_CONTEXTS = (
 """Faults whose target is a context: whoever owns or runs it at that moment."""
 
 OF_NOBODY = (
+    What.KILL_WAITING,
+    What.FREEZE_WAITING,
     What.ZOOKEEPER_DOWN,
     What.SQL_DOWN,
     What.FILES_DOWN,
@@ -90,6 +109,16 @@ class Fault:
     what: What
     target: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """At the `nth` time (from 1) that a takeover reaches the point after the start; what it breaks is repaired in time."""
+
+    point: str
+    harm: Harm
+    nth: int = 1
+    seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +150,7 @@ class Scenario:
     faults: tuple[Fault, ...]
     requests: tuple[Request, ...]
     hot: bool = False
+    crashes: tuple[Crash, ...] = ()
 
     @property
     def standby(self) -> str:
@@ -147,6 +177,23 @@ def scenario_of(seed: int) -> Scenario:
         broken_starts=random.choice((0.0, 0.0, 0.1)),
         faults=_faults(random, contexts),
         requests=_requests(random, contexts),
+        hot=random.random() < 0.3,
+        crashes=_crashes(random),
+    )
+
+
+def _crashes(random: Random) -> tuple[Crash, ...]:
+    """A third of the runs has takeovers that are broken in the middle."""
+    if random.random() < 0.67:
+        return ()
+    return tuple(
+        Crash(
+            random.choice(tuple(Point)),
+            random.choice((Harm.END_SERVER, *Harm)),
+            random.choice((1, 1, 2)),
+            round(random.choice((0.5, 3.0, 8.0)) * random.uniform(0.5, 1.5), 3),
+        )
+        for _ in range(random.choice((1, 1, 2)))
     )
 
 
@@ -204,7 +251,10 @@ def from_json(text: str) -> Scenario:
     plain: dict[str, Any] = json.loads(text)
     faults = tuple(Fault(**{**fault, "what": What(fault["what"])}) for fault in plain["faults"])
     requests = tuple(Request(**request) for request in plain["requests"])
-    return Scenario(**{**plain, "contexts": tuple(plain["contexts"]), "faults": faults, "requests": requests})
+    crashes = tuple(Crash(**{**one, "harm": Harm(one["harm"])}) for one in plain.get("crashes", ()))
+    contexts = tuple(plain["contexts"])
+    values = {"contexts": contexts, "faults": faults, "requests": requests, "crashes": crashes}
+    return Scenario(**{**plain, **values})
 
 
 def kept(folder: Path) -> dict[str, Scenario]:

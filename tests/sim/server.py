@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ha.coordination import ServerInfo
+from ha.coordination import OwnerNode, ServerInfo
 from ha.deaths import Died
 from jobserver.assembly import Ports, assemble
 from jobserver.chores import chores
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.link import DriverLink
+from jobserver.contexts.peers import MoveOrder
+from jobserver.contexts.pool import StartedDriver
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import ContextInitFailed, JobServerError, OwnerUnavailable, TimedOut
+from jobserver.errors import ContextInitFailed, JobServerError, MoveRefused, OwnerUnavailable, TimedOut
 from jobserver.model import DriverRecord, ObjectOrder
 from jobserver.settings import Settings
 from jobserver.settings.model import ClusterSettings, ContextsSettings, DriverSettings, HaSettings
@@ -81,6 +83,7 @@ class SimServer:
                 watch_deaths=world.watch_deaths,
                 new_id=world.new_id,
                 new_token=world.new_token,
+                reached=partial(world.reached, self),
             ),
         )
         self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
@@ -103,6 +106,10 @@ class SimServer:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def waiting(self) -> list[StartedDriver]:
+        """Its warm and hot drivers."""
+        return [*self.pool._warm, *self.standbys._bound.values()]
 
     def serve(self, request: Coroutine[Any, Any, None]) -> None:
         """Carries a request out in this process."""
@@ -211,6 +218,30 @@ class SimPeers:
 
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         return await self._call(url, 2.0, lambda server: server.standbys.hand_over(context_id))
+
+    async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
+        await self._call(
+            url, seconds, lambda server: server.standbys.make_ready(context_id, seconds), (MoveRefused,)
+        )
+
+    async def move(self, url: str, context_id: str, order: MoveOrder) -> None:
+        await self._call(
+            url,
+            order.seconds + order.grace + 45.0,
+            lambda server: server.registry.move(context_id, order),
+            (MoveRefused,),
+        )
+
+    async def take_over(self, url: str, node: OwnerNode, *, adopt: bool) -> None:
+        await self._call(
+            url, 10.0, lambda server: server.registry.take_over(node, adopt=adopt), (MoveRefused,)
+        )
+
+    async def drain(self, url: str, *, grace: float, keep_drivers: bool) -> None:
+        raise OwnerUnavailable("drain is a series of moves; the simulation makes those")
+
+    async def undrain(self, url: str) -> None:
+        raise OwnerUnavailable("drain is a series of moves; the simulation makes those")
 
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return await self._call(url, 10.0, lambda server: server.registry.objects(context_id))

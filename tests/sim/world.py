@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,17 +12,18 @@ from typing import TypeVar
 
 from ha.coordination import ServerInfo
 from ha.deaths import Deaths, Died
+from jobserver.contexts.fail_points import Point
 from jobserver.errors import JobServerError, OwnerUnavailable
 from jobserver.model import BinaryRecord, BinaryType, JobRecord, JobState
 from jobserver.protocol import Request
 from tests.sim.coordination import Ensemble
 from tests.sim.driver import SimDriver
 from tests.sim.files import Shelf, SimFiles
-from tests.sim.loop import NOBODY, Process, SimLoop
+from tests.sim.loop import NOBODY, Crashed, Process, SimLoop
 from tests.sim.metadata import SimStore, Trouble
 from tests.sim.network import Network
 from tests.sim.oracle import Oracle
-from tests.sim.scenario import Scenario
+from tests.sim.scenario import Crash, Scenario
 from tests.sim.server import SimDeaths, SimServer, settings_of
 
 T = TypeVar("T")
@@ -62,10 +64,13 @@ class World:
         self.lives: dict[str, SimServer] = {}
         self.drivers: dict[str, SimDriver] = {}
         self.lose_activations = 0
+        self.harm: Callable[[SimServer, str, Crash], None] | None = None
         self.supervised = False
         self._driver_kind = fences.driver
         self._deaths: list[tuple[ServerInfo, SimDeaths]] = []
         self._ids = 0
+        self.harmed: list[str] = []
+        self._reached: Counter[str] = Counter()
 
     # Names and chance
 
@@ -151,6 +156,18 @@ class World:
         deaths = SimDeaths(self, me, died)
         self._deaths.append((me, deaths))
         return deaths
+
+    def reached(self, server: SimServer, point: Point, context_id: str) -> None:
+        """A takeover came to a fail point. Raises Crashed where it ends the server."""
+        if self.harm is None:
+            return
+        self._reached[point] += 1
+        for crash in self.scenario.crashes:
+            if crash.point == point and crash.nth == self._reached[point]:
+                self.harmed.append(point)
+                self.harm(server, context_id, crash)
+        if not server.process.alive:
+            raise Crashed
 
     # Drivers
 

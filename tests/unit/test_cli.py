@@ -129,9 +129,11 @@ def test_a_schema_is_made_and_told(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text(f"database: {{url: 'sqlite:///{tmp_path}/j.db'}}\n")
     with pytest.raises(WrongSchema, match="jobserver db upgrade"):
-        db.current(file)
+        db.check(file)
+    assert "no tables yet" in db.current(file)
     assert "at revision" in db.upgrade(file)
-    assert "as this version needs it" in db.current(file)
+    assert "at revision" in db.current(file)
+    assert "as this version needs it" in db.check(file)
 
 
 def test_status_of_nobody_is_one_sentence():

@@ -12,11 +12,15 @@ from ha.actions import (
     CloseGate,
     Elect,
     EndContext,
+    EndDriver,
     Grant,
+    HandOver,
     MakeBase,
     OpenGate,
     PlanJobs,
+    Quiesce,
     Release,
+    Resume,
     StartDriver,
     StepDown,
     Wait,
@@ -37,11 +41,15 @@ from ha.events import (
     IncumbentAnswered,
     IncumbentSilent,
     JobsPlanned,
+    MoveAsked,
+    MoveFailed,
     OwnerDead,
     OwnerSeen,
     OwnerVanished,
+    Quiet,
     StartFailed,
     Superseded,
+    TakeOverAsked,
     WaitOver,
     Wanted,
     WorkFailed,
@@ -76,6 +84,12 @@ EVENTS = [
     WorkFailed("why"),
     DriverLost("why"),
     Superseded("why"),
+    MoveAsked("s2", 30.0, False),
+    MoveAsked("s2", 30.0, True),
+    Quiet("s2"),
+    MoveFailed("why"),
+    TakeOverAsked(DEAD, False),
+    TakeOverAsked(DEAD, True),
     ContextEnded(),
 ]
 
@@ -237,3 +251,43 @@ def test_every_decision_says_why_and_asks_for_at_most_one_lasting_work(events):
         assert decision.because
         assert sum(isinstance(action, lasting) for action in decision.actions) <= 1
         state = decision.state
+
+
+def test_a_planned_move_quiesces_hands_over_and_ends_the_driver_only_when_the_other_has_the_node():
+    owning = Ownership(Phase.OWNING, epoch=2)
+    state, actions = told([MoveAsked("s2", 30.0, keep_driver=False), Quiet("s2"), OwnerSeen("s2")], owning)
+    assert actions == [Quiesce("s2", 30.0), HandOver("s2", adopt=False), EndDriver(), StepDown()]
+    assert state == Ownership()
+
+
+def test_a_planned_move_that_keeps_the_driver_hands_over_at_once_and_never_ends_it():
+    owning = Ownership(Phase.OWNING, epoch=2)
+    _, actions = told([MoveAsked("s2", 30.0, keep_driver=True), OwnerSeen("s2")], owning)
+    assert actions == [HandOver("s2", adopt=True), StepDown()]
+
+
+def test_a_planned_move_that_fails_at_any_step_goes_on_here_under_the_same_epoch():
+    owning = Ownership(Phase.OWNING, epoch=2)
+    for before in ([MoveAsked("s2", 1.0, False)], [MoveAsked("s2", 1.0, False), Quiet("s2")]):
+        for failure in (MoveFailed("refused"), WorkFailed("a bug")):
+            state, actions = told([*before, failure], owning)
+            assert actions[-1] == Resume()
+            assert state == owning
+
+
+def test_a_driver_that_dies_in_the_middle_of_a_move_is_replaced_here():
+    state, actions = told([MoveAsked("s2", 1.0, False), DriverLost("EOF")], Ownership(Phase.OWNING, epoch=2))
+    assert actions[-2:] == [CloseGate(), Grant()]
+    assert (state.phase, state.adopt) == (Phase.GRANTING, False)
+
+
+def test_a_server_that_is_handed_a_context_replaces_the_node_and_adopts_only_if_it_was_told_to():
+    _, adopting = told([TakeOverAsked(DEAD, adopt=True), ElectionWon(), Granted(3, True)])
+    assert adopting == [Elect(DEAD), Grant(), Adopt()]
+    _, restoring = told([TakeOverAsked(DEAD, adopt=False), ElectionWon(), Granted(3, True)])
+    assert restoring == [Elect(DEAD), Grant(), MakeBase()]
+
+
+def test_a_context_handed_over_in_vain_is_watched_on_and_may_be_adopted_later():
+    state, _ = told([TakeOverAsked(DEAD, adopt=False), ElectionLost()])
+    assert state == Ownership()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from jobserver.model import AttemptOutcome, AttemptRef, JobRecord, JobSpec, JobState, OnFailover, OutcomeKind
-from jobserver.recovery import Accept, Attached, Fail, Queue, Rerun, plan
+from jobserver.recovery import Accept, Attached, Deliver, Fail, Queue, Rerun, after_loss, plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,11 +35,19 @@ def test_an_outcome_that_waited_in_an_adopted_driver_is_accepted():
     assert plan([running], {AttemptRef("j", 1): outcome}) == [Accept(running, outcome)]
 
 
-def test_an_attempt_the_adopted_driver_never_heard_of_runs_again_and_counts_as_no_death():
-    running = job(JobState.RUNNING, 2)
-    (decision,) = plan([running], {AttemptRef("j", 1): None})
-    assert isinstance(decision, Rerun)
-    assert not decision.died
+@pytest.mark.parametrize("on_failover", list(OnFailover))
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+def test_an_attempt_the_adopted_driver_never_heard_of_is_given_to_it_under_its_number(attempt, on_failover):
+    running = job(JobState.RUNNING, attempt, on_failover=on_failover)
+    assert plan([running], {AttemptRef("j", attempt - 1): None}) == [Deliver(running)]
+
+
+def test_an_attempt_that_the_driver_began_and_lost_counts_as_an_attempt_and_as_no_death():
+    lost = after_loss(job(JobState.RUNNING, 2))
+    assert isinstance(lost, Rerun)
+    assert not lost.died
+    assert isinstance(after_loss(job(JobState.RUNNING, 3)), Fail)
+    assert isinstance(after_loss(job(JobState.RUNNING, 1, on_failover=OnFailover.FAIL)), Fail)
 
 
 def test_a_dead_driver_counts_against_the_job():

@@ -121,4 +121,4 @@ def test_a_guarded_write_looks_at_epoch_and_token_and_locks_the_fence_where_that
 
 def test_an_acceptance_locks_the_contexts_row_where_that_is_needed() -> None:
     text = str(jobs.INSERT.clause.compile(dialect=mysql.dialect()))
-    assert text.endswith("LOCK IN SHARE MODE")
+    assert text.endswith("FOR UPDATE")

@@ -17,7 +17,7 @@ from tests.fakes.metadata import FakeMetadata, FakeStore
 Store = Metadata | FakeMetadata
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "mariadb"])
 def servers(request: pytest.FixtureRequest) -> tuple[Store, Store]:
     """Two servers on one empty store of each kind."""
     servers: tuple[Store, Store] = request.getfixturevalue(f"{request.param}_servers")
@@ -56,6 +56,15 @@ async def sqlite_servers(empty_file: Path, tmp_path: Path) -> AsyncIterator[tupl
     shutil.copy(empty_file, path)
     one = await Metadata.open(f"sqlite:///{path}", timeout=5, synchronous="NORMAL", server="s1")
     two = await Metadata.open(f"sqlite+aiosqlite:///{path}", timeout=5, synchronous="NORMAL", server="s2")
+    yield one, two
+    await one.close()
+    await two.close()
+
+
+@pytest.fixture
+async def mariadb_servers(mariadb_url: str) -> AsyncIterator[tuple[Store, Store]]:
+    one = await Metadata.open(mariadb_url, timeout=20, server="s1")
+    two = await Metadata.open(mariadb_url, timeout=20, server="s2")
     yield one, two
     await one.close()
     await two.close()

@@ -6,7 +6,8 @@ import json
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import mysql
+
+from jobserver.store.migrations import steps
 
 revision = "0002"
 down_revision = "0001"
@@ -18,16 +19,6 @@ _LIVING_JOBS = """
     JOIN contexts ON contexts.id = jobs.context_id WHERE contexts.active_name IS NOT NULL
 """
 _BATCH = 1000
-
-
-def _exact(length: int) -> sa.types.TypeEngine[str]:
-    variant = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.String(length).with_variant(variant, "mysql", "mariadb")
-
-
-def _document() -> sa.types.TypeEngine[str]:
-    variant = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.Text().with_variant(variant, "mysql", "mariadb")
 
 
 def upgrade() -> None:
@@ -46,128 +37,138 @@ def upgrade() -> None:
 
 def _extend_jobs() -> None:
     """SQLite makes the table anew; `result` stays last there. The column may be NULL: servers of before insert, too."""
-    anew = op.get_bind().dialect.name == "sqlite"
-    with op.batch_alter_table("jobs", recreate="always" if anew else "never") as jobs:
-        main_class = sa.Column("main_class", _exact(255), nullable=True)
-        jobs.add_column(main_class, insert_before="result" if anew else None)
-        jobs.create_foreign_key("fk_jobs_context", "contexts", ["context_id"], ["id"])
-    op.create_index("ix_jobs_context_name", "jobs", ["context_name", "submitted_at", "id"])
-    op.create_index("ix_jobs_class", "jobs", ["main_class", "submitted_at", "id"])
+    main_class: sa.Column[str] = sa.Column("main_class", steps.exact(255), nullable=True)
+    if _is_sqlite():
+        with op.batch_alter_table("jobs", recreate="always") as jobs:
+            jobs.add_column(main_class, insert_before="result")
+            jobs.create_foreign_key("fk_jobs_context", "contexts", ["context_id"], ["id"])
+    else:
+        steps.add_column("jobs", main_class)
+        steps.create_foreign_key("fk_jobs_context", "jobs", "contexts", ["context_id"], ["id"])
+    steps.create_index("ix_jobs_context_name", "jobs", ["context_name", "submitted_at", "id"])
+    steps.create_index("ix_jobs_class", "jobs", ["main_class", "submitted_at", "id"])
 
 
 def _extend_contexts() -> None:
-    op.create_index("ix_contexts_ended", "contexts", ["ended_at", "id"])
-    with op.batch_alter_table("fences") as fences:
-        fences.create_foreign_key("fk_fences_context", "contexts", ["context_id"], ["id"])
+    steps.create_index("ix_contexts_ended", "contexts", ["ended_at", "id"])
+    if _is_sqlite():
+        with op.batch_alter_table("fences") as fences:
+            fences.create_foreign_key("fk_fences_context", "contexts", ["context_id"], ["id"])
+    else:
+        steps.create_foreign_key("fk_fences_context", "fences", "contexts", ["context_id"], ["id"])
+
+
+def _is_sqlite() -> bool:
+    return op.get_bind().dialect.name == "sqlite"
 
 
 def _create_history() -> None:
-    op.create_table(
+    steps.create_table(
         "job_history",
-        sa.Column("job_id", _exact(36), primary_key=True),
+        sa.Column("job_id", steps.exact(36), primary_key=True),
         sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("state", _exact(16), primary_key=True),
+        sa.Column("state", steps.exact(16), primary_key=True),
         sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("server", _exact(255), nullable=False),
+        sa.Column("server", steps.exact(255), nullable=False),
         sa.Column("epoch", sa.BigInteger, nullable=True),
-        sa.Column("reason", _document(), nullable=True),
+        sa.Column("reason", steps.document(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_history_job", ondelete="CASCADE"),
         sqlite_with_rowid=False,
     )
 
 
 def _create_binary_files() -> None:
-    op.create_table(
+    steps.create_table(
         "binary_files",
-        sa.Column("digest", _exact(64), primary_key=True),
+        sa.Column("digest", steps.exact(64), primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("stored_at", sa.BigInteger, nullable=False),
-        sa.Column("state", _exact(16), nullable=False),
+        sa.Column("state", steps.exact(16), nullable=False),
         sa.Column("unused_since", sa.BigInteger, nullable=True),
     )
-    op.create_index("ix_binary_files_state", "binary_files", ["state", "unused_since"])
-    op.create_table(
+    steps.create_index("ix_binary_files_state", "binary_files", ["state", "unused_since"])
+    steps.create_table(
         "context_binaries",
-        sa.Column("context_id", _exact(36), primary_key=True),
-        sa.Column("digest", _exact(64), primary_key=True),
+        sa.Column("context_id", steps.exact(36), primary_key=True),
+        sa.Column("digest", steps.exact(64), primary_key=True),
         sa.ForeignKeyConstraint(
             ["context_id"], ["contexts.id"], name="fk_context_binaries_context", ondelete="CASCADE"
         ),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_context_binaries_digest", "context_binaries", ["digest"])
+    steps.create_index("ix_context_binaries_digest", "context_binaries", ["digest"])
 
 
 def _create_saved() -> None:
-    op.create_table(
+    steps.create_table(
         "configs",
-        sa.Column("name", _exact(255), primary_key=True),
-        sa.Column("body", _document(), nullable=False),
+        sa.Column("name", steps.exact(255), primary_key=True),
+        sa.Column("body", steps.document(), nullable=False),
         *_author_and_times(),
     )
-    op.create_table(
+    steps.create_table(
         "queries",
-        sa.Column("name", _exact(255), primary_key=True),
-        sa.Column("text", _document(), nullable=False),
-        sa.Column("parameters", _document(), nullable=False),
-        sa.Column("context", _exact(255), nullable=True),
-        sa.Column("defaults", _document(), nullable=False),
+        sa.Column("name", steps.exact(255), primary_key=True),
+        sa.Column("text", steps.document(), nullable=False),
+        sa.Column("parameters", steps.document(), nullable=False),
+        sa.Column("context", steps.exact(255), nullable=True),
+        sa.Column("defaults", steps.document(), nullable=False),
         *_author_and_times(),
     )
 
 
 def _author_and_times() -> list[sa.Column[object]]:
     return [
-        sa.Column("principal", _exact(255), nullable=False),
+        sa.Column("principal", steps.exact(255), nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("changed_at", sa.BigInteger, nullable=False),
     ]
 
 
 def _create_callbacks() -> None:
-    op.create_table(
+    steps.create_table(
         "callbacks",
-        sa.Column("job_id", _exact(36), primary_key=True),
-        sa.Column("url", _document(), nullable=False),
-        sa.Column("state", _exact(16), nullable=False),
+        sa.Column("job_id", steps.exact(36), primary_key=True),
+        sa.Column("url", steps.document(), nullable=False),
+        sa.Column("state", steps.exact(16), nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("next_at", sa.BigInteger, nullable=False),
-        sa.Column("last_error", _document(), nullable=True),
+        sa.Column("last_error", steps.document(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_callbacks_job", ondelete="CASCADE"),
     )
-    op.create_index("ix_callbacks_due", "callbacks", ["state", "next_at"])
+    steps.create_index("ix_callbacks_due", "callbacks", ["state", "next_at"])
 
 
 def _create_data_files() -> None:
-    op.create_table(
+    steps.create_table(
         "data_files",
-        sa.Column("name", _exact(255), primary_key=True),
+        sa.Column("name", steps.exact(255), primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
-        sa.Column("digest", _exact(64), nullable=False),
-        sa.Column("principal", _exact(255), nullable=False),
+        sa.Column("digest", steps.exact(64), nullable=False),
+        sa.Column("principal", steps.exact(255), nullable=False),
         sa.Column("uploaded_at", sa.BigInteger, nullable=False),
     )
 
 
 def _create_audit() -> None:
-    op.create_table(
+    steps.create_table(
         "audit",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
         ),
         sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("principal", _exact(255), nullable=False),
-        sa.Column("action", _exact(64), nullable=False),
-        sa.Column("target", _exact(255), nullable=False),
-        sa.Column("detail", _document(), nullable=False),
-        sa.Column("server", _exact(255), nullable=False),
+        sa.Column("principal", steps.exact(255), nullable=False),
+        sa.Column("action", steps.exact(64), nullable=False),
+        sa.Column("target", steps.exact(255), nullable=False),
+        sa.Column("detail", steps.document(), nullable=False),
+        sa.Column("server", steps.exact(255), nullable=False),
     )
-    op.create_index("ix_audit_at", "audit", ["at", "id"])
+    steps.create_index("ix_audit_at", "audit", ["at", "id"])
 
 
 def _fill_main_class() -> None:
     """Out of the specs, in the database itself: there may be a million of them."""
-    unquoted = "JSON_UNQUOTE({})" if op.get_bind().dialect.name in ("mysql", "mariadb") else "{}"
+    unquoted = "{}" if _is_sqlite() else "JSON_UNQUOTE({})"
     value = unquoted.format("json_extract(spec, '$.main_class')")
     op.execute(f"UPDATE jobs SET main_class = substr({value}, 1, 255)")
 
@@ -175,7 +176,8 @@ def _fill_main_class() -> None:
 def _fill_binary_files() -> None:
     op.execute(
         "INSERT INTO binary_files (digest, size, stored_at, state) "
-        "SELECT digest, max(size), min(uploaded_at), 'KEPT' FROM binaries GROUP BY digest"
+        "SELECT digest, max(size), min(uploaded_at), 'KEPT' FROM binaries "
+        "WHERE digest NOT IN (SELECT digest FROM binary_files) GROUP BY digest"
     )
 
 
@@ -186,6 +188,7 @@ def _fill_context_binaries() -> None:
     for context_id, spec in connection.execute(sa.text(_LIVING_JOBS)).yield_per(_BATCH):
         found.update((context_id, digest) for _name, _type, digest in json.loads(spec)["binaries"])
     table = sa.table("context_binaries", sa.column("context_id"), sa.column("digest"))
+    found -= {(row.context_id, row.digest) for row in connection.execute(sa.select(table))}
     rows = [{"context_id": context_id, "digest": digest} for context_id, digest in sorted(found)]
     if rows:
         connection.execute(sa.insert(table), rows)

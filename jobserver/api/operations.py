@@ -1,0 +1,239 @@
+"""Every route as clients know it: what it is for, what it reads, what it answers. `openapi.py` makes the description of this.
+
+Parameters are the very values that the handlers read requests with; methods and paths come from `routes.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jobserver.api import cluster, contexts, data, jobs, objects, schemas, submissions
+from jobserver.api.binary_formats import MEDIA_TYPES
+from jobserver.api.envelopes import JSON, TEXT
+from jobserver.api.parameters import Parameter
+from jobserver.api.routes import Route
+from jobserver.api.schemas import Schema, array, ref
+
+PLAIN = TEXT.split(";", maxsplit=1)[0]
+ANYTHING = "*/*"
+CONFIGURATION = {JSON: {"type": "object"}, PLAIN: schemas.TEXT}
+"""A posted configuration: JSON or HOCON; the content type is not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer. `content` None: no body."""
+
+    status: int
+    meaning: str
+    content: Schema | None = None
+    type: str = JSON
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route. `refusals` are statuses with an error as body; `any_query`: every parameter means something."""
+
+    tag: str
+    summary: str
+    replies: tuple[Reply, ...]
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    headers: tuple[str, ...] = ()
+    body: dict[str, Schema] = field(default_factory=dict)
+    any_query: bool = False
+
+
+_OK = ref("Success")
+_UPLOAD = {name: {"type": "string", "format": "binary"} for name in MEDIA_TYPES}
+_BYTES = {"application/octet-stream": {"type": "string", "format": "binary"}}
+_NOT_MODIFIED = Reply(304, "The client has this answer already.", headers=("ETag",))
+
+OPERATIONS: dict[Route, Operation] = {
+    Route.LIST_BINARIES: Operation(
+        "binaries", "The latest upload of each name.", (Reply(200, "By name.", ref("Binaries")),)
+    ),
+    Route.GET_BINARY: Operation(
+        "binaries",
+        "One upload.",
+        (Reply(200, "Its latest version.", ref("Binary"), headers=("ETag",)), _NOT_MODIFIED),
+        headers=("If-None-Match",),
+    ),
+    Route.POST_BINARY: Operation(
+        "binaries",
+        "Uploads code; a name that exists gets a new version, running jobs keep theirs.",
+        (Reply(201, "Stored durably.", _OK),),
+        (408, 413, 415),
+        body=_UPLOAD,
+    ),
+    Route.POST_JAR: Operation(
+        "binaries",
+        "Uploads a jar whatever the content type says; the oldest clients' route.",
+        (Reply(200, "`OK`", schemas.TEXT, PLAIN),),
+        (408, 413),
+        body=_BYTES,
+    ),
+    Route.DELETE_BINARY: Operation(
+        "binaries", "Deletes every version of a name.", (Reply(200, "Deleted.", _OK),), (403,)
+    ),
+    Route.LIST_CONTEXTS: Operation(
+        "contexts", "Names of contexts, newest first.", (Reply(200, "Names.", array(schemas.TEXT)),)
+    ),
+    Route.GET_CONTEXT: Operation(
+        "contexts", "The most recent context of a name, ended or not.", (Reply(200, "It.", ref("Context")),)
+    ),
+    Route.POST_CONTEXT: Operation(
+        "contexts",
+        "Starts a context. Every query parameter is one of its settings; `spark.context-settings` of the body wins.",
+        (Reply(200, "It runs.", _OK),),
+        (408, 413),
+        body=CONFIGURATION,
+        any_query=True,
+    ),
+    Route.DELETE_CONTEXT: Operation(
+        "contexts",
+        "Stops a context and its jobs.",
+        (
+            Reply(200, "Stopped.", _OK),
+            Reply(202, "Still stopping; `Location` is where to look.", headers=("Location", "Retry-After")),
+        ),
+        parameters=(contexts.FORCE,),
+    ),
+    Route.RESET_CONTEXTS: Operation(
+        "contexts",
+        "Stops every context and starts the configured ones again.",
+        (Reply(200, "Done, or with sync=false begun.", _OK),),
+        parameters=(contexts.RESET, contexts.SYNC),
+    ),
+    Route.LIST_OBJECTS: Operation(
+        "named objects",
+        "Named objects of a running context.",
+        (Reply(200, "Objects.", array(ref("NamedObject"))),),
+    ),
+    Route.GET_OBJECT: Operation(
+        "named objects",
+        "One named object with its schema.",
+        (Reply(200, "It.", ref("NamedObject")), Reply(202, "It is being built anew.", ref("NamedObject"))),
+    ),
+    Route.POST_OBJECT: Operation(
+        "named objects",
+        "Builds a named object anew, or goes back to an older version.",
+        (
+            Reply(200, "Done.", {"anyOf": [ref("NamedObject"), _OK]}),
+            Reply(202, "The build goes on.", ref("NamedObject")),
+        ),
+        parameters=(objects.REFRESH, objects.REVERT, objects.TIMEOUT),
+    ),
+    Route.DELETE_OBJECT: Operation(
+        "named objects", "Destroys a named object.", (Reply(200, "Durably gone.", _OK),)
+    ),
+    Route.LIST_JOBS: Operation(
+        "jobs",
+        "Jobs, newest first, without their values.",
+        (Reply(200, "Jobs.", array(ref("Job"))),),
+        parameters=(jobs.LIMIT, jobs.STATUS),
+    ),
+    Route.GET_JOB: Operation(
+        "jobs",
+        "One job with its value or error; with `wait`, when it ends or the time is over.",
+        (
+            Reply(
+                200, "It; once it has ended, for good.", ref("Job"), headers=("ETag", "Preference-Applied")
+            ),
+            _NOT_MODIFIED,
+        ),
+        parameters=(jobs.WAIT,),
+        headers=("If-None-Match", "Prefer"),
+    ),
+    Route.GET_JOB_CONFIG: Operation(
+        "jobs", "The posted configuration of a job.", (Reply(200, "It.", {"type": "object"}),)
+    ),
+    Route.POST_JOB: Operation(
+        "jobs",
+        "Submits a job. The body is its configuration; a repetition under one Idempotency-Key gets the same job.",
+        (
+            Reply(
+                200,
+                "The value or error of a job that was waited for.",
+                ref("JobValue"),
+                headers=("Preference-Applied",),
+            ),
+            Reply(202, "Accepted, and never lost.", ref("JobStarted"), headers=("Preference-Applied",)),
+        ),
+        (408, 409, 413, 422),
+        parameters=submissions.PARAMETERS,
+        headers=("Idempotency-Key", "Prefer"),
+        body=CONFIGURATION,
+    ),
+    Route.DELETE_JOB: Operation(
+        "jobs", "Kills a job.", (Reply(200, "Killed; or the error of one that had failed.", ref("Killed")),)
+    ),
+    Route.LIST_DATA: Operation(
+        "data", "Paths of data files, as jobs open them.", (Reply(200, "Paths.", array(schemas.TEXT)),)
+    ),
+    Route.POST_DATA: Operation(
+        "data",
+        "Uploads a data file; the name in the path begins its name.",
+        (Reply(200, "Stored durably.", ref("DataFile")),),
+        (408, 413),
+        body=_BYTES,
+    ),
+    Route.DELETE_DATA: Operation(
+        "data",
+        "Deletes a data file by its percent-encoded path.",
+        (Reply(200, "`OK`, which is no JSON whatever the content type says.", schemas.ANY),),
+    ),
+    Route.RESET_DATA: Operation(
+        "data",
+        "Deletes every data file.",
+        (Reply(200, "Done.", _OK),),
+        parameters=(data.RESET, data.SYNC),
+    ),
+    Route.HEALTH: Operation(
+        "server",
+        "200 when this server can serve, with what it does without; else 500.",
+        (Reply(200, "Well.", ref("Health")),),
+    ),
+    Route.METRICZ: Operation(
+        "server",
+        "Metrics as monitors of existing servers read them.",
+        (Reply(200, "JSON, under a text type.", schemas.TEXT, PLAIN),),
+    ),
+    Route.PROMETHEUS: Operation(
+        "server", "Metrics for Prometheus.", (Reply(200, "Its text format.", schemas.TEXT, PLAIN),)
+    ),
+    Route.CLUSTER: Operation(
+        "server", "Servers, leader, and who owns what.", (Reply(200, "The picture.", ref("Cluster")),)
+    ),
+    Route.SWITCHOVER: Operation(
+        "server",
+        "Moves a context to another server; answered when it runs there.",
+        (Reply(200, "It has moved.", {"type": "object"}),),
+        (409,),
+        parameters=(cluster.TO, cluster.GRACE, cluster.KEEP_DRIVER),
+    ),
+    Route.DRAIN: Operation(
+        "server",
+        "Moves every context of a server away; it gets no new ones.",
+        (Reply(202, "Begun; `GET /cluster` shows how far it is.", {"type": "object"}),),
+        (409,),
+        parameters=(cluster.GRACE, cluster.KEEP_DRIVERS),
+    ),
+    Route.UNDRAIN: Operation(
+        "server",
+        "Lets a drained server own contexts again.",
+        (Reply(200, "It does.", {"type": "object"}),),
+        (409,),
+    ),
+    Route.OPENAPI: Operation(
+        "server", "This description.", (Reply(200, "OpenAPI 3.1.", {"type": "object"}),)
+    ),
+    Route.PAGE: Operation(
+        "server", "A page that shows the cluster.", (Reply(200, "HTML.", schemas.TEXT, "text/html"),)
+    ),
+    Route.DOCS: Operation(
+        "server", "To the page of this description.", (Reply(302, "Where it is.", headers=("Location",)),)
+    ),
+}
+"""Every route but the files that pages are made of."""

@@ -1,0 +1,183 @@
+"""JVM jobs: classes of uploaded jars with ``runJob(SparkSession, Map)``, and optionally `validate` with the same parameters.
+
+Each set of jars has a session of its own with these jars as artifacts, on the driver and on executors alike; each job runs in a
+clone of it, so two versions of a class live side by side, and a job's views end with it. The job's thread in the JVM is the
+one that belongs to its thread here, so a kill interrupts it. Spark 4 is needed: older ones do not keep artifacts apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JError
+
+from jobserver.driver.loading import DriverBinary, LoadRefused, Stored, nothing_stored, read_binary
+from jobserver.driver.sessions import JobSession
+from jobserver.driver.spark import MAJOR, Spark
+from jobserver.driver.waits import SlicedLock
+from jobserver.model import BinaryType, ErrorInfo, OutcomeKind
+
+SHARED_VIEWS = 64
+"""Named DataFrames that every JVM job finds without naming them; with more, only those of `named-objects`."""
+_SIGNATURE = "runJob(org.apache.spark.sql.SparkSession, java.util.Map)"
+_VALUE = '{"value":'
+
+FindFrame = Callable[[str], tuple[str, Any] | None]
+
+
+class JobFailed(Exception):
+    """What a job threw in the JVM."""
+
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class JvmCall:
+    """What is called: class, configuration as JSON text, and the largest result in characters."""
+
+    main_class: str
+    config: str
+    result_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class JavaSession:
+    """A clone of the session of some jars."""
+
+    java: Any
+
+    def close(self) -> None:
+        """Remove its copy of the jars; its classes go with it."""
+        with contextlib.suppress(Py4JError, OSError):
+            self.java.artifactManager().close()
+
+
+class Jars:
+    """The jars that this driver has seen. `names` are all named objects, `find` a DataFrame by its name in lower case."""
+
+    def __init__(
+        self,
+        spark: Spark,
+        folder: Path,
+        names: Callable[[], Sequence[str]],
+        find: FindFrame,
+        stored: Stored = nothing_stored,
+    ) -> None:
+        self._spark = spark
+        self._stored = stored
+        self._folder = folder
+        self._names = names
+        self._find = find
+        self._lock = SlicedLock()
+        self._sessions: dict[tuple[str, ...], Any] = {}
+        self._views: dict[str, str] = {}
+        self._calls: Any = None
+
+    def session(self, binaries: Sequence[DriverBinary]) -> JavaSession:
+        """A session in which the classes of these jars are known. Raises LoadRefused."""
+        if any(binary.type is not BinaryType.JAR for binary in binaries):
+            raise LoadRefused(OutcomeKind.WRONG_TYPE, "one job cannot be made of jars and Python packages")
+        if MAJOR < 4:
+            raise LoadRefused(OutcomeKind.WRONG_TYPE, "JVM jobs need Spark 4 or newer")
+        key = tuple(binary.digest for binary in binaries)
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = self._with_artifacts(binaries)
+            return JavaSession(self._sessions[key].cloneSession())
+
+    def calls(self, session: JobSession, call: JvmCall) -> Any:
+        """A JobCalls object (java_source/JobCalls.java) for one job."""
+        with self._lock:
+            if self._calls is None:
+                self._calls = self._compiled()
+        java = session._jsparkSession
+        given = self._spark.context._gateway.new_array(session._jvm.java.lang.Object, 4)
+        given[0], given[1] = java, java.artifactManager().classloader()
+        given[2], given[3] = call.config, call.result_limit
+        return self._calls.newInstance(given)
+
+    def share_views(self, wanted: Iterable[str]) -> None:
+        """Named DataFrames as global temporary views: ``global_temp.<name>``."""
+        names = list(self._names())
+        if len(names) > SHARED_VIEWS:
+            names = [name for name in names if name in set(wanted)]
+        for name in names:
+            found = self._find(name.lower())
+            if found is not None and self._views.get(name) != found[0]:
+                found[1]._jdf.createOrReplaceGlobalTempView(f"`{name.replace('`', '``')}`")
+                self._views[name] = found[0]
+        for gone in set(self._views) - set(self._names()):
+            self._spark.root.catalog.dropGlobalTempView(gone)
+            self._views.pop(gone, None)
+
+    def _with_artifacts(self, binaries: Sequence[DriverBinary]) -> Any:
+        session = self._spark.root._jsparkSession.newSession()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for binary in binaries:
+            path = self._folder / f"{binary.digest}.jar"
+            path.write_bytes(read_binary(binary, self._stored))
+            try:
+                session.addArtifact(self._spark.context._jvm.java.io.File(str(path)).toURI())
+            except Py4JError as error:
+                message = f"binary {binary.name} is no jar that can be loaded: {error}"
+                raise LoadRefused(OutcomeKind.LOADING_FAILED, message) from error
+        return session
+
+    def _compiled(self) -> Any:
+        text = resources.files("jobserver.driver").joinpath("java_source", "JobCalls.java").read_text()
+        compiler = self._spark.context._jvm.org.codehaus.janino.SimpleCompiler()
+        compiler.cook(text)
+        return compiler.getClassLoader().loadClass("jobserver.JobCalls").getConstructors()[0]
+
+
+class JvmJob:
+    """See kinds.RunnableJob. Its class is loaded when this is made. Raises LoadRefused."""
+
+    def __init__(self, jars: Jars, session: JobSession, call: JvmCall) -> None:
+        wanted = json.loads(call.config).get("named-objects")
+        jars.share_views(wanted if isinstance(wanted, list) else ())
+        self._calls = jars.calls(session, call)
+        answer = json.loads(self._calls.load(call.main_class))
+        if answer.get("missing") == "class":
+            raise LoadRefused(
+                OutcomeKind.NOT_FOUND, f"there is no class {call.main_class} in the jars of the job"
+            )
+        if answer.get("missing"):
+            raise LoadRefused(
+                OutcomeKind.LOADING_FAILED,
+                f"{call.main_class} has no public method {_SIGNATURE}: it is no job",
+            )
+        if "error" in answer:
+            error = _error(answer["error"])
+            message = f"loading {call.main_class} failed: {error.error_class}: {error.message}"
+            raise LoadRefused(OutcomeKind.LOADING_FAILED, message, error.error_class, error.stack)
+
+    def validate(self) -> list[str]:
+        """The text or texts of what is wrong; none for null."""
+        value = json.loads(_value(self._calls.validate()))
+        if value is None:
+            return []
+        return [str(text) for text in value] if isinstance(value, list) else [str(value)]
+
+    def run(self) -> str:
+        """See RunnableJob. Raises JobFailed."""
+        return _value(self._calls.run())
+
+
+def _value(answer: str) -> str:
+    """The JSON text of the value in an answer. Raises JobFailed."""
+    if answer.startswith(_VALUE):
+        return answer[len(_VALUE) : -1]
+    raise JobFailed(_error(json.loads(answer)["error"]))
+
+
+def _error(told: dict[str, str]) -> ErrorInfo:
+    return ErrorInfo(told["message"], told["class"], told["stack"])

@@ -1,0 +1,110 @@
+"""A write that is known before it runs: statements with their values, and what the numbers of changed rows mean.
+
+It is also a `Work` (it can be called with a connection). Where the database is across a network it is better: a whole
+group of changes is sent in one packet, so that no transaction stays open between two messages (design 4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Insert, Integer, Table, bindparam, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from jobserver.store.statement import Statement
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement with its values."""
+
+    statement: Statement
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """Steps that happen all or not at all, in their order; `conclude` makes a value of the rows that each changed.
+
+    `duplicate` is the value where the first step met a key that exists (nothing has changed then); without it that is an
+    error, as it is in a later step.
+    """
+
+    steps: tuple[Step, ...]
+    conclude: Callable[[Sequence[int]], T]
+    duplicate: Callable[[], T] | None = None
+
+    def then(self, *steps: Step) -> Change[T]:
+        """The same change with more steps behind it."""
+        return Change((*self.steps, *steps), self.conclude, self.duplicate)
+
+    def __call__(self, connection: Connection) -> T:
+        """Runs the steps in the connection's transaction."""
+        counts: list[int] = []
+        for step in self.steps:
+            try:
+                counts.append(step.statement.changed(connection, step.values))
+            except IntegrityError:
+                if counts or self.duplicate is None:
+                    raise
+                return self.duplicate()
+        return self.conclude(counts)
+
+
+class rows_changed(FunctionElement[int]):
+    """How many rows the statement before changed (also those it set to the values that they had)."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(rows_changed, "sqlite")
+def _in_sqlite(_element: rows_changed, _compiler: SQLCompiler, **_: Any) -> str:
+    return "changes()"
+
+
+@compiles(rows_changed, "mysql")
+@compiles(rows_changed, "mariadb")
+def _in_mysql(_element: rows_changed, _compiler: SQLCompiler, **_: Any) -> str:
+    return "ROW_COUNT()"
+
+
+def insertion_after_change(table: Table, columns: Sequence[str] | None = None) -> Statement:
+    """Inserts a row, its columns as binds, if the step before changed one."""
+    names = list(columns) if columns is not None else [column.name for column in table.c]
+    row = select(*(bindparam(name, type_=table.c[name].type).label(name) for name in names))
+    return Statement(insert(table).from_select(names, row.where(rows_changed() == 1), include_defaults=False))
+
+
+def ignoring_duplicates(insertion: Insert) -> Insert:
+    """The same insertion, which changes nothing where the key exists."""
+    return (
+        insertion.inline()
+        .prefix_with("OR IGNORE", dialect="sqlite")
+        .prefix_with("IGNORE", dialect="mysql")
+        .prefix_with("IGNORE", dialect="mariadb")
+    )
+
+
+def one(
+    statement: Statement, values: Mapping[str, Any], *, duplicate: Callable[[], bool] | None = None
+) -> Change[bool]:
+    """A change of one statement: whether it changed its row."""
+    return Change((Step(statement, values),), changed_one, duplicate)
+
+
+def changed_one(counts: Sequence[int]) -> bool:
+    """Whether the first step changed its row."""
+    return counts[0] == 1
+
+
+def never() -> bool:
+    """For `duplicate`: the row was there before, this write changed nothing."""
+    return False

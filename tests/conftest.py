@@ -1,0 +1,80 @@
+"""What tests of several layers share: a MariaDB, started once and only when a test asks for it.
+
+It comes from a jar; with JOBSERVER_MARIADB_IMAGE the tests that take `databases` use a container of that image instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobserver.local.java import find_java
+from jobserver.local.layout import archive_cache
+from jobserver.local.mariadb import MariaDbServer, unpacked
+from jobserver.local.ports import free_ports
+from tests.mariadb import Databases, in_container, of_server
+
+
+@pytest.fixture(scope="session")
+def mariadb_base() -> Path:
+    """The unpacked programs of MariaDB."""
+    return unpacked(find_java().command, archive_cache(os.environ) / "mariadb")
+
+
+@pytest.fixture(scope="session")
+def mariadb(mariadb_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
+    """One server for all tests that leave it as it is."""
+    server = MariaDbServer(tmp_path_factory.mktemp("mariadb"), free_ports(1)[0], mariadb_base)
+    server.install()
+    server.launch()
+    try:
+        server.wait_serving()
+        yield server
+    finally:
+        server.stop(grace=0)
+
+
+@pytest.fixture
+def own_mariadb(mariadb_base: Path, tmp_path: Path) -> Iterator[MariaDbServer]:
+    """A server that a test may stop, start again and set at will."""
+    server = MariaDbServer(tmp_path / "mariadb", free_ports(1)[0], mariadb_base)
+    server.install()
+    server.launch()
+    try:
+        server.wait_serving()
+        yield server
+    finally:
+        server.stop(grace=0)
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
+    """Databases made on demand: from the jar, or of the container that JOBSERVER_MARIADB_IMAGE names."""
+    image = os.environ.get("JOBSERVER_MARIADB_IMAGE")
+    if image is None:
+        yield of_server(request.getfixturevalue("mariadb"))
+    else:
+        with in_container(image) as container:
+            yield container
+
+
+@pytest.fixture(scope="session")
+async def kept_database(databases: Databases) -> str:
+    """The address of a database with its tables, emptied by those who use it."""
+    from jobserver.store.metadata import Metadata
+
+    url = databases.new()
+    metadata = await Metadata.open(url, timeout=30)
+    await metadata.upgrade()
+    await metadata.close()
+    return url
+
+
+@pytest.fixture
+async def mariadb_url(databases: Databases, kept_database: str) -> str:
+    """The address of a database whose tables are all empty."""
+    databases.empty(kept_database)
+    return kept_database

@@ -1,0 +1,240 @@
+"""The checkpoint store in a real HDFS: the promises of every store, failover between NameNodes, and each kind of trouble."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable, Trouble
+from checkpoint.files import FileStore
+from checkpoint.hdfs import HdfsFiles
+from checkpoint.stores import HdfsAccess, open_store
+from jobserver.local.hdfs import LocalHdfs
+from jobserver.local.ports import LOOPBACK, free_ports
+from tests.contract.test_file_store import FileStorePromises
+
+
+def store_in(hdfs: LocalHdfs, *namenodes: str, **access: object) -> HdfsFiles:
+    """A store in a folder of its own."""
+    chosen = HdfsAccess(namenodes or (hdfs.web_url,), **access)  # type: ignore[arg-type]
+    return HdfsFiles(f"{hdfs.url}/root with blank/{uuid.uuid4().hex}", chosen)
+
+
+class TestHdfsKeepsThePromises(FileStorePromises):
+    @pytest.fixture
+    def files(self, hdfs: LocalHdfs) -> FileStore:
+        return store_in(hdfs)
+
+    def test_an_unfinished_write_is_never_listed_nor_sealed_and_can_be_discarded(
+        self, files: HdfsFiles
+    ) -> None:
+        files.write_new("m/done", b"x")
+        files._hdfs.create(files._at("m/.dead.unfinished"), b"half")
+        assert files.names("m") == ["done"]
+        assert files.seal_tree("m") == {"done": 1}
+        files.discard_unfinished("m")
+        with pytest.raises(Missing):
+            files.size("m/.dead.unfinished")
+
+    def test_a_write_leaves_no_debris_whether_it_wins_or_not(self, files: HdfsFiles) -> None:
+        files.write_new("m/name", b"x")
+        with pytest.raises(AlreadyExists):
+            files.write_new("m/name", b"y")
+        assert [entry.name for entry in files._hdfs.entries(files._at("m"))] == ["name"]
+
+    def test_nothing_is_moved_into_a_folder_that_has_the_name(self, files: HdfsFiles) -> None:
+        files.write_new("m/folder/file", b"x")
+        with pytest.raises(StoreUnavailable, match="directories"):
+            files.write_new("m/folder", b"y")
+        assert files.names("m/folder") == ["file"]
+
+
+def test_a_written_file_is_fsynced_by_its_datanode(hdfs: LocalHdfs) -> None:
+    """As the DataNode itself counts: SYNC_BLOCK reaches it through two redirects, and nothing tells if it were lost."""
+    files = store_in(hdfs)
+    before = fsyncs(hdfs)
+    for number in range(5):
+        files.write_new(f"m/{number}", b"x")
+    assert fsyncs(hdfs) >= before + 5
+
+
+def fsyncs(hdfs: LocalHdfs) -> int:
+    """Blocks that the DataNode has synced; it publishes every second, so each look waits for news."""
+    seen = {_published(hdfs)["FsyncCount"]}
+    stamp = _published(hdfs)["BytesWritten"]
+    store_in(hdfs).write_new("tick", b"x")
+    deadline = threading.Event()
+    for _ in range(300):
+        now = _published(hdfs)
+        if now["BytesWritten"] != stamp:
+            return int(now["FsyncCount"])
+        deadline.wait(0.1)
+    raise AssertionError(f"the DataNode publishes nothing new; last: {seen}")
+
+
+def _published(hdfs: LocalHdfs) -> dict[str, int]:
+    url = f"http://{LOOPBACK}:{hdfs.ports.data_web}/jmx?qry=Hadoop:service=DataNode,name=DataNodeActivity*"
+    return dict(requests.get(url, timeout=5).json()["beans"][0])
+
+
+class TestSeveralNameNodes:
+    def test_one_that_is_away_is_passed_over_and_the_active_one_remembered(self, hdfs: LocalHdfs) -> None:
+        away = f"http://{LOOPBACK}:{free_ports(1)[0]}"
+        files = store_in(hdfs, away, hdfs.web_url)
+        files.write_new("a/b", b"x")
+        assert files.read("a/b") == b"x"
+        assert files._hdfs._client._urls[0] == hdfs.web_url
+
+    def test_a_standby_is_passed_over_for_every_call(self, hdfs: LocalHdfs) -> None:
+        with answering(403, _remote("StandbyException", "Operation category READ is not supported")) as (
+            standby,
+            asked,
+        ):
+            files = store_in(hdfs, standby, hdfs.web_url)
+            files.write_new("a/b", b"x")
+            assert len(asked) == 1
+            files._hdfs._client._urls.rotate(-1)
+            assert files.names("a") == ["b"]
+            assert len(asked) == 2
+
+    def test_a_rename_that_was_done_without_an_answer_is_settled_by_reading_back(
+        self, hdfs: LocalHdfs
+    ) -> None:
+        """The first NameNode carries it out and says nothing; the second then finds the name taken."""
+        with losing_replies(hdfs.web_url) as silent:
+            files = store_in(hdfs, silent, hdfs.web_url, timeout=2.0)
+            with pytest.raises((StoreUnavailable, AlreadyExists)):
+                files.write_new("a/b", b"mine")
+            assert files.read("a/b") == b"mine"
+
+    def test_without_an_active_one_the_outcome_is_unknown(self, hdfs: LocalHdfs) -> None:
+        with answering(403, _remote("StandbyException", "not now")) as (standby, _):
+            files = store_in(hdfs, standby, f"http://{LOOPBACK}:{free_ports(1)[0]}")
+            with pytest.raises(StoreUnavailable) as caught:
+                files.write_new("a/b", b"x")
+            assert caught.value.trouble is Trouble.AWAY
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "trouble"),
+    [
+        (403, ("SafeModeException", "Cannot create file. Name node is in safe mode."), Trouble.SAFE_MODE),
+        (403, ("NSQuotaExceededException", "The NameSpace quota is exceeded"), Trouble.FULL),
+        (403, ("DSQuotaExceededException", "The DiskSpace quota is exceeded"), Trouble.FULL),
+        (403, ("AccessControlException", "Permission denied: user=nobody"), Trouble.REFUSED),
+        (500, ("WhoKnowsException", "something else\n\tat java.Trace"), Trouble.OTHER),
+        (200, None, Trouble.OTHER),
+        (502, None, Trouble.OTHER),
+    ],
+)
+def test_every_refusal_of_hdfs_is_trouble_in_one_sentence_and_never_damage(
+    status: int, body: tuple[str, str] | None, trouble: Trouble
+) -> None:
+    text = b"<html>a proxy</html>" if body is None else _remote(*body)
+    with answering(status, text) as (url, _):
+        files = HdfsFiles("hdfs://nn:8020/root", HdfsAccess((url,), timeout=5))
+        for ask in (files.read, files.names, files.size, files.seal_tree):
+            with pytest.raises(StoreUnavailable) as caught:
+                ask("a/b")
+            assert caught.value.trouble is trouble
+            assert "\n" not in str(caught.value)
+
+
+def test_an_access_without_its_proof_is_refused_with_what_to_do(tmp_path) -> None:
+    for access, words in (
+        (HdfsAccess(("http://nn:9870",), auth="token"), "webhdfs.token_file"),
+        (HdfsAccess(("http://nn:9870",), auth="token", token_file=tmp_path / "none"), "cannot be read"),
+        (HdfsAccess(("http://nn:9870",), auth="kerberos"), r"pip install 'hdfs\[kerberos\]'"),
+    ):
+        with pytest.raises(StoreUnavailable, match=words):
+            open_store("hdfs://nn:8020/root", "c", access)
+
+
+def test_a_token_goes_along_with_every_request(tmp_path) -> None:
+    token = tmp_path / "token"
+    token.write_text("KAAKSm9i\n")
+    with answering(404, _remote("FileNotFoundException", "no")) as (url, asked):
+        files = open_store("hdfs://nn/root", "c", HdfsAccess((url,), auth="token", token_file=token))
+        assert files.names("a") == []
+        assert "delegation=KAAKSm9i" in asked[0]
+
+
+def _remote(kind: str, message: str) -> bytes:
+    return json.dumps({"RemoteException": {"exception": kind, "message": message}}).encode()
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers everything alike; its URL, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_DELETE = _answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serving(Handler) as url:
+        yield url, asked
+
+
+@contextmanager
+def losing_replies(namenode: str) -> Iterator[str]:
+    """A NameNode that does what it is asked; the replies to renames get lost."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def _pass_on(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            reply = requests.request(
+                self.command,
+                namenode + self.path,
+                data=self.rfile.read(length),
+                allow_redirects=False,
+                timeout=10,
+            )
+            if "op=RENAME" in self.path:
+                assert reply.ok
+                self.connection.close()
+                return
+            self.send_response(reply.status_code)
+            for name in ("Location", "Content-Type"):
+                if name in reply.headers:
+                    self.send_header(name, reply.headers[name])
+            self.send_header("Content-Length", str(len(reply.content)))
+            self.end_headers()
+            self.wfile.write(reply.content)
+
+        do_GET = do_PUT = do_DELETE = _pass_on
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def _serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{LOOPBACK}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
