@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, null, select
 
 from jobserver.lifecycle import UNFINISHED_JOB_STATES
 from jobserver.model import BinaryRecord, JobRecord, JobSpec
-from jobserver.store.change import Change, Step, ignoring_duplicates, insertion_after_change
+from jobserver.store.change import Change, Step, ignoring_duplicates, insertion_where
 from jobserver.store.guards import among
 from jobserver.store.rows import binary_of, binary_values, micros, spec_of
 from jobserver.store.statement import Statement
@@ -37,6 +37,7 @@ UNFINISHED_SPECS = select(jobs.c.id, jobs.c.spec, jobs.c.priority).where(
 )
 
 
+_same = binaries.alias()
 _NEW_FILE = Statement(
     ignoring_duplicates(insert(binary_files)).values(
         {name: bindparam(name) for name in ("digest", "size", "stored_at", "state")}
@@ -48,7 +49,21 @@ _KEEP = Statement(
     .where(binary_files.c.digest == bindparam("kept"), binary_files.c.state == BytesState.KEPT.value)
     .values(unused_since=null())
 )
-_PUT = insertion_after_change(binaries, ("name", "type", "digest", "size", "uploaded_at"))
+# Repeated after a lost reply it adds no second row.
+_PUT = insertion_where(
+    binaries,
+    ("name", "type", "digest", "size", "uploaded_at"),
+    select(binary_files.c.digest)
+    .where(binary_files.c.digest == bindparam("digest"), binary_files.c.state == BytesState.KEPT.value)
+    .exists(),
+    ~select(_same.c.id)
+    .where(
+        _same.c.name == bindparam("name"),
+        _same.c.digest == bindparam("digest"),
+        _same.c.uploaded_at == bindparam("uploaded_at"),
+    )
+    .exists(),
+)
 _DELETE = Statement(delete(binaries).where(binaries.c.name == bindparam("name")))
 NEED = Statement(
     ignoring_duplicates(insert(context_binaries)).from_select(

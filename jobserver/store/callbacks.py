@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
 from jobserver.lifecycle import FINAL_JOB_STATES
 from jobserver.saved import Callback, CallbackState
-from jobserver.store.change import Step, insertion_after_change, one
+from jobserver.store.change import Step, insertion_where, one
 from jobserver.store.database import Database
 from jobserver.store.guards import among
 from jobserver.store.rows import instant, json_text, micros, storable, text_of_json
@@ -22,7 +22,11 @@ from jobserver.store.tables import callbacks, jobs
 
 _PENDING: Final = among(callbacks.c.state, {CallbackState.PENDING})
 
-_ADD = insertion_after_change(callbacks)
+_ADD = insertion_where(
+    callbacks,
+    [column.name for column in callbacks.c],
+    select(jobs.c.id).where(jobs.c.id == bindparam("job_id")).exists(),
+)
 TAKE = Statement(
     update(callbacks)
     .where(callbacks.c.job_id == bindparam("job"), _PENDING, callbacks.c.tries == bindparam("seen_tries"))
@@ -92,7 +96,7 @@ class Callbacks:
 
 
 def add(job_id: str, url: str, at: datetime) -> Step:
-    """The callback of a job, if the step before recorded the job's acceptance."""
+    """The callback of a job, if the step before accepted it."""
     values = {
         "job_id": job_id,
         "url": json_text(url),

@@ -10,11 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Insert, Integer, Table, bindparam, insert, select
+from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from jobserver.store.statement import Statement
 
@@ -58,29 +55,18 @@ class Change(Generic[T]):
         return self.conclude(counts)
 
 
-class rows_changed(FunctionElement[int]):
-    """How many rows the statement before changed (also those it set to the values that they had)."""
+def insertion_where(table: Table, columns: Sequence[str], *conditions: ColumnElement[bool]) -> Statement:
+    """Inserts a row, its columns as binds, if the conditions hold. With a key that exists it changes nothing.
 
-    type = Integer()
-    inherit_cache = True
-
-
-@compiles(rows_changed, "sqlite")
-def _in_sqlite(_element: rows_changed, _compiler: SQLCompiler, **_: Any) -> str:
-    return "changes()"
-
-
-@compiles(rows_changed, "mysql")
-@compiles(rows_changed, "mariadb")
-def _in_mysql(_element: rows_changed, _compiler: SQLCompiler, **_: Any) -> str:
-    return "ROW_COUNT()"
-
-
-def insertion_after_change(table: Table, columns: Sequence[str] | None = None) -> Statement:
-    """Inserts a row, its columns as binds, if the step before changed one."""
-    names = list(columns) if columns is not None else [column.name for column in table.c]
-    row = select(*(bindparam(name, type_=table.c[name].type).label(name) for name in names))
-    return Statement(insert(table).from_select(names, row.where(rows_changed() == 1), include_defaults=False))
+    Conditions look at rows, never at the count of the step before (ROW_COUNT()): where the client has gone meanwhile,
+    MariaDB counts -1 and goes on to the COMMIT.
+    """
+    row = select(*(bindparam(name, type_=table.c[name].type).label(name) for name in columns))
+    return Statement(
+        ignoring_duplicates(insert(table)).from_select(
+            list(columns), row.where(*conditions), include_defaults=False
+        )
+    )
 
 
 def ignoring_duplicates(insertion: Insert) -> Insert:

@@ -11,7 +11,7 @@ from typing import Self
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from jobserver.errors import StoreUnavailable
+from jobserver.errors import OutcomeUnknown, StoreUnavailable
 from jobserver.store import mysql, packets, sqlite, transaction
 from jobserver.store.address import READERS, MysqlAddress, SqliteAddress, parsed
 from jobserver.store.transaction import RunTogether, T, Work, unavailable
@@ -19,6 +19,9 @@ from jobserver.store.writer import GroupWriter
 
 EVICT_AFTER = 0.2
 """Seconds that a grant waits before it ends the connection of the server whose lock it may be waiting for."""
+
+REPEAT_AFTER = 0.02
+"""Seconds before a write whose outcome is unknown is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,28 @@ class Database:
     async def write(self, work: Work[T]) -> T:
         """What `work` returned, committed. Raises StoreUnavailable (not done) or OutcomeUnknown."""
         return await self._writer.write(work)
+
+    async def write_repeated(self, work: Work[T]) -> T:
+        """`write` of a work that may be repeated: an unknown outcome becomes known by doing it again.
+
+        Raises StoreUnavailable (not done), OutcomeUnknown (still, after the patience).
+        """
+        unknown = False
+        try:
+            async with asyncio.timeout(self.patience):
+                while True:
+                    try:
+                        return await self._writer.write(work)
+                    except OutcomeUnknown:
+                        unknown = True
+                    except StoreUnavailable:
+                        if not unknown:
+                            raise
+                    await asyncio.sleep(REPEAT_AFTER)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"the metadata store did not tell within {self.patience:g} s whether a write happened"
+            ) from None
 
     async def write_evicting(self, work: Work[T], context_id: str) -> T:
         """`write` of a grant: whoever holds the fence's row for long, frozen maybe, loses the connection that holds it.

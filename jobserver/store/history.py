@@ -6,11 +6,14 @@ the job. The key (job, attempt, state) refuses a second record: no attempt comes
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import Connection, Select, bindparam, insert, literal, select
 
 from jobserver.history import JobMove
+from jobserver.lifecycle import FINAL_JOB_STATES
 from jobserver.model import ErrorInfo, JobState
-from jobserver.store.change import Step, insertion_after_change, rows_changed
+from jobserver.store.change import Step, ignoring_duplicates, insertion_where
 from jobserver.store.guards import among
 from jobserver.store.rows import instant, json_text, micros, text_of_json
 from jobserver.store.statement import Statement
@@ -19,10 +22,16 @@ from jobserver.store.transaction import Work
 
 _COLUMNS = [column.name for column in job_history.c]
 
-RECORD = insertion_after_change(job_history)
+_CAME_TO: Final = (
+    jobs.c.id == bindparam("job_id"),
+    jobs.c.attempt == bindparam("attempt"),
+    jobs.c.state == bindparam("state"),
+    jobs.c.changed_at == bindparam("at"),
+)
+RECORD = insertion_where(job_history, _COLUMNS, select(jobs.c.id).where(*_CAME_TO).exists())
 
 RECORD_END = Statement(
-    insert(job_history).from_select(
+    ignoring_duplicates(insert(job_history)).from_select(
         _COLUMNS,
         select(
             jobs.c.id,
@@ -32,7 +41,11 @@ RECORD_END = Statement(
                 bindparam(name, type_=job_history.c[name].type)
                 for name in ("at", "server", "epoch", "reason")
             ),
-        ).where(jobs.c.id == bindparam("job"), rows_changed() == 1),
+        ).where(
+            jobs.c.id == bindparam("job"),
+            among(jobs.c.state, FINAL_JOB_STATES),
+            jobs.c.changed_at == bindparam("at"),
+        ),
         include_defaults=False,
     )
 )
@@ -71,7 +84,7 @@ RECORD_END_OF_CONTEXT = Statement(
 
 
 def record(job_id: str, move: JobMove) -> Step:
-    """Records a move, if the step before made it."""
+    """Records a move, if the step before made it: the row then says so, with this very time."""
     values = {
         "job_id": job_id,
         "attempt": move.attempt,

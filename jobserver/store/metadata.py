@@ -86,7 +86,7 @@ class Metadata:
         being removed, because nobody needed them: to be stored again.
         """
         check_storable("the name of a binary", record.name)
-        if not await self._database.write(binaries.put(record)):
+        if not await self._database.write_repeated(binaries.put(record)):
             raise _being_removed(record.digest)
 
     async def keep_binary(self, digest: str, size: int, at: datetime) -> None:
@@ -94,7 +94,7 @@ class Metadata:
 
         Raises StoreUnavailable while earlier bytes of that digest are being removed, which ends soon.
         """
-        if not await self._database.write(binaries.keep(digest, size, at)):
+        if not await self._database.write_repeated(binaries.keep(digest, size, at)):
             raise _being_removed(digest)
 
     async def list_binaries(self) -> list[BinaryRecord]:
@@ -127,7 +127,7 @@ class Metadata:
         Raises ContextExists when a living context has the name, BadRequest.
         """
         check_storable("the name of a context", record.name)
-        if await self._database.write(contexts.create(record)):
+        if await self._database.write_repeated(contexts.create(record)):
             return
         existing = await self.context(record.id)
         if existing is None or existing.name != record.name:
@@ -211,7 +211,7 @@ class Metadata:
         """
         check_insertable(record)
         acceptance = jobs.accept(record, queue_limit, self._server)
-        if await self._database.write(self._with_needs(acceptance, record, callback_url)):
+        if await self._database.write_repeated(self._with_needs(acceptance, record, callback_url)):
             self._needed.learn(record)
             return record
         # Read in a new transaction: after a duplicate key the same one may not see the row (facts.md).
@@ -237,7 +237,7 @@ class Metadata:
         """
         check_insertable(record)
         acceptance = jobs.accept_started(fence, record, queue_limit, at, self._server)
-        if await self._database.write(self._with_needs(acceptance, record, callback_url)):
+        if await self._database.write_repeated(self._with_needs(acceptance, record, callback_url)):
             self._needed.learn(record)
             return replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
         return await self.insert_job(record, queue_limit=queue_limit, callback_url=callback_url)
