@@ -17,15 +17,17 @@ from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.waiters import Until
 from jobserver.data_files import DataFiles
 from jobserver.errors import NotFound
+from jobserver.history import JobMove
+from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRecord,
     BinaryType,
     ContextRecord,
     JobRecord,
-    JobState,
     NamedObjectInfo,
     ObjectOrder,
 )
+from jobserver.records import Records
 from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
 from jobserver.store.metadata import Metadata
 from jobserver.submission import JobDesk
@@ -63,6 +65,7 @@ class JobServer:
         moving: Moving,
     ) -> None:
         self._moving = moving
+        self.records = Records(store)
         self._store = store
         self._coordination = coordination
         self._binaries = binaries
@@ -114,14 +117,17 @@ class JobServer:
     async def submit(self, submission: Submission) -> Submitted:
         return await self._jobs.submit(submission)
 
-    async def list_jobs(self, limit: int, status: str | None) -> list[JobRecord]:
-        if status is None:
-            return await self._store.list_jobs(limit, None)
-        try:
-            state = JobState(status.upper())
-        except ValueError:
-            return []
-        return await self._store.list_jobs(limit, state)
+    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+        return await self._store.find_jobs(query)
+
+    async def job_history(self, job_id: str) -> list[JobMove]:
+        moves = await self._store.job_history(job_id)
+        if not moves:
+            await self.job(job_id)  # of an earlier schema, or unknown
+        return moves
+
+    async def kill_jobs(self, context: str) -> list[str]:
+        return await self._jobs.kill_all(context)
 
     async def job(self, job_id: str) -> JobRecord:
         job = await self._store.job(job_id)

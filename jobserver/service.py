@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jobserver.history import JobMove
+from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRecord,
     BinaryType,
@@ -20,6 +22,7 @@ from jobserver.model import (
     Pool,
     SqlQuery,
 )
+from jobserver.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,10 @@ class Gauge:
 class Service(Protocol):
     """The product behind the API. Times out and fails as `errors.py` says."""
 
+    @property
+    def records(self) -> Records:
+        """Saved configs, and the audit."""
+
     async def health(self) -> Health:
         """Whether this server can serve, looked up now; answers within a few seconds."""
 
@@ -136,8 +143,14 @@ class Service(Protocol):
         Raises NotFound (binary, context), ContextStopping, QueueFull, KeyReused, TimedOut (with the job's id), Unavailable.
         """
 
-    async def list_jobs(self, limit: int, status: str | None) -> list[JobRecord]:
-        """Newest first; `status` is matched exactly after upper-casing, an unknown one gives none."""
+    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+        """Newest first, without results."""
+
+    async def job_history(self, job_id: str) -> list[JobMove]:
+        """The states that the job came to, in the order of its life. Raises NotFound."""
+
+    async def kill_jobs(self, context: str) -> list[str]:
+        """Kills every job of the context that has not ended; their ids. Raises NotFound, Unavailable (repeat it)."""
 
     async def job(self, job_id: str) -> JobRecord:
         """With its result. Raises NotFound."""

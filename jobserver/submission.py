@@ -6,6 +6,8 @@ look at SQL and by the next owner, until the client's time is over.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -25,6 +27,8 @@ from jobserver.store.metadata import Metadata
 
 LOOK_AGAIN = 0.25
 """Longest wait for news of a new owner before SQL and the caches are looked at again, seconds."""
+KILLS_AT_ONCE = 16
+"""Jobs of a context that one request kills at the same time."""
 KILL_WAIT = 10.0
 """How long a kill waits for an owner, seconds."""
 
@@ -127,6 +131,28 @@ class JobDesk:
             except (OwnerUnavailable, Superseded):
                 await self._owners.registry.change(LOOK_AGAIN)
             first = False
+
+    async def kill_all(self, context_name: str) -> list[str]:
+        """Kills the unfinished jobs of a living context; the ids of those that this killed. Raises NotFound, OwnerUnavailable.
+
+        Repeating it after an error ends the others.
+        """
+        context = await self._store.latest_context(context_name)
+        if context is None or context.state.final:
+            raise NotFound(f"context {context_name} not found")
+        at_once = asyncio.Semaphore(KILLS_AT_ONCE)
+
+        async def kill(job_id: str) -> JobState | None:
+            async with at_once:
+                with contextlib.suppress(NotFound):  # it ended by itself meanwhile
+                    return (await self.kill(job_id)).state
+            return None
+
+        # what waits goes first: else each slot that a kill frees would start another of them
+        unfinished = await self._store.unfinished_jobs(context.id)
+        jobs = sorted(unfinished, key=lambda job: job.state is JobState.RUNNING)
+        ends = await asyncio.gather(*(kill(job.id) for job in jobs))
+        return [job.id for job, end in zip(jobs, ends, strict=True) if end is JobState.KILLED]
 
     async def _spec(self, submission: Submission) -> JobSpec:
         return JobSpec(

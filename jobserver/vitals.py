@@ -15,6 +15,7 @@ from ha.coordination import Coordination, Link
 from jobserver.contexts.pool import DriverPool
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.errors import JobServerError
+from jobserver.listing import JobQuery
 from jobserver.service import Gauge, Health
 from jobserver.store.metadata import Metadata
 
@@ -70,7 +71,7 @@ class Vitals:
 
     async def _without_sql(self) -> str | None:
         try:
-            await self._store.list_jobs(1, None)
+            await self._store.find_jobs(JobQuery(1))
         except JobServerError as error:
             return error.message
         return None

@@ -12,7 +12,20 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from jobserver.api import binaries, cluster, contexts, cors, data, health, jobs, metrics, objects, pages
+from jobserver.api import (
+    binaries,
+    cluster,
+    configs,
+    contexts,
+    cors,
+    data,
+    health,
+    history,
+    jobs,
+    metrics,
+    objects,
+    pages,
+)
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
@@ -45,6 +58,13 @@ HANDLERS: dict[Route, Handler] = {
     Route.GET_JOB_CONFIG: jobs.get_job_config,
     Route.POST_JOB: jobs.post_job,
     Route.DELETE_JOB: jobs.delete_job,
+    Route.DELETE_JOBS: jobs.delete_jobs,
+    Route.GET_JOB_HISTORY: history.job_history,
+    Route.LIST_CONFIGS: configs.list_configs,
+    Route.GET_CONFIG: configs.get_config,
+    Route.PUT_CONFIG: configs.put_config,
+    Route.DELETE_CONFIG: configs.delete_config,
+    Route.LIST_OPERATIONS: history.list_operations,
     Route.LIST_DATA: data.list_data,
     Route.POST_DATA: data.post_data,
     Route.DELETE_DATA: data.delete_data,
@@ -62,6 +82,30 @@ HANDLERS: dict[Route, Handler] = {
     Route.DOCS: pages.docs,
 }
 
+
+AUDITED: dict[Route, str] = {
+    Route.POST_BINARY: "upload",
+    Route.POST_JAR: "upload",
+    Route.DELETE_BINARY: "delete binary",
+    Route.POST_CONTEXT: "create context",
+    Route.DELETE_CONTEXT: "delete context",
+    Route.RESET_CONTEXTS: "reset contexts",
+    Route.POST_OBJECT: "change object",
+    Route.DELETE_OBJECT: "delete object",
+    Route.DELETE_JOB: "kill",
+    Route.DELETE_JOBS: "kill all of a context",
+    Route.PUT_CONFIG: "save config",
+    Route.DELETE_CONFIG: "delete config",
+    Route.POST_DATA: "upload data",
+    Route.DELETE_DATA: "delete data",
+    Route.RESET_DATA: "reset data",
+    Route.SWITCHOVER: "switchover",
+    Route.DRAIN: "drain",
+    Route.UNDRAIN: "undrain",
+}
+"""What the audit keeps, and its word for it. Jobs have a history of their own."""
+
+_NOTED = 255
 
 COUNTERS = web.AppKey("api_counters", Metrics)
 
@@ -102,7 +146,9 @@ class _Api:
             method = effective_method(request.method, query.get("_method"))
             found = target(method, request.rel_url.raw_path)
             call = Call(self._service, self._limits, found.name, query, request, self._metrics, found.item)
-            return await HANDLERS[found.route](call), found.route
+            answer = await HANDLERS[found.route](call)
+            await _note(call, found, answer)
+            return answer, found.route
         except JobServerError as error:
             route = None if found is None else found.route
             return error_answer(error, route), route
@@ -112,6 +158,17 @@ class _Api:
                 "a request ended in an error nobody foresaw: %s %s", request.method, request.raw_path
             )
             return internal_error(), None if found is None else found.route
+
+
+async def _note(call: Call, found: Target, answer: Answer) -> None:
+    """What changed the cluster goes to the audit, once it is done."""
+    action = AUDITED.get(found.route)
+    if action is None or answer.status >= 400:
+        return
+    detail = {name: value[:_NOTED] for name, value in call.query.items() if name != "_method"}
+    if found.item:
+        detail["item"] = found.item[:_NOTED]
+    await call.service.records.note(call.principal, action, found.name[:_NOTED], detail)
 
 
 def _response(answer: Answer, origin: str | None) -> web.Response:

@@ -10,25 +10,56 @@ from jobserver.api.calls import Call
 from jobserver.api.conditions import applied, preferred_wait, tagged
 from jobserver.api.envelopes import JSON, Answer, encoded, json_answer
 from jobserver.api.names import check_key
-from jobserver.api.parameters import Span, Whole, Word
-from jobserver.api.submissions import Asker, request_digest, submission, waiting
-from jobserver.model import JobRecord
+from jobserver.api.paging import next_page
+from jobserver.api.parameters import Moment, Span, Whole, Word
+from jobserver.api.submissions import CONFIG, Asker, request_digest, submission, waiting
+from jobserver.listing import JobQuery, Place, place_of
+from jobserver.model import JobRecord, JobState
+from jobserver.records import laid_under
 from jobserver.service import Submitted
 
 LIMIT = Whole("limit", "Most jobs to list.", lowest=0)
 WAIT = Span("wait", "How long to wait for the job's end, in seconds or with a unit (ms, s, m, h).")
 STATUS = Word("status", "Only jobs in this state, in any case.")
+IN_CONTEXT = Word("context", "Only jobs of contexts of this name.")
+OF_CLASS = Word("class", "Only jobs with this main class.")
+SINCE = Moment("since", "Only jobs submitted then or later.")
+UNTIL = Moment("until", "Only jobs submitted before.")
+CURSOR = Word("cursor", "Where the page before ended: from its Link header.")
+OFFSET = Whole("offset", "Jobs to leave out at the beginning; a cursor is quicker.", 0, 1_000_000)
+LISTING = (LIMIT, STATUS, IN_CONTEXT, OF_CLASS, SINCE, UNTIL, CURSOR, OFFSET)
+"""What GET /jobs reads of its query."""
+ALL_OF = Word("context", "The context whose jobs are killed.", needed=True)
 
 
 async def list_jobs(call: Call) -> Answer:
-    """GET /jobs: newest first, without results."""
+    """GET /jobs: newest first, without results; a `Link` header leads to the next page."""
+    query = _job_query(call)
+    found = await call.service.find_jobs(query.with_one_more())
+    page = found[: query.limit]
+    more = len(found) > query.limit > 0
+    place = next_page(call, cursor=Place(page[-1].submitted_at, page[-1].id).cursor()) if more else None
+    return json_answer([job_answers.report(job) for job in page], headers=place)
+
+
+def _job_query(call: Call) -> JobQuery:
     limit = LIMIT.read(call.query)
-    if limit is None:
-        limit = call.limits.default_list
-    status = STATUS.read(call.query)
-    state = status.upper() if status else None
-    found = await call.service.list_jobs(min(limit, call.limits.max_list), state)
-    return json_answer([job_answers.report(job) for job in found])
+    cursor = CURSOR.read(call.query)
+    return JobQuery(
+        limit=call.limits.default_list if limit is None else min(limit, call.limits.max_list),
+        states=_states(STATUS.read(call.query)),
+        context=IN_CONTEXT.read(call.query),
+        main_class=OF_CLASS.read(call.query),
+        since=SINCE.read(call.query),
+        until=UNTIL.read(call.query),
+        after=None if cursor is None else place_of(cursor),
+        offset=OFFSET.read(call.query) or 0,
+    )
+
+
+def _states(status: str | None) -> frozenset[JobState] | None:
+    """A state that does not exist has no jobs (rest_contract 5.2)."""
+    return None if status is None else frozenset(state for state in JobState if state.value == status.upper())
 
 
 async def get_job(call: Call) -> Answer:
@@ -63,6 +94,8 @@ async def post_job(call: Call) -> Answer:
     key = check_key(call.idempotency_key)
     body = await call.body()
     config = await configuration(body, call.charset, call.limits)
+    if (saved := CONFIG.read(call.query)) is not None:
+        config = laid_under((await call.service.records.config(saved)).body, config)
     digest = None if key is None else request_digest("POST", "/jobs", call.query_text, body)
     asked = submission(call.query, config, wait, Asker(call.principal, key, digest), call.limits)
     outcome = await call.service.submit(asked)
@@ -86,3 +119,9 @@ async def _preferred(call: Call, outcome: Submitted, seconds: float) -> Answer:
 async def delete_job(call: Call) -> Answer:
     """DELETE /jobs/<id>"""
     return job_answers.killed(await call.service.kill_job(call.name))
+
+
+async def delete_jobs(call: Call) -> Answer:
+    """DELETE /jobs?context=<name> (ours): every job of the context that has not ended."""
+    killed = await call.service.kill_jobs(ALL_OF.read(call.query) or "")
+    return json_answer({"status": "KILLED", "jobs": killed})

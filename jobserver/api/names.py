@@ -29,6 +29,11 @@ def check_context_name(name: str) -> str:
     return _sane("context name", name)
 
 
+def check_config_name(name: str) -> str:
+    """The name of a saved configuration. Raises BadRequest."""
+    return _sane("config name", name)
+
+
 def check_text(what: str, text: str, longest: int) -> str:
     """A text that is stored and shown, such as a main class. Raises BadRequest."""
     if len(text) > longest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from jobserver.api.rejections import malformed, missing
@@ -153,4 +154,29 @@ class Span:
         return {"type": "string", "pattern": f"^{_SPAN.pattern}$", "examples": ["30s"]}
 
 
-Parameter = Flag | Whole | Word | Span
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time: ISO 8601, in UTC unless it has an offset."""
+
+    name: str
+    meaning: str
+
+    def read(self, query: Query) -> datetime | None:
+        """Its value, aware; None when absent or empty. Raises Rejected."""
+        text = query.get(self.name)
+        if not text:
+            return None
+        try:  # the plus of an offset, sent as it is, arrives as a blank
+            moment = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise malformed(
+                self.name, f"'{text[:_SHOWN]}' is not a time such as 2026-01-31T12:00:00Z"
+            ) from None
+
+    def schema(self) -> dict[str, Any]:
+        """As OpenAPI describes it; the offset may be left out."""
+        return {"type": "string", "examples": ["2026-01-31T12:00:00Z"]}
+
+
+Parameter = Flag | Whole | Word | Span | Moment

@@ -37,6 +37,13 @@ class Route(StrEnum):
     GET_JOB_CONFIG = "get_job_config"
     POST_JOB = "post_job"
     DELETE_JOB = "delete_job"
+    DELETE_JOBS = "delete_jobs"
+    GET_JOB_HISTORY = "get_job_history"
+    LIST_CONFIGS = "list_configs"
+    GET_CONFIG = "get_config"
+    PUT_CONFIG = "put_config"
+    DELETE_CONFIG = "delete_config"
+    LIST_OPERATIONS = "list_operations"
     LIST_DATA = "list_data"
     POST_DATA = "post_data"
     DELETE_DATA = "delete_data"
@@ -110,8 +117,21 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("GET", ("*", "config")): Route.GET_JOB_CONFIG,
             ("POST", ()): Route.POST_JOB,
             ("DELETE", _ONE): Route.DELETE_JOB,
+            ("DELETE", ()): Route.DELETE_JOBS,
+            ("GET", ("*", "history")): Route.GET_JOB_HISTORY,
         },
     ),
+    "configs": (
+        "GET, PUT, POST, DELETE",
+        {
+            ("GET", ()): Route.LIST_CONFIGS,
+            ("GET", _ONE): Route.GET_CONFIG,
+            ("PUT", _ONE): Route.PUT_CONFIG,
+            ("POST", _ONE): Route.PUT_CONFIG,
+            ("DELETE", _ONE): Route.DELETE_CONFIG,
+        },
+    ),
+    "audit": ("GET", {("GET", ()): Route.LIST_OPERATIONS}),
     "data": (
         "GET, POST, DELETE, PUT",
         {

@@ -17,7 +17,7 @@ from jobserver.errors import BadRequest
 from jobserver.model import OnFailover, Pool
 from jobserver.service import Submission
 
-_MAX_CLASS = 1_000
+_MAX_CLASS = 255
 _MAX_PRIORITY = 1_000_000
 
 APP_NAME = Word("appName", "Upload to run; the older pair with classPath.")
@@ -32,9 +32,10 @@ ON_FAILOVER = Word("onFailover", "What becomes of the job when its driver dies."
 PRIORITY = Whole("priority", "Among waiting jobs the highest starts first.", -_MAX_PRIORITY, _MAX_PRIORITY)
 POOL = Word("pool", "Fair pool of the job's Spark work; interactive if absent.", tuple(Pool))
 TIME_LIMIT = Whole("timeoutRun", "Seconds that one attempt may run; then the job is ended.", 1, 30 * 86_400)
+CONFIG = Word("config", "Name of a saved configuration (PUT /configs/<name>) to lay under the body.")
 PARAMETERS = (
     *(APP_NAME, CLASS_PATH, CP, MAIN_CLASS, SQL, LIMIT, CONTEXT, SYNC, TIMEOUT),
-    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT),
+    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT, CONFIG),
 )
 """What POST /jobs reads of its query."""
 

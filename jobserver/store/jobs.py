@@ -1,4 +1,4 @@
-"""Jobs: acceptance, the attempts' moves under the owner's fence, and listings. Statements only.
+"""Jobs: acceptance, and the attempts' moves under the owner's fence. Statements only.
 
 Each move is one statement that names the fence, the state and the attempt it expects; what does not fit changes 0 rows.
 """
@@ -35,13 +35,12 @@ from jobserver.model import AttemptOutcome, ContextState, ErrorInfo, Fence, JobR
 from jobserver.store import history
 from jobserver.store.change import Change, Step, changed_one, never
 from jobserver.store.guards import among, context_in, fence_values, fenced
+from jobserver.store.listings import LISTED
 from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
 from jobserver.store.statement import Statement
 from jobserver.store.tables import contexts, jobs
 from jobserver.store.transaction import Work
 
-_LISTED: Final = [column for column in jobs.c if column.name != "result"]
-_NEWEST_FIRST: Final = (jobs.c.submitted_at.desc(), jobs.c.id.desc())
 _UNSET_AT_FIRST: Final = ("started_at", "ended_at", "outcome", "error", "result")
 _INSERTED: Final = [column.name for column in jobs.c if column.name not in _UNSET_AT_FIRST]
 
@@ -152,16 +151,6 @@ def by_key(principal: str, key: str) -> Work[JobRecord | None]:
     return _one(select(jobs).where(jobs.c.principal == principal, jobs.c.idempotency_key == key))
 
 
-def newest(limit: int, status: JobState | None) -> Work[list[JobRecord]]:
-    """The last `limit` jobs by time of submission, without results."""
-    return _many(listing(limit, status))
-
-
-def listing(limit: int, status: JobState | None) -> Select[Any]:
-    listed = select(*_LISTED).order_by(*_NEWEST_FIRST).limit(max(limit, 0))
-    return listed if status is None else listed.where(jobs.c.state == status.value)
-
-
 def unfinished(context_id: str) -> Work[list[JobRecord]]:
     """In the order in which they should start: priority, then submission."""
     read = _many(unfinished_of(context_id))
@@ -169,7 +158,7 @@ def unfinished(context_id: str) -> Work[list[JobRecord]]:
 
 
 def unfinished_of(context_id: str) -> Select[Any]:
-    return select(*_LISTED).where(jobs.c.context_id == context_id, among(jobs.c.state, UNFINISHED_JOB_STATES))
+    return select(*LISTED).where(jobs.c.context_id == context_id, among(jobs.c.state, UNFINISHED_JOB_STATES))
 
 
 def start(fence: Fence, job_id: str, attempt: int, at: datetime, server: str) -> Change[bool]:

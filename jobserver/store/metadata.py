@@ -14,6 +14,7 @@ from typing import Self
 
 from jobserver.errors import ContextExists, StoreUnavailable
 from jobserver.history import JobMove
+from jobserver.listing import JobQuery
 from jobserver.model import (
     AttemptOutcome,
     BinaryRecord,
@@ -27,7 +28,7 @@ from jobserver.model import (
     JobRecord,
     JobState,
 )
-from jobserver.store import binaries, callbacks, contexts, fences, history, jobs, schema
+from jobserver.store import binaries, callbacks, contexts, fences, history, jobs, listings, schema
 from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
 from jobserver.store.audit import AuditLog
 from jobserver.store.binaries import KnownNeeds
@@ -269,9 +270,9 @@ class Metadata:
             return []
         return await self._database.read(history.of_job(job_id))
 
-    async def list_jobs(self, limit: int, status: JobState | None) -> list[JobRecord]:
-        """The last `limit` submitted jobs (in that state), newest first, without results."""
-        return await self._database.read(jobs.newest(limit, status))
+    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+        """The jobs that the query asks for, newest first, without results."""
+        return await self._database.read(listings.found(query))
 
     async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:
         """Jobs of the context that have not ended, in the order in which they should start."""

@@ -22,6 +22,7 @@ from jobserver.lifecycle import (
     context_sources,
     job_end_sources,
 )
+from jobserver.listing import JobQuery
 from jobserver.model import (
     AttemptOutcome,
     BinaryRecord,
@@ -360,13 +361,14 @@ class FakeMetadata:
     async def job(self, job_id: str) -> JobRecord | None:
         return await self._call("job", lambda: self._store.jobs.get(job_id))
 
-    async def list_jobs(self, limit: int, status: JobState | None) -> list[JobRecord]:
+    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
         def newest() -> list[JobRecord]:
-            jobs = [job for job in self._store.jobs.values() if status in (None, job.state)]
+            jobs = [job for job in self._store.jobs.values() if query.takes(job)]
             jobs.sort(key=lambda job: (job.submitted_at, job.id), reverse=True)
-            return [replace(job, result=None) for job in jobs[: max(limit, 0)]]
+            page = jobs[query.offset : query.offset + max(query.limit, 0)]
+            return [replace(job, result=None) for job in page]
 
-        return await self._call("list_jobs", newest)
+        return await self._call("find_jobs", newest)
 
     async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:
         return await self._call("unfinished_jobs", lambda: self._store.unfinished(context_id))

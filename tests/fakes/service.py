@@ -27,6 +27,8 @@ from jobserver.errors import (
     QueueFull,
     TimedOut,
 )
+from jobserver.history import JobMove
+from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRecord,
     BinaryRef,
@@ -44,7 +46,9 @@ from jobserver.model import (
     OnFailover,
     OutcomeKind,
 )
+from jobserver.records import Records
 from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
+from tests.fakes.metadata import FakeMetadata, FakeStore
 
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.STOPPING, ContextState.RESTARTING)
 _RAISED = ErrorInfo("this job fails", "RuntimeError", "Traceback\n\tRuntimeError: this job fails")
@@ -74,8 +78,11 @@ class FakeService:
     resets: list[bool] = field(default_factory=list)
     objects: dict[str, list[NamedObjectInfo]] = field(default_factory=dict)
     object_orders: list[ObjectOrder] = field(default_factory=list)
+    histories: dict[str, list[JobMove]] = field(default_factory=dict)
+    store: FakeStore = field(default_factory=FakeStore)
 
     def __post_init__(self) -> None:
+        self.records = Records(FakeMetadata(self.store, server="server-1"))
         self._binaries: dict[str, BinaryRecord] = {}
         self._contexts: list[ContextRecord] = []
         self._jobs: dict[str, JobRecord] = {}
@@ -318,10 +325,26 @@ class FakeService:
         kind = self._kinds[job.id]
         return Submitted(job, None if kind in (None, OutcomeKind.FINISHED) else kind.value)
 
-    async def list_jobs(self, limit: int, status: str | None) -> list[JobRecord]:
-        self._fault("list_jobs")
-        jobs = sorted(self._jobs.values(), key=lambda job: job.submitted_at, reverse=True)
-        return [job for job in jobs if status is None or job.state.value == status][:limit]
+    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+        self._fault("find_jobs")
+        jobs = [job for job in self._jobs.values() if query.takes(job)]
+        jobs.sort(key=lambda job: (job.submitted_at, job.id), reverse=True)
+        return jobs[query.offset : query.offset + query.limit]
+
+    async def job_history(self, job_id: str) -> list[JobMove]:
+        self._fault("job_history")
+        await self.job(job_id)
+        return self.histories.get(job_id, [])
+
+    async def kill_jobs(self, context: str) -> list[str]:
+        self._fault("kill_jobs")
+        found = self._find(context)
+        if found is None or found.state.final:
+            raise NotFound(f"context {context} not found")
+        mine = [job.id for job in self._jobs.values() if job.context_id == found.id and not job.state.final]
+        for job_id in mine:
+            await self.kill_job(job_id)
+        return mine
 
     async def job(self, job_id: str) -> JobRecord:
         self._fault("job")

@@ -268,6 +268,26 @@ async def test_kill_ends_running_and_waiting_jobs_and_frees_the_slot(tmp_path):
         await cluster.close()
 
 
+async def test_all_jobs_of_a_context_are_killed_through_any_server_and_none_starts_in_a_freed_slot(tmp_path):
+    cluster = FakeCluster(tmp_path, max_jobs=2)
+    servers = [await cluster.start(name) for name in ("s1", "s2")]
+    try:
+        context = await servers[0].contexts.create("ctx", {})
+        await servers[0].contexts.create("other", {})
+        jobs = [(await servers[0].jobs.submit(submission("hold", sync=False))).job.id for _ in range(5)]
+        theirs = (await servers[0].jobs.submit(submission("hold", context="other", sync=False))).job.id
+        stranger = next(server for server in servers if server is not cluster.owner(context.id))
+        assert sorted(await stranger.jobs.kill_all("ctx")) == sorted(jobs)
+        assert {job_of(cluster, job).state for job in jobs} == {JobState.KILLED}
+        assert [job_of(cluster, job).attempt for job in jobs] == [1, 1, 0, 0, 0]
+        assert job_of(cluster, theirs).state is JobState.RUNNING
+        assert await stranger.jobs.kill_all("ctx") == []
+        with pytest.raises(NotFound, match="context nobody not found"):
+            await stranger.jobs.kill_all("nobody")
+    finally:
+        await cluster.close()
+
+
 async def test_a_waiting_client_is_told_at_once_when_its_job_is_killed(cluster, three):
     await three[0].contexts.create("ctx", {})
     waiting = asyncio.create_task(three[1].jobs.submit(submission("hold", wait=30)))

@@ -34,7 +34,7 @@ _READS = frozenset(
         "fence",
         "fences",
         "job",
-        "list_jobs",
+        "find_jobs",
         "unfinished_jobs",
         "job_history",
         "config",

@@ -11,14 +11,39 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql import Executable
 
+from jobserver.listing import JobQuery, Place
 from jobserver.model import ContextState, JobState
 from jobserver.store import audit, binaries, callbacks, contexts, fences, history, jobs, saved, schema, tables
 from jobserver.store.database import Database
+from jobserver.store.listings import listing
 from jobserver.store.statement import Statement
 
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
+PLACE = Place(THEN, "j1")
+FAILED = frozenset({JobState.ERROR})
+
 QUERIES: dict[str, tuple[Select, str]] = {
-    "jobs, newest": (jobs.listing(50, None), "ix_jobs_submitted"),
-    "jobs, newest in a state": (jobs.listing(50, JobState.ERROR), "ix_jobs_state"),
+    "jobs, newest": (listing(JobQuery(50)), "ix_jobs_submitted"),
+    "jobs, the next page": (listing(JobQuery(50, after=PLACE)), "ix_jobs_submitted"),
+    "jobs of a time": (listing(JobQuery(50, since=THEN, until=THEN)), "ix_jobs_submitted"),
+    "jobs, newest in a state": (listing(JobQuery(50, states=FAILED)), "ix_jobs_state"),
+    "jobs of a context": (listing(JobQuery(50, context="ctx")), "ix_jobs_context_name"),
+    "jobs of a context, the next page": (
+        listing(JobQuery(50, context="ctx", after=PLACE)),
+        "ix_jobs_context_name",
+    ),
+    "jobs of a class": (listing(JobQuery(50, main_class="demo.Job")), "ix_jobs_class"),
+    "jobs of a class, the next page in a state": (
+        listing(JobQuery(50, main_class="demo.Job", states=FAILED, after=PLACE)),
+        "ix_jobs_",
+    ),
+    "jobs of a context in a state": (listing(JobQuery(50, context="ctx", states=FAILED)), "ix_jobs_"),
+    "jobs by everything": (
+        listing(
+            JobQuery(50, states=FAILED, context="ctx", main_class="c", since=THEN, until=THEN, after=PLACE)
+        ),
+        "ix_jobs_",
+    ),
     "unfinished jobs of a context": (jobs.unfinished_of("c1"), "ix_jobs_context"),
     "a job": (select(tables.jobs).where(tables.jobs.c.id == "j1"), "sqlite_autoindex_jobs"),
     "a job by its key": (

@@ -22,6 +22,7 @@ from store_records import (
 
 from jobserver.errors import BadRequest, ContextStopping, JobServerError, KeyReused, NotFound, QueueFull
 from jobserver.lifecycle import IllegalMove
+from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRef,
     BinaryType,
@@ -183,7 +184,7 @@ async def test_repeating_an_insert_after_a_lost_reply_gives_the_same_job(store: 
     await owned(store)
     await store.insert_job(a_job(), queue_limit=1)
     assert await store.insert_job(a_job(), queue_limit=1) == a_job()
-    assert len(await store.list_jobs(10, None)) == 1
+    assert len(await store.find_jobs(JobQuery(10))) == 1
 
 
 async def test_a_job_begins_queued(store: Store) -> None:

@@ -20,6 +20,7 @@ from store_records import (
 )
 
 from jobserver.errors import BadRequest
+from jobserver.listing import JobQuery, Place
 from jobserver.model import JobSpec, JobState
 
 
@@ -28,19 +29,94 @@ async def test_jobs_are_listed_newest_first_without_their_results(store: Store) 
     for number, seconds in enumerate([20, 10, 30]):
         await running(store, fence, a_job(f"j{number}", submitted_at=after(seconds)))
     await store.finish_job(fence, an_outcome("j2"), JobState.FINISHED, after(40))
-    listed = await store.list_jobs(50, None)
+    listed = await store.find_jobs(JobQuery(50))
     assert [job.id for job in listed] == ["j2", "j0", "j1"]
     assert listed[0] == replace(await the_job(store, "j2"), result=None)
-    assert [job.id for job in await store.list_jobs(2, None)] == ["j2", "j0"]
-    assert [job.id for job in await store.list_jobs(50, JobState.RUNNING)] == ["j0", "j1"]
-    assert await store.list_jobs(50, JobState.KILLED) == []
+    assert [job.id for job in await store.find_jobs(JobQuery(2))] == ["j2", "j0"]
+    assert [job.id for job in await store.find_jobs(in_state(JobState.RUNNING))] == ["j0", "j1"]
+    assert await store.find_jobs(in_state(JobState.KILLED)) == []
+
+
+def in_state(*states: JobState) -> JobQuery:
+    return JobQuery(50, states=frozenset(states))
+
+
+async def ids(store: Store, query: JobQuery) -> list[str]:
+    return [job.id for job in await store.find_jobs(query)]
+
+
+async def many(store: Store) -> None:
+    """j0 to j7, submitted in pairs at the same moment, in two contexts and three classes; j6 and j7 run."""
+    fences = {"c1": await owned(store), "c2": await owned(store, a_context("c2", "other"))}
+    for number in range(8):
+        context = f"c{1 + number % 2}"
+        job = a_job(
+            f"j{number}",
+            context,
+            context_name="other" if number % 2 else "ctx",
+            spec=JobSpec(f"demo.Class{number % 3}", ()),
+            submitted_at=after(number // 2),
+        )
+        await store.insert_job(job, queue_limit=100)
+        if number > 5:
+            assert await store.start_attempt(fences[context], job.id, 1, after(50))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (JobQuery(50), "76543210"),
+        (JobQuery(3, offset=2), "543"),
+        (JobQuery(3, offset=7), "0"),
+        (JobQuery(50, context="ctx"), "6420"),
+        (JobQuery(50, context="CTX"), ""),
+        (JobQuery(50, main_class="demo.Class0"), "630"),
+        (JobQuery(50, main_class="demo.Class"), ""),
+        (JobQuery(50, states=frozenset({JobState.RUNNING}), context="other"), "7"),
+        (JobQuery(50, states=frozenset({JobState.QUEUED}), main_class="demo.Class0", context="other"), "3"),
+        (JobQuery(50, states=frozenset({JobState.QUEUED, JobState.RUNNING}), main_class="demo.Class2"), "52"),
+        (JobQuery(50, states=frozenset()), ""),
+        (JobQuery(50, since=after(2)), "7654"),
+        (JobQuery(50, until=after(2)), "3210"),
+        (JobQuery(50, since=after(1), until=after(3), context="ctx"), "42"),
+        (JobQuery(50, after=Place(after(2), "j5")), "43210"),
+        (JobQuery(2, after=Place(after(2), "j4"), context="ctx"), "20"),
+        (JobQuery(50, after=Place(after(2), "j"), offset=1), "210"),
+        (JobQuery(50, context="\udc80"), ""),
+        (JobQuery(50, main_class="\udc80"), ""),
+    ],
+)
+async def test_a_list_shows_what_every_filter_takes(store: Store, query: JobQuery, expected: str) -> None:
+    await many(store)
+    assert await ids(store, query) == [f"j{number}" for number in expected]
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+async def test_pages_show_every_job_once_though_others_are_submitted_meanwhile(
+    store: Store, size: int
+) -> None:
+    await many(store)
+    seen: list[str] = []
+    query = JobQuery(size)
+    while page := await store.find_jobs(query):
+        seen += [job.id for job in page]
+        query = replace(query, after=Place(page[-1].submitted_at, page[-1].id))
+        await store.insert_job(a_job(f"new{len(seen)}", submitted_at=after(60)), queue_limit=100)
+    assert seen == [f"j{number}" for number in (7, 6, 5, 4, 3, 2, 1, 0)]
+
+
+async def test_a_very_long_class_is_found_by_its_name(store: Store) -> None:
+    await owned(store)
+    name = "demo." + "x" * 250
+    await store.insert_job(a_job(spec=JobSpec(name, ())), queue_limit=100)
+    assert await ids(store, JobQuery(50, main_class=name)) == ["j1"]
 
 
 @pytest.mark.parametrize("limit", [0, -1, -(2**31)])
 async def test_a_limit_below_one_lists_nothing(store: Store, limit: int) -> None:
     await owned(store)
     await store.insert_job(a_job(), queue_limit=100)
-    assert await store.list_jobs(limit, None) == []
+    assert await store.find_jobs(JobQuery(limit)) == []
 
 
 async def test_unfinished_jobs_come_by_priority_and_then_by_submission(store: Store) -> None:
