@@ -27,6 +27,7 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Prefer": ("`wait=<seconds>`: answer when the job ends, or after so long.", {"type": "string"}),
     "If-None-Match": ("Tag of an answer that the client has.", {"type": "string"}),
     "ETag": ("Tag of an answer that never changes.", {"type": "string"}),
+    "Link": ('`<…>; rel="next"`: the next page, while there is one.', {"type": "string"}),
     "Location": ("Where to look.", {"type": "string"}),
     "Preference-Applied": ("The preference that was followed.", {"type": "string"}),
     "Retry-After": ("Seconds after which the same request may succeed.", {"type": "string"}),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jobserver.api import cluster, contexts, data, jobs, objects, schemas, submissions
+from jobserver.api import cluster, configs, contexts, data, history, jobs, objects, schemas, submissions
 from jobserver.api.binary_formats import MEDIA_TYPES
 from jobserver.api.envelopes import JSON, TEXT
 from jobserver.api.parameters import Parameter
@@ -49,6 +49,13 @@ _OK = ref("Success")
 _UPLOAD = {name: {"type": "string", "format": "binary"} for name in MEDIA_TYPES}
 _BYTES = {"application/octet-stream": {"type": "string", "format": "binary"}}
 _NOT_MODIFIED = Reply(304, "The client has this answer already.", headers=("ETag",))
+_SAVE_CONFIG = Operation(
+    "configs",
+    "Saves a configuration for `POST /jobs?config=<name>`.",
+    (Reply(201, "Saved.", _OK), Reply(200, "Saved in the place of an older one.", _OK)),
+    (408, 413),
+    body=CONFIGURATION,
+)
 
 OPERATIONS: dict[Route, Operation] = {
     Route.LIST_BINARIES: Operation(
@@ -131,8 +138,8 @@ OPERATIONS: dict[Route, Operation] = {
     Route.LIST_JOBS: Operation(
         "jobs",
         "Jobs, newest first, without their values.",
-        (Reply(200, "Jobs.", array(ref("Job"))),),
-        parameters=(jobs.LIMIT, jobs.STATUS),
+        (Reply(200, "Jobs; `Link` leads to the next page.", array(ref("Job")), headers=("Link",)),),
+        parameters=jobs.LISTING,
     ),
     Route.GET_JOB: Operation(
         "jobs",
@@ -168,6 +175,37 @@ OPERATIONS: dict[Route, Operation] = {
     ),
     Route.DELETE_JOB: Operation(
         "jobs", "Kills a job.", (Reply(200, "Killed; or the error of one that had failed.", ref("Killed")),)
+    ),
+    Route.DELETE_JOBS: Operation(
+        "jobs",
+        "Kills every job of a context that has not ended.",
+        (Reply(200, "Ids of those that this killed.", ref("KilledJobs")),),
+        parameters=(jobs.ALL_OF,),
+    ),
+    Route.GET_JOB_HISTORY: Operation(
+        "jobs",
+        "Every state that a job came to, in the order of its life.",
+        (Reply(200, "Its moves.", array(ref("JobMove"))),),
+    ),
+    Route.LIST_CONFIGS: Operation(
+        "configs",
+        "Saved configurations by name, without their bodies.",
+        (Reply(200, "Configs; `Link` leads to the next page.", array(ref("Config")), headers=("Link",)),),
+        parameters=(configs.LIMIT, configs.AFTER),
+    ),
+    Route.GET_CONFIG: Operation(
+        "configs", "One saved configuration.", (Reply(200, "It.", {"type": "object"}),)
+    ),
+    Route.PUT_CONFIG: _SAVE_CONFIG,
+    Route.POST_CONFIG: _SAVE_CONFIG,
+    Route.DELETE_CONFIG: Operation(
+        "configs", "Deletes a saved configuration.", (Reply(200, "Deleted.", _OK),)
+    ),
+    Route.LIST_OPERATIONS: Operation(
+        "server",
+        "What operators and clients did to the cluster, newest first.",
+        (Reply(200, "Operations.", array(ref("Operation"))),),
+        parameters=(history.LIMIT,),
     ),
     Route.LIST_DATA: Operation(
         "data", "Paths of data files, as jobs open them.", (Reply(200, "Paths.", array(schemas.TEXT)),)

@@ -42,6 +42,7 @@ class Route(StrEnum):
     LIST_CONFIGS = "list_configs"
     GET_CONFIG = "get_config"
     PUT_CONFIG = "put_config"
+    POST_CONFIG = "post_config"
     DELETE_CONFIG = "delete_config"
     LIST_OPERATIONS = "list_operations"
     LIST_DATA = "list_data"
@@ -127,7 +128,7 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("GET", ()): Route.LIST_CONFIGS,
             ("GET", _ONE): Route.GET_CONFIG,
             ("PUT", _ONE): Route.PUT_CONFIG,
-            ("POST", _ONE): Route.PUT_CONFIG,
+            ("POST", _ONE): Route.POST_CONFIG,
             ("DELETE", _ONE): Route.DELETE_CONFIG,
         },
     ),

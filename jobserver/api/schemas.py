@@ -87,6 +87,35 @@ SCHEMAS: dict[str, Schema] = {
         **record({"jobId": TEXT}, status=TEXT, result=ANY),
     },
     "Killed": record({"status": {"enum": ["KILLED", "ERROR"]}}, ERROR=ref("Exception")),
+    "KilledJobs": record({"status": {"const": "KILLED"}, "jobs": array(TEXT)}),
+    "JobMove": record(
+        {
+            "attempt": WHOLE,
+            "state": {"type": "string", "enum": [state.value for state in JobState]},
+            "at": {"type": "string", "format": "date-time"},
+            "server": TEXT,
+            "epoch": nullable(WHOLE),
+            "reason": nullable(TEXT),
+        }
+    ),
+    "Config": record(
+        {
+            "name": TEXT,
+            "principal": TEXT,
+            "createdAt": {"type": "string", "format": "date-time"},
+            "changedAt": {"type": "string", "format": "date-time"},
+        }
+    ),
+    "Operation": record(
+        {
+            "at": {"type": "string", "format": "date-time"},
+            "principal": TEXT,
+            "action": TEXT,
+            "target": TEXT,
+            "detail": {"type": "object"},
+            "server": TEXT,
+        }
+    ),
     "DataFile": record({"result": record({"filename": TEXT})}),
     "Cluster": record(
         {

@@ -25,7 +25,7 @@ from jobserver.api import ApiLimits, make_app
 from jobserver.api.app import COUNTERS, HANDLERS
 from jobserver.api.openapi import document
 from jobserver.api.operations import OPERATIONS
-from jobserver.api.parameters import Flag, Span, Whole, Word
+from jobserver.api.parameters import Flag, Moment, Span, Whole, Word
 from jobserver.api.routes import Route, listed
 from jobserver.model import BinaryType, NamedObjectInfo
 from jobserver.service import Submission
@@ -73,6 +73,7 @@ async def furnished() -> FakeService:
     for job in ("Nothing", "Failing", "Sleeping"):
         await fake.submit(Submission(f"contract_jobs.{job}", ("demo",), {}, "demo", False, 1.0))
     await fake.upload_data("demo", b"x")
+    await fake.records.save_config("demo", {"cp": "demo", "mainClass": "contract_jobs.Nothing"}, "eve")
     return fake
 
 
@@ -152,7 +153,7 @@ def test_every_parameter_that_a_handler_module_defines_is_described() -> None:
     for name in sorted(modules):
         module = __import__(name, fromlist=["_"])
         for key, value in vars(module).items():
-            if key.isupper() and isinstance(value, (Flag, Whole, Word, Span)):
+            if key.isupper() and isinstance(value, (Flag, Whole, Word, Span, Moment)):
                 assert id(value) in known, f"{name}.{key}"
 
 
