@@ -40,6 +40,8 @@ def launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
         cluster=settings.cluster.name,
         cluster_secret=secret,
         orphan_timeout=settings.driver.orphan_timeout,
+        async_interval=settings.checkpoint.async_interval,
+        async_max_lag=settings.checkpoint.async_max_lag,
         start_timeout=settings.driver.start_timeout,
     )
 

@@ -58,7 +58,9 @@ class NamedObjects(ABC):
 
         `storage_level`: name of a `pyspark.StorageLevel`, or "NONE". `force_computation`: compute and cache it now.
         `durability`: "sync" returns once it would survive the loss of this driver, "async" at once.
-        `strategy`: "materialize" writes the data, "none" does not (lost with the driver), "auto" chooses.
+        `strategy`: "materialize" writes the data; "recipe" remembers this job and runs it again when the object is needed
+        after the driver's loss (made again, not equal); "source" remembers a plain read of files and reads them again;
+        "none" keeps nothing; "auto" means "source" for a plain read of files that all machines share, else "materialize".
         """
 
     @abstractmethod

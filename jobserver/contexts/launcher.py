@@ -42,6 +42,8 @@ class LauncherSettings:
     cluster: str
     cluster_secret: str
     orphan_timeout: float
+    async_interval: float
+    async_max_lag: float
     start_timeout: float
 
 
@@ -124,6 +126,8 @@ class ProcessLauncher:
             "cluster": settings.cluster,
             "cluster_secret": settings.cluster_secret,
             "orphan_timeout": settings.orphan_timeout,
+            "async_interval": settings.async_interval,
+            "async_max_lag": settings.async_max_lag,
             "warm_up": warm_up,
         }
 

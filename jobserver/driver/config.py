@@ -43,6 +43,8 @@ class DriverConfig:
     kill_grace: float = 10.0
     result_limit: int = 64 * 2**20
     warm_up: bool = False
+    async_interval: float = 5.0
+    async_max_lag: float = 600.0
 
     @property
     def reached_at(self) -> str:

@@ -25,18 +25,21 @@ from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
-from jobserver.driver.job_environment import JobNamedObjects, JobProgress, sealer
+from jobserver.driver.job_environment import JobNamedObjects, JobProgress, recipe_of, sealer
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import ContextFolder, Journal, newest_base
 from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
 from jobserver.driver.kinds import JobKinds, RunnableJob, RunOrder, config_tree
+from jobserver.driver.late_writes import AsyncLimits
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Connection
 from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_orders import absent, carry_out
+from jobserver.driver.origins import Recipe
+from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
@@ -148,12 +151,20 @@ class Driver:
             journal = self._open_journal(context, epoch, token, base)
             shelf = SparkShelf(self.spark, self._loader, journal.folder if journal else None)
             prepared = self._standby.end() if self._standby else None
-            self._registry = Registry(shelf, journal, self._sealers, self._background, prepared)
+            self._registry = Registry(
+                shelf, journal, self._sealers, self._background, prepared,
+                limits=AsyncLimits(self.config.async_interval, self.config.async_max_lag),
+                rebuild=self._rebuilds(journal) if journal else None,
+            )  # fmt: skip
             self._names.find = _frame_finder(self._registry)
             self._context_config = config_tree(dict(context.settings))
             self.journal, self.binding = journal, new
             self._change_owner(connection, reply)
         log.info("active for context %s with epoch %d from manifest %s", context.id, epoch, base)
+
+    def _rebuilds(self, journal: Journal) -> Rebuilds:
+        rebuilder = SparkRebuilder(self._loader, journal.folder.files, self, self.config.driver_id)
+        return Rebuilds(rebuilder, JobNamedObjects)
 
     def _open_journal(self, context: ContextRef, epoch: int, token: str, base: str | None) -> Journal | None:
         files = self._files()
@@ -164,7 +175,7 @@ class Driver:
         except CheckpointError as error:
             raise BindingRefused(Refused.FAILED, f"manifest {base} cannot be loaded: {error}") from error
         writer = CheckpointWriter(files, context.id, epoch, token, loaded, self._secret)
-        return Journal(files, context.id, writer, self._superseded)
+        return Journal(files, context.id, writer, self._superseded, self._secret)
 
     def _files(self) -> FileStore | None:
         if not self.config.checkpoint_root:
@@ -205,6 +216,14 @@ class Driver:
             self.end("Spark has ended under the jobs")
         return ended
 
+    def session(self, attempt: RunningAttempt) -> JobSession:
+        """A session of its own for an attempt."""
+        return JobSession(self.spark, attempt, self._pool, self._names)
+
+    def context_config(self) -> Any:
+        """The context's settings, as jobs see them."""
+        return self._context_config
+
     def job(self, attempt: RunningAttempt, order: RunOrder) -> RunnableJob:
         """The job with a session of its own, which costs nothing until it is used. Raises LoadRefused."""
 
@@ -213,12 +232,12 @@ class Driver:
             attempt.session = made
             return made
 
-        return self._kinds.job(attempt, order, session, lambda: self._environment(attempt))
+        return self._kinds.job(attempt, order, session, lambda: self._environment(attempt, recipe_of(order)))
 
     def _object_names(self) -> list[str]:
         return self._registry.names() if self._registry else []
 
-    def _environment(self, attempt: RunningAttempt) -> JobEnvironment:
+    def _environment(self, attempt: RunningAttempt, recipe: Recipe | None) -> JobEnvironment:
         """What the job may know and share."""
         ref, registry = attempt.ref, self._registry
         assert registry is not None, "jobs run in an active driver only"
@@ -227,12 +246,12 @@ class Driver:
         )
         return JobEnvironment(
             ref.job_id,
-            JobNamedObjects(registry),
+            JobNamedObjects(registry, recipe),
             self._context_config,
             attempt=ref.attempt,
             epoch=self.binding.epoch,
             progress=progress,
-            sealer=sealer(ref, progress, registry),
+            sealer=sealer(ref, progress, registry, recipe),
             data_files=DataFiles(self._files, self.config.dir / "data").local,
         )
 
@@ -266,7 +285,8 @@ class Driver:
         """Show or change one named object; None once it is destroyed. Raises ObjectOrderRefused."""
         if self._registry is None:
             raise absent(order.name)
-        return carry_out(self._registry, order)
+        journal = self.journal
+        return carry_out(self._registry, order, journal.older_versions if journal else lambda name: [])
 
     def flush(self, limit: float) -> bool:
         """Wait until async objects are sealed."""

@@ -1,18 +1,24 @@
-"""A version of a named object in memory, what makes and keeps it, and how it is shown. Knows nothing of Spark."""
+"""A version of a named object in memory, and what makes and keeps it. Knows nothing of Spark."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from checkpoint.manifest import NamedObject
 from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.origins import Recipe
 from jobserver.model import AttemptRef
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One version of an object in memory. `record` is None until it is sealed (or for ever, with strategy none)."""
+    """One version of an object in memory. `record` is None until it is written (or for ever, with strategy none).
+
+    `strategy`: what was chosen, never auto. `origin`, `schema`: texts for the record. `rebuilt`: it was made again, by
+    its recipe or from changed files, and need not equal what was acknowledged once. Times in seconds since the epoch.
+    """
 
     name: str
     kind: str
@@ -20,20 +26,46 @@ class Held:
     value: Any
     options: ObjectOptions
     record: NamedObject | None = None
+    strategy: str = "materialize"
+    origin: str | None = None
+    schema: str | None = None
+    rebuilt: bool = False
+    made_at: float = field(default_factory=time.time)
+    used_at: float | None = None
+    uses: int = 0
     users: set[AttemptRef] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a shelf is to make of a value. `write`: written before it is handed out; `recipe`: of the job that made it."""
+
+    name: str
+    value: Any
+    options: ObjectOptions
+    version: str
+    write: bool
+    recipe: Recipe | None = None
+    rebuilt: bool = False
 
 
 class Shelf(Protocol):
     """Makes, keeps and hands out the things themselves; the Spark side."""
 
-    def make(self, name: str, value: Any, options: ObjectOptions, version: str, write: bool) -> Held:
-        """Cache what a job built; with `write`, write it first and keep the written version. Runs in the job's thread."""
+    def make(self, making: Making) -> Held:
+        """Cache what a job built; if it is to be written, do so first and keep the written version.
+
+        Runs in the job's thread. Raises ValueError when the strategy does not fit the value.
+        """
 
     def write(self, held: Held) -> NamedObject:
         """Write an object that is in memory only; runs in a background thread."""
 
     def restore(self, record: NamedObject) -> Held:
         """Bring a sealed object back, not cached yet. Raises ObjectDamaged."""
+
+    def reread(self, record: NamedObject, version: str) -> Held:
+        """Read the files of a source again, under a version of its own. Raises ObjectDamaged."""
 
     def warm(self, held: Held) -> None:
         """Fill the cache of a restored object; runs in a background thread."""
@@ -43,33 +75,3 @@ class Shelf(Protocol):
 
     def discard(self, held: Held) -> None:
         """Free what it has cached."""
-
-
-def shown_record(record: NamedObject) -> dict[str, Any]:
-    """An object that was not used yet as the owner shows it."""
-    return {
-        "name": record.name,
-        "kind": record.kind.value,
-        "version": record.version,
-        "state": "stored",
-        "durability": record.durability,
-        "strategy": record.strategy,
-        "storage_level": record.storage_level,
-        "rows": record.rows,
-        "bytes": record.size,
-        "checkpointed": True,
-    }
-
-
-def shown_held(held: Held) -> dict[str, Any]:
-    """An object in memory as the owner shows it."""
-    shown = {
-        "name": held.name,
-        "kind": held.kind,
-        "version": held.version,
-        "durability": held.options.durability,
-        "strategy": held.options.strategy,
-        "storage_level": held.options.storage_level,
-    }
-    known = shown_record(held.record) if held.record else {"checkpointed": False, "rows": None, "bytes": 0}
-    return {**known, **shown, "state": "live"}

@@ -13,17 +13,30 @@ from checkpoint.manifest import INLINE_LIMIT
 from checkpoint.manifest import Progress as SavedProgress
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
+from jobserver.driver.kinds import RunOrder
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_options import ObjectOptions
-from jobserver.model import AttemptRef
+from jobserver.driver.origins import Recipe, Upload
+from jobserver.model import AttemptRef, BinaryType
 from sparkjobserver.api import NamedObjects, ObjectDamaged, Progress
+
+
+def recipe_of(order: RunOrder) -> Recipe | None:
+    """The job of an order as a recipe; None for kinds of job that are not run again for an object alone."""
+    if order.sql is not None or not order.binaries:
+        return None
+    if any(binary.type is BinaryType.JAR for binary in order.binaries):
+        return None
+    uploads = tuple(Upload(binary.name, binary.type, binary.digest) for binary in order.binaries)
+    return Recipe(order.main_class, uploads, order.config)
 
 
 class JobNamedObjects(NamedObjects):
     """See the base class."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, recipe: Recipe | None = None) -> None:
         self._registry = registry
+        self._recipe = recipe
 
     def get_or_create(
         self,
@@ -38,7 +51,7 @@ class JobNamedObjects(NamedObjects):
     ) -> Any:
         """See the base class."""
         options = ObjectOptions(storage_level, force_computation, durability, strategy)
-        return self._registry.get_or_create(_checked(name), build, options, timeout)
+        return self._registry.get_or_create(_checked(name), build, options, timeout, self._recipe)
 
     def get(self, name: str, timeout: float = 60.0) -> Any:
         """See the base class."""
@@ -57,7 +70,7 @@ class JobNamedObjects(NamedObjects):
     ) -> Any:
         """See the base class."""
         options = ObjectOptions(storage_level, force_computation, durability, strategy)
-        return self._registry.update(_checked(name), build, options, timeout)
+        return self._registry.update(_checked(name), build, options, timeout, self._recipe)
 
     def forget(self, name: str) -> None:
         """See the base class."""
@@ -137,12 +150,12 @@ class JobProgress(Progress):
 
 
 def sealer(
-    ref: AttemptRef, progress: JobProgress, registry: Registry
+    ref: AttemptRef, progress: JobProgress, registry: Registry, recipe: Recipe | None = None
 ) -> Callable[[Any, Mapping[str, Callable[[], Any]]], None]:
     """What `env.commit` does."""
 
     def commit(value: Any, updates: Mapping[str, Callable[[], Any]]) -> None:
-        registry.update_together(updates, {ref.job_id: progress.saved(value)})
+        registry.update_together(updates, {ref.job_id: progress.saved(value)}, recipe)
 
     return commit
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from checkpoint import layout
-from checkpoint.base import Base
+from checkpoint.base import Base, read_manifest
 from checkpoint.contents import Changes
 from checkpoint.epoch import list_manifests, load
-from checkpoint.errors import Superseded
+from checkpoint.errors import Damaged, Superseded, UnknownFormat
 from checkpoint.files import FileStore
 from checkpoint.manifest import NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
@@ -44,9 +45,15 @@ class Journal:
     """Commits for one context. A commit that meets a higher epoch waits, since an adoption may give the right back."""
 
     def __init__(
-        self, files: FileStore, context_id: str, writer: CheckpointWriter, superseded: Callable[[int], None]
+        self,
+        files: FileStore,
+        context_id: str,
+        writer: CheckpointWriter,
+        superseded: Callable[[int], None],
+        secret: bytes = b"",
     ) -> None:
         self.folder = ContextFolder(files, context_id)
+        self._secret = secret
         self._writer = writer
         self._superseded = superseded
         self._changed = threading.Condition()
@@ -90,6 +97,25 @@ class Journal:
             else:
                 self._count()
                 return sealed
+
+    def check_store(self) -> None:
+        """Whether the store answers. Raises CheckpointError."""
+        list_manifests(self.folder.files, self.folder.context_id)
+
+    def older_versions(self, name: str) -> list[NamedObject]:
+        """Versions of an object in manifests that are kept, newest first, without the acknowledged one.
+
+        Raises StoreUnavailable; what of a manifest cannot be read any more is passed over.
+        """
+        now, found = self.objects().get(name), dict[str, NamedObject]()
+        for manifest in list_manifests(self.folder.files, self.folder.context_id):
+            with contextlib.suppress(Damaged, UnknownFormat):
+                sealed = read_manifest(self.folder.files, self.folder.context_id, manifest, self._secret)
+                if (record := sealed.manifest.objects.get(name)) is not None:
+                    found[record.version] = record
+        if now is not None:
+            found.pop(now.version, None)
+        return [found[version] for version in sorted(found, reverse=True)]
 
     def readopt(self, epoch: int, token: str) -> None:
         """Go on under a higher epoch; held commits are tried again. Raises Superseded."""

@@ -4,55 +4,45 @@
 * `sync`: readers see a version only after the manifest that holds it is sealed, and it is the written version they see.
 * Sealing and publishing are one step in a thread that no kill reaches, so memory and manifest do not part.
 * A replaced version stays until the last attempt that was handed it has ended.
-* A restored object is only its record until it is first asked for.
+* A restored object is only its record until it is first asked for; one with a recipe is then built again.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from checkpoint.contents import Changes
 from checkpoint.errors import CheckpointError
 from checkpoint.manifest import NamedObject, Progress
-from jobserver.driver.held import Held, Shelf, shown_held, shown_record
+from jobserver.driver.held import Held, Making, Shelf
 from jobserver.driver.jobthreads import current
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
+from jobserver.driver.late_writes import AsyncLimits, Lag, LateWrites
 from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.origins import Recipe
+from jobserver.driver.shown import shown_held, shown_record, shown_schema
+from jobserver.driver.turns import Turn, Turns, shared_failure
 from jobserver.model import AttemptRef
 from sparkjobserver.api import ObjectDamaged
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 0.5
-"""Seconds after which a waiting caller looks whether the builder's thread still lives."""
 RESTORE_LIMIT = 60.0
 """Seconds that SQL waits while another job brings back a stored object that both mention."""
 TURN_LIMIT = 60.0
 """Seconds to wait for others' builds where the caller names no limit."""
 WARM_AFTER = 3.0
 """Seconds from the restore of an object to the filling of its cache; until then it is read from its files."""
-RETRY_ASYNC = 2.0
-"""Seconds between two tries to checkpoint an async object."""
 
-
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """The right of one thread to make the next version of a name. `error`: why nothing came of it."""
-
-    thread: threading.Thread
-    error: Exception | None = None
-
-    @property
-    def mine(self) -> bool:
-        return self.thread is threading.current_thread()
+Rebuild = Callable[["Registry", str, NamedObject, Turn], None]
+"""Begins to build an object by its recipe, in a thread of its own to which the turn goes over; returns at once."""
 
 
 class Registry:
@@ -68,23 +58,30 @@ class Registry:
         sealers: Keeper,
         background: Keeper,
         prepared: Mapping[str, Held] | None = None,
+        *,
+        limits: AsyncLimits | None = None,
+        rebuild: Rebuild | None = None,
     ) -> None:
         self._shelf = shelf
         self._journal = journal
         self._sealers = sealers
         self._background = background
+        self._rebuild = rebuild
         self._changed = threading.Condition()
+        self._turns = Turns(self._changed)
         self._stored: dict[str, NamedObject] = dict(journal.objects()) if journal else {}
         self._held: dict[str, Held] = {
             name: held
             for name, held in (prepared or {}).items()
             if name in self._stored and self._stored[name].version == held.version
         }
-        self._turns: dict[str, _Turn] = {}
+        self._frames: dict[str, str] | None = None
         self._damaged: dict[str, str] = {}
         self._retired: list[Held] = []
-        self._unwritten = 0
         self._counter = 0
+        self._late = LateWrites(
+            limits or AsyncLimits(), self._write_late, journal.check_store if journal else _no_store
+        )
         for held in self._held.values():
             self._warm_later(held)
         if journal:
@@ -100,67 +97,121 @@ class Registry:
     def get(self, name: str, timeout: float) -> Any:
         """The object, or None. Waits while it is built for the first time. Raises TimeoutError, ObjectDamaged."""
         held = self._get_held(name, timeout)
-        return None if held is None else self._hand_out(held)
+        return None if held is None else self._shelf.hand_out(held)
 
     def find_frame(self, lower_name: str) -> Held | None:
         """The named DataFrame that SQL would mean by a name in lower case; never waits for a build."""
         with self._changed:
-            if not self._held and not self._stored:
+            if self._frames is None:
+                self._frames = self._known_frames()
+            name = self._frames.get(lower_name)
+            if name is None:
                 return None
-            known = {
-                **{n: r.kind.value for n, r in self._stored.items()},
-                **{n: h.kind for n, h in self._held.items()},
-            }
-        name = next((n for n, kind in known.items() if kind == "dataframe" and n.lower() == lower_name), None)
-        if name is None:
-            return None
-        turn = self._turns.get(name)
-        held = self._held.get(name) if turn and turn.mine else self._get_held(name, RESTORE_LIMIT)
-        if held is not None:
-            self._mark_used(held)
-        return held
+            turn = self._turns.of(name)
+        if turn is not None and turn.mine:
+            return self._held.get(name)
+        return self._get_held(name, RESTORE_LIMIT)
+
+    def _known_frames(self) -> dict[str, str]:
+        """DataFrames by their names in lower case; of two that differ in case only, the first in order."""
+        kinds = {
+            **{name: record.kind.value for name, record in self._stored.items()},
+            **{name: held.kind for name, held in self._held.items()},
+        }
+        frames = sorted((name for name, kind in kinds.items() if kind == "dataframe"), reverse=True)
+        return {name.lower(): name for name in frames}
 
     # building
 
     def get_or_create(
-        self, name: str, build: Callable[[], Any], options: ObjectOptions, timeout: float
+        self,
+        name: str,
+        build: Callable[[], Any],
+        options: ObjectOptions,
+        timeout: float,
+        recipe: Recipe | None = None,
     ) -> Any:
         """The object; built by one caller for all. Raises TimeoutError, or what the build raised."""
         held = self._take_turn_or_find(name, timeout)
         if held is None:
-            held = self._build({name: build}, options)[0]
-        return self._hand_out(held)
+            held = self._build({name: build}, {name: options}, recipe=recipe)[0]
+        return self._shelf.hand_out(held)
 
-    def update(self, name: str, build: Callable[[], Any], options: ObjectOptions, timeout: float) -> Any:
+    def update(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        options: ObjectOptions,
+        timeout: float,
+        recipe: Recipe | None = None,
+    ) -> Any:
         """Replace the object as one step. Raises TimeoutError while another update takes too long."""
-        self._take_turn(name, timeout)
-        return self._hand_out(self._build({name: build}, options)[0])
+        with self._changed:
+            self._turns.take(name, timeout)
+        return self._shelf.hand_out(self._build({name: build}, {name: options}, recipe=recipe)[0])
 
     def update_together(
-        self, builds: Mapping[str, Callable[[], Any]], progress: Mapping[str, Progress]
+        self,
+        builds: Mapping[str, Callable[[], Any]],
+        progress: Mapping[str, Progress],
+        recipe: Recipe | None = None,
     ) -> None:
-        """Replace several objects and save progress in one manifest."""
+        """Replace several objects and save progress in one manifest; objects keep how they are cached."""
         taken: list[str] = []
         try:
             for name in sorted(builds):  # everybody takes turns in the same order: no two wait for each other
-                self._take_turn(name, TURN_LIMIT)
+                with self._changed:
+                    self._turns.take(name, TURN_LIMIT)
                 taken.append(name)
         except BaseException:
             for name in taken:
                 self._end_turn(name)
             raise
-        self._build({name: builds[name] for name in taken}, ObjectOptions(), progress)
+        options = {name: self._options_for_commit(name) for name in taken}
+        self._build({name: builds[name] for name in taken}, options, progress, recipe)
+
+    def _options_for_commit(self, name: str) -> ObjectOptions:
+        """What is sealed with progress must be written; how it is cached stays as it was."""
+        held, record = self._held.get(name), self._stored.get(name)
+        level = (
+            held.options.storage_level if held else record.storage_level if record else ""
+        ) or "MEMORY_AND_DISK"
+        return ObjectOptions(level, level != "NONE", "sync", "materialize")
 
     def remove(self, name: str, free: bool) -> None:
         """Forget a name; with `free`, free its cache once its last user is gone."""
         with self._changed:
             if name not in self._held and name not in self._stored:
                 return
-        self._take_turn(name, TURN_LIMIT)
+            self._turns.take(name, TURN_LIMIT)
         try:
             self._sealers.submit(lambda: self._seal_removal(name, free)).result()
         finally:
             self._end_turn(name)
+
+    def refresh(self, name: str) -> Turn | None:
+        """Begin to make an object anew by its recipe, or by reading its files again; None if there is none.
+
+        The turn ends with it. Raises TimeoutError while others build it, RuntimeError where recipes cannot be run.
+        """
+        with self._changed:
+            record = self._stored.get(name)
+            if record is None:
+                return None
+            turn = self._turns.take(name, 0.0)
+        self._begin_rebuild(name, record, turn)
+        return turn
+
+    def put_back(self, record: NamedObject) -> None:
+        """Make an older version of an object the current one, in memory and manifest. Raises ObjectDamaged."""
+        with self._changed:
+            self._turns.take(record.name, TURN_LIMIT)
+        try:
+            held = self._shelf.restore(record)
+            self._sealers.submit(lambda: self._seal([held], {})).result()
+        finally:
+            self._end_turn(record.name)
+        self._warm_later(held)
 
     def released_by(self, ref: AttemptRef) -> None:
         """An attempt has ended: what it alone still used of replaced versions is freed."""
@@ -175,35 +226,54 @@ class Registry:
         for held in free:
             self._background.submit(partial(self._shelf.discard, held))
 
+    # what clients see
+
     def describe(self) -> list[dict[str, Any]]:
-        """What the owner shows of them."""
+        """All objects, by name."""
         with self._changed:
-            shown = {name: shown_record(record) for name, record in self._stored.items()}
-            shown.update({name: shown_held(held) for name, held in self._held.items()})
-            for name, why in self._damaged.items():
-                if name in shown:
-                    shown[name] |= {"state": "damaged", "damage": why}
-            return [shown[name] for name in sorted(shown)]
+            return [self._shown(name) for name in sorted({*self._held, *self._stored})]
 
     def show(self, name: str) -> dict[str, Any] | None:
         """One object with all that is known of it, its schema included; None if there is none."""
         with self._changed:
             held, record = self._held.get(name), self._stored.get(name)
-            why = self._damaged.get(name)
-        if held is None and record is None:
-            return None
-        shown = shown_held(held) if held is not None else shown_record(record) if record else {}
-        schema = record.schema if record is not None else None
-        shown["schema"] = None if schema is None else json.loads(schema)["fields"]
-        return shown if why is None else {**shown, "state": "damaged", "damage": why}
+            if held is None and record is None:
+                return None
+            schema = held.schema if held is not None else record.schema if record is not None else None
+            return {**self._shown(name), "schema": shown_schema(schema)}
+
+    def record(self, name: str) -> NamedObject | None:
+        """The sealed version of a name."""
+        with self._changed:
+            return self._stored.get(name)
+
+    def held(self, name: str) -> Held | None:
+        """The version in memory."""
+        with self._changed:
+            return self._held.get(name)
+
+    def damaged(self) -> dict[str, str]:
+        """Objects whose data is proven to be damaged, and why."""
+        with self._changed:
+            return dict(self._damaged)
+
+    def lag(self) -> Lag:
+        """How far the checkpoint is behind what readers see."""
+        return self._late.lag()
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        """Under the lock."""
+        held = self._held.get(name)
+        shown = shown_record(self._stored[name]) if held is None else shown_held(held, time.time())
+        if held is not None and (trouble := self._late.trouble(held)):
+            shown["trouble"] = trouble
+        if name in self._damaged:
+            shown |= {"state": "damaged", "damage": self._damaged[name]}
+        return shown
 
     def flush(self, limit: float) -> bool:
         """Wait until async objects are sealed, at most `limit` seconds; whether they are."""
-        end = time.monotonic() + limit
-        with self._changed:
-            while self._unwritten and time.monotonic() < end:
-                self._changed.wait(LOOK_AGAIN)
-            return self._unwritten == 0
+        return self._late.flush(limit)
 
     # turns
 
@@ -215,72 +285,115 @@ class Registry:
             if held is not None:
                 return held
             with self._changed:
-                if name not in self._held and name not in self._stored and self._may_build(name):
-                    self._turns[name] = _Turn(threading.current_thread())
+                if name not in self._held and name not in self._stored and self._turns.is_free(name):
+                    self._turns.begin(name)
                     return None
-
-    def _take_turn(self, name: str, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        with self._changed:
-            while not self._may_build(name):
-                self._wait(name, end)
-            self._turns[name] = _Turn(threading.current_thread())
 
     def _end_turn(self, name: str) -> None:
         with self._changed:
-            self._turns.pop(name, None)
-            self._changed.notify_all()
-
-    def _may_build(self, name: str) -> bool:
-        """Whether nobody builds it. A builder whose thread was killed does not count."""
-        turn = self._turns.get(name)
-        if turn is not None and turn.mine:
-            raise RuntimeError(f"the build of {name!r} asks for {name!r} itself")
-        return turn is None or not turn.thread.is_alive()
-
-    def _wait(self, name: str, end: float) -> None:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"named object {name!r} was not ready in time; its build goes on")
-        self._changed.wait(min(left, LOOK_AGAIN))
+            self._turns.end(name)
 
     def _get_held(self, name: str, timeout: float) -> Held | None:
         """The version in memory, restored if need be; None if there is none and nobody builds one."""
         end = time.monotonic() + timeout
-        waited_for: _Turn | None = None
-        with self._changed:
-            while True:
-                held = self._held.get(name)
-                if held is not None:
-                    return held
-                if waited_for is not None and waited_for.error is not None:
-                    raise _shared_failure(name, waited_for.error)
-                if self._may_build(name):
-                    break
-                waited_for = self._turns[name]
-                self._wait(name, end)
-            record = self._stored.get(name)
-            if record is None:
-                return None
-            self._turns[name] = _Turn(threading.current_thread())
-        return self._restore(name, record)
+        waited_for: Turn | None = None
+        while True:
+            with self._changed:
+                while True:
+                    held = self._held.get(name)
+                    if held is not None:
+                        self._use(held)
+                        return held
+                    if waited_for is not None and waited_for.error is not None:
+                        raise shared_failure(name, waited_for.error)
+                    if self._turns.is_free(name):
+                        break
+                    waited_for = self._turns.of(name)
+                    self._turns.wait(name, end)
+                record = self._stored.get(name)
+                if record is None:
+                    return None
+                turn = self._turns.begin(name)
+            if record.strategy != "recipe":
+                return self._restore(name, record)
+            self._begin_rebuild(name, record, turn)
+            waited_for = turn
 
-    # the steps of a build
+    # bringing back
 
     def _restore(self, name: str, record: NamedObject) -> Held:
         try:
             held = self._shelf.restore(record)
             with self._changed:
+                self._use(held)
                 self._held[name] = held
                 self._damaged.pop(name, None)
             self._warm_later(held)
             return held
         except ObjectDamaged as damage:
-            with self._changed:
-                self._damaged[name] = str(damage)
+            self._report_damage(name, damage)
             raise
         finally:
             self._end_turn(name)
+
+    def _report_damage(self, name: str, damage: ObjectDamaged) -> None:
+        with self._changed:
+            first, self._damaged[name] = name not in self._damaged, str(damage)
+        if first:
+            log.error("%s; no other object is touched by it", damage)
+
+    def _begin_rebuild(self, name: str, record: NamedObject, turn: Turn) -> None:
+        try:
+            if self._rebuild is None:
+                raise RuntimeError(f"named object {name!r} has a recipe, which cannot be run here")
+            self._rebuild(self, name, record, turn)
+        except BaseException:
+            self._end_turn(name)
+            raise
+
+    def rebuild(
+        self, record: NamedObject, build: Callable[[], Any], options: ObjectOptions, recipe: Recipe
+    ) -> None:
+        """Make and publish what a recipe built, in the thread that has the turn. Written data is sealed anew.
+
+        An object that is only a recipe keeps its record: it can come back although the store is away.
+        """
+        options = replace(options, strategy=record.strategy, durability="sync")
+        if record.strategy != "recipe":
+            held = self._made(record.name, build, options, recipe, rebuilt=True)
+            self._sealers.submit(lambda: self._seal([held], {})).result()
+            return
+        version = self._next_version()
+        making = Making(record.name, build(), options, version, write=False, recipe=recipe, rebuilt=True)
+        held = self._shelf.make(making)
+        held.record = record
+        self._sealers.submit(lambda: self._show_to_readers(held)).result()
+
+    def reread(self, record: NamedObject) -> None:
+        """Read the files of a source again, as a new version, in the thread that has the turn."""
+        held = self._shelf.reread(record, self._next_version())
+        self._sealers.submit(lambda: self._seal([held], {})).result()
+
+    def _show_to_readers(self, held: Held) -> None:
+        with self._changed:
+            self._publish(held)
+
+    def await_turn(self, name: str, turn: Turn, limit: float) -> bool:
+        """Whether a turn has ended within `limit` seconds."""
+        end = time.monotonic() + limit
+        with self._changed:
+            try:
+                while self._turns.of(name) is turn:
+                    self._turns.wait(name, end)
+            except TimeoutError:
+                return False
+            return True
+
+    def rebuild_ended(self, name: str, turn: Turn, error: Exception | None) -> None:
+        """The thread that rebuilt gives the turn back, whatever came of it."""
+        with self._changed:
+            turn.error = error
+            self._turns.end(name)
 
     def _warm_later(self, held: Held) -> None:
         """Caches what was restored once the first answers are out."""
@@ -297,40 +410,56 @@ class Registry:
             # Spark's failures have no common class; without its cache the object is read from its files
             log.exception("named object %r could not be cached", held.name)
 
+    # the steps of a build
+
     def _build(
         self,
         builds: Mapping[str, Callable[[], Any]],
-        options: ObjectOptions,
+        options: Mapping[str, ObjectOptions],
         progress: Mapping[str, Progress] = {},
+        recipe: Recipe | None = None,
     ) -> list[Held]:
         """Build, seal and publish under the turns that the caller has taken."""
         made: list[Held] = []
         try:
             for name, build in builds.items():
-                made.append(self._made(name, build, options))
+                made.append(self._made(name, build, options[name], recipe))
             self._sealers.submit(lambda: self._seal(made, progress)).result()
             return made
         except Exception as error:
             # whatever the job's build raised fails all who wait for it; after a kill the next one builds instead
             with self._changed:
                 for name in builds:
-                    self._turns[name].error = error
+                    if (turn := self._turns.of(name)) is not None:
+                        turn.error = error
             self._abandon(made)
             raise
         finally:
             for name in builds:
                 self._end_turn(name)
 
-    def _made(self, name: str, build: Callable[[], Any], options: ObjectOptions) -> Held:
-        version = self._next_version()
+    def _made(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        options: ObjectOptions,
+        recipe: Recipe | None,
+        *,
+        rebuilt: bool = False,
+    ) -> Held:
         write = self._journal is not None and options.kept and options.durability == "sync"
+        if options.kept and not write:
+            self._late.admit()
+        version = self._next_version()
         try:
             value = build()
             if value is None:
                 raise ValueError(
                     f"the build of named object {name!r} returned None, which means that there is none"
                 )
-            return self._shelf.make(name, value, options, version, write)
+            held = self._shelf.make(Making(name, value, options, version, write, recipe, rebuilt))
+            self._use(held)  # nobody else knows it yet
+            return held
         except BaseException:
             if self._journal:
                 self._journal.release(version)
@@ -347,12 +476,15 @@ class Registry:
                 self._publish(held)
         for held in made:
             if self._journal and held.record is None and held.options.kept:
-                self._write_later(held)
+                self._late.add(held)
+            else:
+                self._late.drop(held.name)
 
     def _publish(self, held: Held) -> None:
         """Under the lock."""
         old = self._held.pop(held.name, None)
         self._held[held.name] = held
+        self._frames = None
         self._damaged.pop(held.name, None)
         if held.record is not None:
             self._stored[held.name] = held.record
@@ -372,72 +504,50 @@ class Registry:
         if self._journal and name in self._stored:
             self._journal.commit(Changes(remove=[name]))
         with self._changed:
+            self._frames = None
             self._stored.pop(name, None)
             self._damaged.pop(name, None)
             held = self._held.pop(name, None)
             if held is not None and free:
                 self._retire(held)
+        self._late.drop(name)
 
     def _abandon(self, made: Iterable[Held]) -> None:
         for held in made:
             if self._journal and self._held.get(held.name) is not held:
                 self._background.submit(partial(self._shelf.discard, held))
 
-    # async objects
-
-    def _write_later(self, held: Held) -> None:
-        with self._changed:
-            self._unwritten += 1
-        self._background.submit(lambda: self._write(held))
-
-    def _write(self, held: Held) -> None:
-        """Runs in the background: write and seal an object, as long as it is not replaced. Until then the older
-        version stays sealed."""
-        try:
-            while self._held.get(held.name) is held:
-                try:
-                    self._write_once(held)
-                    return
-                except (
-                    CheckpointError
-                ) as error:  # trouble of the store: the object stays readable, the lag shows
-                    log.warning("named object %r is not checkpointed yet: %s", held.name, error)
-                    time.sleep(RETRY_ASYNC)
-        except Exception:
-            # its own data cannot be written, for whatever reason: it stays in memory and shows as not checkpointed
-            log.exception("named object %r cannot be checkpointed", held.name)
-        finally:
-            with self._changed:
-                self._unwritten -= 1
-                self._changed.notify_all()
-
-    def _write_once(self, held: Held) -> None:
+    def _write_late(self, held: Held) -> bool:
+        """Write and seal an async object, unless it was replaced. Until then the older version stays sealed."""
         assert self._journal is not None
-        record = held.record or self._shelf.write(held)
-        self._take_turn(
-            held.name, float("inf")
-        )  # no other version may be sealed between the look and the seal
+        if self._held.get(held.name) is not held:
+            return True
+        record = self._shelf.write(held)
+        with self._changed:
+            # no other version may be sealed between the look and the seal; a build that goes on may take long
+            turn = self._turns.of(held.name)
+            if turn is not None and turn.thread.is_alive():
+                return False
+            self._turns.begin(held.name)
         try:
             if self._held.get(held.name) is not held:
                 self._journal.release(held.version)
-                return
+                return True
             self._journal.commit(Changes(put=[record]))
             with self._changed:
                 held.record = self._stored[held.name] = record
         finally:
             self._end_turn(held.name)
+        return True
 
     # small things
 
-    def _hand_out(self, held: Held) -> Any:
-        self._mark_used(held)
-        return self._shelf.hand_out(held)
-
-    def _mark_used(self, held: Held) -> None:
+    def _use(self, held: Held) -> None:
+        """Under the lock that also retires versions: what is handed out cannot be freed before it is known as used."""
         attempt = current()
+        held.uses, held.used_at = held.uses + 1, time.time()
         if attempt is not None:
-            with self._changed:
-                held.users.add(attempt.ref)
+            held.users.add(attempt.ref)
 
     def _next_version(self) -> str:
         if self._journal:
@@ -456,8 +566,5 @@ class Registry:
             log.warning("the sweep of old checkpoints was put off: %s", error)
 
 
-def _shared_failure(name: str, error: Exception) -> Exception:
-    """What those get who waited for a failed build: each an exception of its own, since tracebacks are not shared."""
-    failure = RuntimeError(f"the build of named object {name!r} failed: {error!r}")
-    failure.__cause__ = error
-    return failure
+def _no_store() -> None:
+    """Without a checkpoint there is none that could be in trouble."""

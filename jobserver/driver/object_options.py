@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobserver.driver.origins import Source
+
 _LEVELS = (
     "NONE",
     "DISK_ONLY",
@@ -16,6 +18,10 @@ _LEVELS = (
     "MEMORY_AND_DISK_DESER",
     "OFF_HEAP",
 )
+
+
+STRATEGIES = ("auto", "materialize", "recipe", "source", "none")
+"""How an object comes back after the loss of its driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,8 @@ class ObjectOptions:
             raise ValueError(f"storage_level {self.storage_level!r} is none of {', '.join(_LEVELS)}")
         if self.durability not in ("sync", "async"):
             raise ValueError(f"durability {self.durability!r} is neither 'sync' nor 'async'")
-        if self.strategy not in ("auto", "materialize", "none"):
-            raise ValueError(f"strategy {self.strategy!r} is none of 'auto', 'materialize', 'none'")
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy {self.strategy!r} is none of {', '.join(map(repr, STRATEGIES))}")
         if self.force_computation and self.storage_level == "NONE":
             raise ValueError("force_computation implies a storage_level other than NONE")
 
@@ -41,3 +47,19 @@ class ObjectOptions:
     def kept(self) -> bool:
         """Whether the object is written to the checkpoint."""
         return self.strategy != "none"
+
+
+def choose(strategy: str, source: Source | None) -> str:
+    """What `auto` means for a value; other strategies are what they are. Raises ValueError where `source` cannot be.
+
+    `auto` reads files anew that all machines share and that were read plainly, as they are durable by themselves; it
+    writes everything else. It never relies on a recipe, which promises no equal data, nor on files of one machine.
+    """
+    if strategy == "source" and source is None:
+        raise ValueError(
+            "strategy 'source' needs a plain read of files (parquet, orc, json, csv, text) without any change to what"
+            " was read; use 'materialize' or 'recipe' for others"
+        )
+    if strategy != "auto":
+        return strategy
+    return "source" if source is not None and not source.local else "materialize"

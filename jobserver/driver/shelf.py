@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyspark
 from pyspark import RDD, Broadcast
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from checkpoint import binaries, layout
 from checkpoint.errors import AlreadyExists, Missing
 from checkpoint.manifest import INLINE_LIMIT, FileEntry, Kind, NamedObject
-from jobserver.driver.held import Held
+from jobserver.driver import sources
+from jobserver.driver.held import Held, Making
 from jobserver.driver.journal import ContextFolder
 from jobserver.driver.loading import JobLoader
-from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.object_options import ObjectOptions, choose
+from jobserver.driver.origins import (
+    RECIPE_LIMIT,
+    REMEMBERED_BESIDE,
+    Origin,
+    Recipe,
+    Source,
+    origin_of,
+)
 from jobserver.driver.payload import BundleSource, pack, unpack
 from jobserver.driver.sessions import job_session
+from jobserver.driver.sources import source_of
 from jobserver.driver.spark import Spark
 from sparkjobserver.api import ObjectDamaged
+
+log = logging.getLogger(__name__)
 
 VALUE_FILE = "value.pickle"
 
@@ -39,25 +53,45 @@ class SparkShelf:
     loader: JobLoader
     folder: ContextFolder | None
 
-    def make(self, name: str, value: Any, options: ObjectOptions, version: str, write: bool) -> Held:
-        """Cache what a job built, written first if asked for."""
-        held = Held(name, kind_of(value).value, version, value, options)
-        if write:
+    def make(self, making: Making) -> Held:
+        """Cache what a job built, by its strategy; written first if asked for."""
+        kind, options = kind_of(making.value), making.options
+        looked_for = kind is Kind.DATAFRAME and options.strategy in ("auto", "source")
+        source = source_of(making.value) if looked_for else None
+        strategy = choose(options.strategy, source)
+        origin = origin_for(strategy, making.recipe, source, making.rebuilt)
+        held = Held(
+            making.name, kind.value, making.version, making.value, options,
+            strategy=strategy, origin=origin.text(), rebuilt=making.rebuilt,
+        )  # fmt: skip
+        if kind is Kind.DATAFRAME:
+            held.schema = making.value.schema.json()
+        if making.write:
             held.record = self.write(held)
-            held.value = self._read(held.record)
-        elif held.kind == Kind.DATAFRAME:
-            held.value = self._of_root(value)  # the job's session, its views and settings end with the job
+        held.value = self._lasting(held, origin)
         self._cache(held, options.force_computation)
         return held
 
+    def _lasting(self, held: Held, origin: Origin) -> Any:
+        """What readers get: the written version, the files, or what the job built, freed from the job's session."""
+        if held.strategy == "materialize" and held.record is not None:
+            return self._read(held.record)
+        if held.strategy == "source" and origin.source is not None:
+            return sources.read(self.spark.root, origin.source, held.schema or "")
+        return self._of_root(held.value) if held.kind == Kind.DATAFRAME else held.value
+
     def write(self, held: Held) -> NamedObject:
-        """Write an object under its version. Raises what Spark or the store raises."""
+        """Write an object under its version, over what an earlier try left. Raises what Spark or the store raises."""
+        if held.strategy in ("recipe", "source"):
+            return _record_of(held)
         if held.kind == Kind.DATAFRAME:
             self._in_background()
-            held.value.write.parquet(self._url(held))
-            return self._record(held, schema=held.value.schema.json())
+            held.value.write.mode("overwrite").parquet(self._url(held))
+            return self._record(held)
         if held.kind == Kind.RDD:
             self._in_background()
+            folder = self._needed_folder()
+            folder.files.remove(folder.path(layout.object_path(held.name, held.version)))
             held.value.saveAsPickleFile(self._url(held))
             return self._record(held)
         return self._write_value(held)
@@ -65,8 +99,41 @@ class SparkShelf:
     def restore(self, record: NamedObject) -> Held:
         """An object whose data is checked, and read when it is used. Raises ObjectDamaged."""
         options = ObjectOptions(record.storage_level or "NONE", False, record.durability, record.strategy)
-        self._check(record)
-        return Held(record.name, record.kind.value, record.version, self._read(record), options, record)
+        origin = origin_of(record.origin)
+        value, rebuilt = self._sought(record, origin)
+        return Held(
+            record.name, record.kind.value, record.version, value, options, record,
+            strategy=record.strategy, origin=record.origin, schema=record.schema, rebuilt=rebuilt,
+        )  # fmt: skip
+
+    def reread(self, record: NamedObject, version: str) -> Held:
+        """The files of a source as they are now."""
+        held = self.restore(record)
+        source = origin_of(record.origin).source
+        if source is None:
+            raise ValueError(f"named object {record.name!r} was not read from files")
+        fresh = replace(source, listing=sources.listing_of(held.value))
+        held.version, held.origin, held.rebuilt = version, Origin(source=fresh).text(), False
+        held.record = _record_of(held)
+        self._cache(held, force=False)
+        return held
+
+    def _sought(self, record: NamedObject, origin: Origin) -> tuple[Any, bool]:
+        """The value, and whether it need not equal what was acknowledged."""
+        if record.strategy != "source":
+            self._check(record)
+            return self._read(record), origin.rebuilt
+        if origin.source is None:
+            raise _damaged(record, "its manifest does not say which files it was read from")
+        try:
+            frame = sources.read(self.spark.root, origin.source, record.schema or "")
+        except AnalysisException as error:
+            if not sources.files_gone(error):
+                raise
+            raise _damaged(record, f"its files are gone: {', '.join(origin.source.paths)}") from error
+        if changed := sources.listing_of(frame) != origin.source.listing:
+            log.warning("the files of named object %r have changed since it was made", record.name)
+        return frame, changed or origin.rebuilt
 
     def warm(self, held: Held) -> None:
         """Cache a restored object, in the pool that yields to all jobs; the first query does not wait for it."""
@@ -117,12 +184,12 @@ class SparkShelf:
         folder = self._needed_folder()
         return folder.files.url(folder.path(path or ""))
 
-    def _record(self, held: Held, schema: str | None = None) -> NamedObject:
+    def _record(self, held: Held) -> NamedObject:
         """Make what Spark wrote durable, and describe it."""
         folder, path = self._needed_folder(), layout.object_path(held.name, held.version)
         sizes = folder.files.seal_tree(folder.path(path))
         files = tuple(FileEntry(name, size) for name, size in sorted(sizes.items()))
-        return _record_of(held, schema=schema, path=path, files=files, size=sum(sizes.values()))
+        return _record_of(held, path=path, files=files, size=sum(sizes.values()))
 
     def _write_value(self, held: Held) -> NamedObject:
         value = held.value.value if held.kind == Kind.BROADCAST else held.value
@@ -190,6 +257,24 @@ def kind_of(value: Any) -> Kind:
     return Kind.BROADCAST if isinstance(value, Broadcast) else Kind.VALUE
 
 
+def origin_for(strategy: str, recipe: Recipe | None, source: Source | None, rebuilt: bool) -> Origin:
+    """What the manifest is to remember of how an object was made. Raises ValueError for a recipe that cannot be kept."""
+    if strategy == "source":
+        return Origin(source=source, rebuilt=rebuilt)
+    if strategy != "recipe":
+        short = recipe is not None and len(Origin(recipe).text() or "") <= REMEMBERED_BESIDE
+        return Origin(recipe if short and strategy == "materialize" else None, rebuilt=rebuilt)
+    if recipe is None:
+        raise ValueError("strategy 'recipe' needs an object that a job of uploaded Python code makes")
+    size = len(Origin(recipe).text() or "")
+    if size > RECIPE_LIMIT:
+        raise ValueError(
+            f"strategy 'recipe' remembers the job's configuration, which may have {RECIPE_LIMIT} characters at most,"
+            f" not {size}; use 'materialize'"
+        )
+    return Origin(recipe, rebuilt=rebuilt)
+
+
 def storage_level(name: str) -> Any:
     """Spark's level of that name; Spark 3 and 4 name one of them differently."""
     return getattr(pyspark.StorageLevel, name)
@@ -200,9 +285,11 @@ def _record_of(held: Held, **fields: Any) -> NamedObject:
         name=held.name,
         kind=Kind(held.kind),
         version=held.version,
-        strategy="materialize",
+        strategy=held.strategy,
         durability=held.options.durability,
         storage_level=held.options.storage_level,
+        schema=held.schema,
+        origin=held.origin,
         **fields,
     )
 

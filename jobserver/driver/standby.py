@@ -76,7 +76,9 @@ class Standby:
 
 
 def wanted_of(objects: Mapping[str, NamedObject]) -> dict[str, NamedObject]:
-    """The DataFrames worth preparing: values may need code that is loaded only when it is used."""
-    frames = [record for record in objects.values() if record.kind is Kind.DATAFRAME]
+    """The DataFrames worth preparing: values and recipes may need code that is loaded only when it is used."""
+    frames = [
+        record for record in objects.values() if record.kind is Kind.DATAFRAME and record.strategy != "recipe"
+    ]
     newest = sorted(frames, key=lambda record: record.version, reverse=True)[:PREPARED]
     return {record.name: record for record in newest}

@@ -60,6 +60,15 @@ def _webhdfs_is_for_hdfs(s: Settings) -> Iterator[str]:
         )
 
 
+def _lag_outlasts_interval(s: Settings) -> Iterator[str]:
+    if s.checkpoint.async_max_lag <= s.checkpoint.async_interval:
+        yield (
+            f"checkpoint.async_max_lag ({text(s.checkpoint.async_max_lag)}) must be longer than "
+            f"checkpoint.async_interval ({text(s.checkpoint.async_interval)}): async updates would be refused "
+            f"although the checkpoint store is well."
+        )
+
+
 def _takeover_outlasts_adoption(s: Settings) -> Iterator[str]:
     if s.driver.adopt_timeout >= s.ha.takeover_timeout:
         yield (
@@ -202,6 +211,7 @@ def _drivers_can_be_reached(s: Settings) -> Iterator[str]:
 RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _checkpoints_in_a_known_store,
     _webhdfs_is_for_hdfs,
+    _lag_outlasts_interval,
     _takeover_outlasts_adoption,
     _takeover_outlasts_start,
     _creation_outlasts_start,

@@ -129,6 +129,10 @@ class CheckpointSettings(Section):
 
     root: Annotated[str, Field(min_length=1)] = "jobserver-data/checkpoints"
     """Where all servers and drivers find the same files: a directory, or hdfs://host:port/path."""
+    async_interval: Annotated[Duration, Positive] = 5.0
+    """How often named objects with `durability: async` are written."""
+    async_max_lag: Annotated[Duration, Positive] = 600.0
+    """When an async change could not be sealed for so long (the store is away), further async updates are refused."""
 
 
 class WebHdfsSettings(Section):

@@ -1,24 +1,32 @@
 """Named objects: who builds, who waits, what readers see, what is sealed. Spark is replaced by plain values."""
 
+import tempfile
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from checkpoint.epoch import begin_epoch
 from checkpoint.errors import StoreUnavailable
 from checkpoint.local import LocalFiles
-from checkpoint.manifest import Kind, NamedObject
+from checkpoint.manifest import Kind, NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import jobthreads, named_objects
 from jobserver.driver.held import Held
+from jobserver.driver.job_environment import JobNamedObjects
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_options import ObjectOptions
 from jobserver.driver.object_orders import ObjectOrderRefused, carry_out
+from jobserver.driver.origins import Origin, Recipe
+from jobserver.driver.rebuilding import Rebuilds, RecipeFailed, makes
 from jobserver.model import AttemptRef, ObjectDeed, ObjectOrder
 from sparkjobserver.api import ObjectDamaged
 
@@ -37,9 +45,12 @@ class PlainShelf:
         self.may_write = threading.Event()
         self.may_write.set()
 
-    def make(self, name, value, options, version, write):
-        held = Held(name, "value", version, value, options)
-        held.record = self.write(held) if write else None
+    def make(self, making):
+        strategy = "materialize" if making.options.strategy == "auto" else making.options.strategy
+        origin = Origin(making.recipe, rebuilt=making.rebuilt).text()
+        held = Held(making.name, "value", making.version, making.value, making.options)
+        held.strategy, held.origin, held.rebuilt = strategy, origin, making.rebuilt
+        held.record = self.write(held) if making.write else None
         return held
 
     def write(self, held):
@@ -48,9 +59,10 @@ class PlainShelf:
             held.name,
             Kind.VALUE,
             held.version,
-            "materialize",
+            held.strategy,
             held.options.durability,
-            inline=held.value.encode(),
+            inline=None if held.strategy == "recipe" else held.value.encode(),
+            origin=held.origin,
         )
 
     def restore(self, record):
@@ -67,6 +79,24 @@ class PlainShelf:
 
     def discard(self, held):
         self.discarded.append(held.value)
+
+
+class PlainRebuilder:
+    """Recipes are functions of this test: main class to what gets the named objects."""
+
+    def __init__(self):
+        self.jobs = {}
+        self.runs = Counter()
+
+    def start(self, name, work):
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+    def run(self, name, recipe, others, finish):
+        self.runs[recipe.main_class] += 1
+        if not makes(name, others, finish, self.jobs[recipe.main_class]):
+            raise RecipeFailed(f"{recipe.main_class} returned without building {name!r}")
 
 
 class SlowStore(LocalFiles):
@@ -88,10 +118,28 @@ class Context:
         self.told = []
         base = begin_epoch(self.files, "ctx", epoch, f"t{epoch}", b"s")
         writer = CheckpointWriter(self.files, "ctx", epoch, f"t{epoch}", base, b"s")
-        self.journal = Journal(self.files, "ctx", writer, self.told.append)
+        self.journal = Journal(self.files, "ctx", writer, self.told.append, b"s")
         self.shelf = PlainShelf()
         self.background = Keeper("background", 1)
-        self.registry = Registry(self.shelf, self.journal, Keeper("sealer", 4), self.background, prepared)
+        self.rebuilder = PlainRebuilder()
+        self.registry = Registry(
+            self.shelf,
+            self.journal,
+            Keeper("sealer", 4),
+            self.background,
+            prepared,
+            rebuild=Rebuilds(self.rebuilder, JobNamedObjects),
+        )
+
+    def make(self, name, value, strategy="recipe"):
+        """As a job does whose recipe is `job-<name>`, and that would build the same again."""
+        job = self.rebuilder.jobs[f"job-{name}"] = lambda objects: objects.update(name, lambda: value)
+        objects = JobNamedObjects(self.registry, Recipe(f"job-{name}", (), "{}"))
+        objects.update(name, lambda: value, strategy=strategy)
+        return job
+
+    def order(self, order):
+        return carry_out(self.registry, order, self.journal.older_versions)
 
     def settle(self):
         """Wait for what the background was given."""
@@ -320,6 +368,7 @@ def test_a_damaged_object_says_so_and_touches_no_other(context, tmp_path):
     assert following.registry.get("b", LIMIT) == "good"
     shown = {item["name"]: item["state"] for item in following.registry.describe()}
     assert shown == {"a": "damaged", "b": "live"}
+    assert list(following.registry.damaged()) == ["a"]
     assert following.registry.update("a", lambda: "rebuilt", SYNC, LIMIT) == "rebuilt"
 
 
@@ -358,20 +407,252 @@ def test_a_builder_that_was_killed_is_replaced_by_the_next_caller(context):
     assert attempt.alive() == []
 
 
+def test_an_object_with_a_recipe_writes_no_data_and_is_built_again_once_when_it_is_asked_for(
+    context, tmp_path
+):
+    context.make("a", "made")
+    record = context.journal.objects()["a"]
+    assert (record.strategy, record.inline) == ("recipe", None)
+    following = Context(tmp_path, epoch=2)
+    going = threading.Event()
+
+    def job(objects):
+        assert objects.get("a") is None
+        assert "a" not in objects.names()
+        assert going.wait(LIMIT)
+        objects.get_or_create("a", lambda: "made again")
+        raise AssertionError("a rebuild ends with the object")
+
+    following.rebuilder.jobs["job-a"] = job
+    readers = [in_thread(lambda: following.registry.get("a", LIMIT)) for _ in range(4)]
+    going.set()
+    assert {reader() for reader in readers} == {"made again"}
+    assert following.rebuilder.runs == {"job-a": 1}
+    shown = following.order(ObjectOrder("a"))
+    assert (shown["rebuilt"], shown["checkpointed"], shown["state"]) == (True, True, "live")
+    assert shown["version"] != record.version
+    assert following.journal.objects()["a"] == record
+
+
+def test_a_recipe_works_while_the_store_is_away(context, tmp_path):
+    context.make("a", "made")
+    following = Context(tmp_path, epoch=2)
+    following.rebuilder.jobs["job-a"] = lambda objects: objects.update("a", lambda: "made again")
+    following.files.broken = True
+    assert following.registry.get("a", LIMIT) == "made again"
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (lambda objects: None, "returned without building 'a'"),
+        (lambda objects: 1 / 0, "ZeroDivisionError"),
+        (lambda objects: (_ for _ in ()).throw(SystemExit(3)), "SystemExit"),
+        (lambda objects: objects.update("a", lambda: 1 / 0), "ZeroDivisionError"),
+    ],
+)
+def test_a_recipe_that_fails_fails_all_who_ask_and_may_be_tried_again(context, tmp_path, job, text):
+    context.make("a", "made")
+    following = Context(tmp_path, epoch=2)
+    following.rebuilder.jobs["job-a"] = job
+    with pytest.raises(RuntimeError, match=text):
+        following.registry.get("a", LIMIT)
+    following.rebuilder.jobs["job-a"] = lambda objects: objects.update("a", lambda: "at last")
+    assert following.registry.get("a", LIMIT) == "at last"
+
+
+def test_a_rebuild_changes_no_other_object_and_takes_none_away(context, tmp_path):
+    context.registry.update("b", lambda: "kept", SYNC, LIMIT)
+    context.make("a", "made")
+    following = Context(tmp_path, epoch=2)
+
+    def job(objects):
+        objects.destroy("b")
+        objects.forget("b")
+        made = objects.update("b", lambda: "changed")
+        absent = objects.get_or_create("c", lambda: "new")
+        objects.commit({"part": 1}, {"a": lambda: f"{made} {absent}"})
+
+    following.rebuilder.jobs["job-a"] = job
+    assert following.registry.get("a", LIMIT) == "kept new"
+    assert following.registry.get("b", LIMIT) == "kept"
+
+
+def test_recipes_that_need_each_other_end_with_a_timeout_and_not_never(context, tmp_path):
+    for name in ("a", "b"):
+        context.make(name, name)
+    following = Context(tmp_path, epoch=2)
+    following.rebuilder.jobs["job-a"] = lambda objects: objects.get("b", timeout=0.2)
+    following.rebuilder.jobs["job-b"] = lambda objects: objects.get("a", timeout=0.2)
+    with pytest.raises(RuntimeError, match="TimeoutError"):
+        following.registry.get("a", LIMIT)
+
+
+def test_a_refresh_runs_the_recipe_and_tells_whether_it_goes_on_behind_the_answer(context):
+    context.make("a", "first")
+    go = threading.Event()
+    context.rebuilder.jobs["job-a"] = lambda objects: go.wait(LIMIT) and objects.update("a", lambda: "second")
+    assert context.order(ObjectOrder("a", ObjectDeed.REFRESH, 0.0))["refreshing"]
+    assert context.registry.get("a", LIMIT) == "first"  # readers never wait for an update
+    with pytest.raises(ObjectOrderRefused, match="being built"):
+        context.order(ObjectOrder("a", ObjectDeed.REFRESH, 0.0))
+    go.set()
+    end = time.monotonic() + LIMIT
+    while context.registry.get("a", LIMIT) != "second" and time.monotonic() < end:
+        time.sleep(0.01)
+    shown = context.order(ObjectOrder("a", ObjectDeed.REFRESH, LIMIT))
+    assert (shown["refreshing"], shown["rebuilt"]) == (False, True)
+    context.rebuilder.jobs["job-a"] = lambda objects: 1 / 0
+    with pytest.raises(ObjectOrderRefused, match="ZeroDivisionError"):
+        context.order(ObjectOrder("a", ObjectDeed.REFRESH, LIMIT))
+    assert context.registry.get("a", LIMIT) == "second"
+
+
+def test_a_damaged_object_offers_older_versions_and_the_job_that_made_it(context, tmp_path):
+    context.make("a", "older", "materialize")
+    older = context.journal.objects()["a"].version
+    context.make("a", "damaged", "materialize")
+    context.registry.update("b", lambda: "good", SYNC, LIMIT)
+    following = Context(tmp_path, epoch=2)
+    following.rebuilder.jobs["job-a"] = lambda objects: objects.update("a", lambda: "made again")
+    with pytest.raises(ObjectDamaged):
+        following.registry.get("a", LIMIT)
+    shown = following.order(ObjectOrder("a"))
+    assert [each["version"] for each in shown["older_versions"]] == [older]
+    assert (shown["state"], shown["recipe"]) == ("damaged", True)
+    assert following.registry.get("b", LIMIT) == "good"
+
+    with pytest.raises(ObjectOrderRefused, match="not kept"):
+        following.order(ObjectOrder("a", ObjectDeed.REVERT, version="never"))
+    back = following.order(ObjectOrder("a", ObjectDeed.REVERT, version=older))
+    assert (back["version"], back["state"]) == (older, "live")
+    assert following.registry.get("a", LIMIT) == "older"
+    assert following.journal.objects()["a"].version == older
+
+
+def test_a_damaged_object_is_rebuilt_by_its_recipe_on_request_and_says_so_ever_after(context, tmp_path):
+    context.make("a", "damaged", "materialize")
+    following = Context(tmp_path, epoch=2)
+    following.rebuilder.jobs["job-a"] = lambda objects: objects.update("a", lambda: "made again")
+    with pytest.raises(ObjectDamaged):
+        following.registry.get("a", LIMIT)
+    assert following.order(ObjectOrder("a", ObjectDeed.REFRESH, LIMIT))["rebuilt"]
+    later = Context(tmp_path, epoch=3)
+    assert later.order(ObjectOrder("a"))["rebuilt"]
+    assert later.registry.get("a", LIMIT) == "made again"
+
+
+def test_what_a_reader_was_handed_is_never_freed_under_it(context):
+    """One writer and many readers, as fast as they can: no reader meets a version that was freed, none is left."""
+    context.registry.update("a", lambda: "0", SYNC, LIMIT)
+    ends, met = threading.Event(), []
+
+    def read(number):
+        count = 0
+        while not ends.is_set():
+            count += 1
+            attempt = RunningAttempt(AttemptRef(f"reader-{number}", count), "g", "batch")
+            jobthreads.work_for(attempt)
+            seen = [int(context.registry.get("a", LIMIT)) for _ in range(3)]
+            freed = {int(value) for value in context.shelf.discarded}
+            if freed & set(seen) or seen != sorted(seen):
+                met.append((seen, freed & set(seen)))
+            jobthreads.work_done()
+            context.registry.released_by(attempt.ref)
+
+    readers = [in_thread(lambda number=number: read(number)) for number in range(4)]
+    for value in range(1, 61):
+        context.registry.update("a", lambda value=value: str(value), SYNC, LIMIT)
+    ends.set()
+    for reader in readers:
+        reader.thread.join(LIMIT)
+    assert met == []
+    context.settle()
+    assert sorted(map(int, context.shelf.discarded)) == list(range(60))
+
+
+class Orders(RuleBasedStateMachine):
+    """Any order of updates, removals, failures and failovers: what is acknowledged is there, everything else is not."""
+
+    names = st.sampled_from("abc")
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.epoch = 1
+        self.context = Context(Path(self.folder.name))
+        self.truth = {}
+        self.count = 0
+
+    def teardown(self):
+        self.folder.cleanup()
+
+    def next_value(self):
+        self.count += 1
+        return str(self.count)
+
+    @rule(name=names, options=st.sampled_from([SYNC, ASYNC]))
+    def update(self, name, options):
+        value = self.next_value()
+        assert self.context.registry.update(name, lambda: value, options, LIMIT) == value
+        self.truth[name] = value
+
+    @rule(names=st.sets(names, min_size=1))
+    def commit(self, names):
+        values = {name: self.next_value() for name in names}
+        builds = {name: lambda value=value: value for name, value in values.items()}
+        self.context.registry.update_together(builds, {"job": Progress(1, b"x")})
+        self.truth |= values
+
+    @rule(name=names)
+    def get_or_create(self, name):
+        value = self.next_value()
+        found = self.context.registry.get_or_create(name, lambda: value, SYNC, LIMIT)
+        assert found == self.truth.setdefault(name, value)
+
+    @rule(name=names)
+    def fail(self, name):
+        with pytest.raises(ZeroDivisionError):
+            self.context.registry.update(name, lambda: 1 / 0, SYNC, LIMIT)
+
+    @rule(name=names, free=st.booleans())
+    def remove(self, name, free):
+        self.context.registry.remove(name, free)
+        self.truth.pop(name, None)
+
+    @rule()
+    def fail_over(self):
+        assert self.context.registry.flush(LIMIT)
+        self.epoch += 1
+        self.context = Context(Path(self.folder.name), self.epoch)
+
+    @invariant()
+    def every_object_is_what_was_acknowledged_last(self):
+        registry = self.context.registry
+        assert registry.names() == sorted(self.truth)
+        assert {name: registry.get(name, 0) for name in "abc"} == {
+            name: self.truth.get(name) for name in "abc"
+        }
+
+
+TestOrders = Orders.TestCase
+TestOrders.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+
+
 def test_orders_from_outside_show_and_destroy_one_object_and_name_what_is_absent(context):
     context.registry.update("a", lambda: "1", SYNC, LIMIT)
-    shown = carry_out(context.registry, ObjectOrder("a"))
+    shown = context.order(ObjectOrder("a"))
     assert (shown["kind"], shown["checkpointed"], shown["schema"]) == ("value", True, None)
     with pytest.raises(ObjectOrderRefused, match="until a job updates it"):
-        carry_out(context.registry, ObjectOrder("a", ObjectDeed.REFRESH))
+        context.order(ObjectOrder("a", ObjectDeed.REFRESH))
     context.files.broken = True
     with pytest.raises(ObjectOrderRefused, match="not known whether"):
-        carry_out(context.registry, ObjectOrder("a", ObjectDeed.DESTROY))
+        context.order(ObjectOrder("a", ObjectDeed.DESTROY))
     context.files.broken = False
-    assert carry_out(context.registry, ObjectOrder("a", ObjectDeed.DESTROY)) is None
+    assert context.order(ObjectOrder("a", ObjectDeed.DESTROY)) is None
     assert "a" not in context.journal.objects()
     with pytest.raises(ObjectOrderRefused, match="no named object 'a'"):
-        carry_out(context.registry, ObjectOrder("a"))
+        context.order(ObjectOrder("a"))
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,11 @@ def test_all_faults_are_told_at_once():
     ("values", "keys", "why"),
     [
         (
+            {"checkpoint": {"async_interval": "10m"}},
+            ["checkpoint.async_max_lag", "checkpoint.async_interval"],
+            "refused although",
+        ),
+        (
             {"driver": {"adopt_timeout": "30s"}, "ha": {"takeover_timeout": "30s"}},
             ["driver.adopt_timeout", "ha.takeover_timeout"],
             "given up before it stops waiting for the old driver",
