@@ -1,7 +1,7 @@
-"""Proof of death of servers on this machine: a descriptor of the process that turns readable when it ends.
+"""Proof of death: the port, and what this machine's kernel knows of its own processes.
 
-This is the "same host, and pid with start time is gone" of design 4.2, without polling: the kernel tells within a millisecond.
-Servers of other machines are not watched here.
+`LocalDeaths` holds a descriptor of each process that turns readable when it ends: no polling, told within a millisecond.
+Servers of other machines are watched by their links (`ha/peers.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from typing import Protocol
 
 from ha.coordination import ServerInfo
 
-Died = Callable[[ServerInfo], None]
+
+class Died(Protocol):
+    """Called with a server proven dead."""
+
+    def __call__(self, server: ServerInfo, context_id: str | None = None, /) -> None:
+        """`context_id`: it is proven for this one of its contexts only (its driver says so)."""
 
 
 class Deaths(Protocol):
@@ -28,6 +33,23 @@ class Deaths(Protocol):
 
 
 WatchDeaths = Callable[[ServerInfo, Died], Deaths]
+
+
+class AllDeaths:
+    """Several ways of knowing; a death may be told more than once."""
+
+    def __init__(self, *ways: Deaths) -> None:
+        self._ways = ways
+
+    def watch(self, servers: Mapping[str, ServerInfo]) -> None:
+        """All ways watch all servers."""
+        for way in self._ways:
+            way.watch(servers)
+
+    def close(self) -> None:
+        """Watches nothing any more."""
+        for way in self._ways:
+            way.close()
 
 
 class LocalDeaths:

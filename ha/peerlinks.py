@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-FIRST_RETRY = 0.1
+FIRST_RETRY = 0.05
 """Seconds before the second attempt to connect; each further one waits twice as long as the one before."""
-LONGEST_RETRY = 2.0
+LONGEST_RETRY = 1.0
 """Seconds between two attempts to connect, at most."""
 
 
@@ -185,7 +185,9 @@ def _ended(state: PeerLink, event: Event) -> Decided:
 
 def _look_again(state: PeerLink, event: Event) -> Decided:
     """Nothing is proven, and nothing is taken back: whether the link had ended before is kept."""
-    phase = LinkPhase.CONNECTING if state.phase in (LinkPhase.CONNECTING, LinkPhase.LINKED) else LinkPhase.ENDED
+    phase = (
+        LinkPhase.CONNECTING if state.phase in (LinkPhase.CONNECTING, LinkPhase.LINKED) else LinkPhase.ENDED
+    )
     again, connect = _again(state, phase)
     return again, (connect,)
 

@@ -34,7 +34,8 @@ objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}
 object     ``name``, ``do`` (a value of `ObjectDeed`), ``seconds`` (how long a refresh is waited for), ``version`` (to revert
            to). Answer: ``object``, or null once it is destroyed. Refused: ``no-object``, ``cannot``
 flush      ``seconds``: wait so long until every update is sealed. Answer: ``sealed``: whether all are
-ping       nothing
+ping       nothing. Answer: ``epoch`` it is bound to, ``owner_lost`` (it had an owner, and that connection has ended),
+           ``jvm_silence`` in seconds, ``running`` jobs, ``abandoned`` ones
 shutdown   ``reason``; the driver answers, ends its JVM and itself
 =========  =====================================================================================================
 

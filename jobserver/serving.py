@@ -60,6 +60,7 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         parts = wire(settings, store)
         core = parts.core
         stack.push_async_callback(parts.peers.close)
+        stack.push_async_callback(parts.links.stop)
         stack.push_async_callback(core.pool.close)
         stack.callback(core.standbys.close)
         runner = web.AppRunner(

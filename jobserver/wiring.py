@@ -15,15 +15,19 @@ from pathlib import Path
 from aiohttp import web
 
 from ha.coordination import ServerInfo
+from ha.deaths import AllDeaths, LocalDeaths
+from ha.peers import PeerLinks
 from ha.zookeeper import ZooKeeperCoordination
 from jobserver import __version__, context_settings
 from jobserver.api.app import make_app
 from jobserver.api.internal import InternalRoutes
 from jobserver.api.limits import ApiLimits
-from jobserver.api.peers import HttpPeers
+from jobserver.api.peers import SECRET_HEADER, HttpPeers
 from jobserver.assembly import Core, Ports, assemble
 from jobserver.contexts import fail_points
+from jobserver.contexts.drivers_word import DriversWord
 from jobserver.contexts.launcher import ProcessLauncher
+from jobserver.contexts.link import DriverLink
 from jobserver.contexts.turns import machine_turn
 from jobserver.data_files import DataFiles
 from jobserver.processes import own_start_ticks
@@ -40,6 +44,7 @@ class Parts:
     core: Core
     coordination: ZooKeeperCoordination
     peers: HttpPeers
+    links: PeerLinks
     server: JobServer
     app: web.Application
 
@@ -53,9 +58,11 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         call_timeout=settings.zookeeper.call_timeout,
         cluster=settings.cluster.name,
     )
+    me = _identity(settings)
+    links = PeerLinks(me, {SECRET_HEADER: secret}, DriversWord(coordination, store, DriverLink.connect))
     peers = HttpPeers(secret)
     ports = Ports(
-        me=_identity(settings),
+        me=me,
         coordination=coordination,
         peers=peers,
         store=store,
@@ -63,18 +70,20 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         launcher=ProcessLauncher(context_settings.launcher_settings(settings, secret)),
         turn=machine_turn(context_settings.archive_dir(settings) / "warming.lock"),
         reached=fail_points.from_environment(os.environ),
+        watch_deaths=lambda _, died: AllDeaths(LocalDeaths(me, died), links.telling(died)),
     )
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))
     moving = Moving(core.switchover, peers, settings.contexts.move_grace)
-    vitals = Vitals(ports.me.id, store, coordination, ports.files, core.registry, core.pool)
+    vitals = Vitals(me.id, store, coordination, ports.files, core.registry, core.pool)
     server = JobServer(
         store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals, moving
     )
     internal = InternalRoutes(
-        core.registry, core.standbys, core.drainer, incarnation=ports.me.incarnation, secret=secret
-    )
-    return Parts(core, coordination, peers, server, _app(settings, server, internal))
+        core.registry, core.standbys, core.drainer, incarnation=me.incarnation, secret=secret
+    ).application()
+    links.add_routes(internal)
+    return Parts(core, coordination, peers, links, server, _app(settings, server, internal))
 
 
 def _identity(settings: Settings) -> ServerInfo:
@@ -82,7 +91,7 @@ def _identity(settings: Settings) -> ServerInfo:
         id=settings.server.id,
         incarnation=secrets.token_hex(8),
         url=settings.server.url,
-        host=_machine(),
+        host=settings.server.machine or _machine(),
         pid=os.getpid(),
         pid_started=own_start_ticks(),
         version=__version__,
@@ -95,12 +104,12 @@ def _machine() -> str:
     return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
-def _app(settings: Settings, server: JobServer, internal: InternalRoutes) -> web.Application:
+def _app(settings: Settings, server: JobServer, internal: web.Application) -> web.Application:
     limits = ApiLimits(
         max_body=settings.api.max_body,
         max_wait=settings.api.max_wait,
         default_wait=settings.contexts.sync_timeout,
     )
     app = make_app(server, limits)
-    app.add_subapp("/internal", internal.application())
+    app.add_subapp("/internal", internal)
     return app

@@ -122,10 +122,17 @@ class ContextRegistry:
             if info is not None and info.incarnation != node.incarnation:
                 self._owner_dead(node)
 
-    def _server_died(self, info: ServerInfo) -> None:
-        log.info("server %s (pid %d) is gone: its process ended", info.id, info.pid)
+    def _server_died(self, info: ServerInfo, context_id: str | None = None) -> None:
+        """Proven for all its contexts, or for one of them."""
+        log.info(
+            "server %s (pid %d) is proven dead%s",
+            info.id,
+            info.pid,
+            f" for context {context_id}" if context_id else "",
+        )
         for node in list(self._coordination.owners.values()):
-            if (node.server, node.incarnation) == (info.id, info.incarnation):
+            theirs = (node.server, node.incarnation) == (info.id, info.incarnation)
+            if theirs and context_id in (None, node.context_id):
                 self._owner_dead(node)
         self._tell_changed()
 

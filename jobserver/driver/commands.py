@@ -175,6 +175,8 @@ class Commands:
 
     def _ping(self, connection: Connection, message: Message) -> Answer:
         return {
+            "epoch": self._driver.binding.epoch,
+            "owner_lost": self._driver.owner_lost,
             "jvm_silence": self._jvm_silence(),
             "running": len(self._driver.runner.running),
             "abandoned": self._driver.killer.abandoned,

@@ -101,6 +101,12 @@ class Driver:
         owner = self._owner
         return owner is not None and owner.open and self.lifetime.owner_present(time.monotonic())
 
+    @property
+    def owner_lost(self) -> bool:
+        """Whether it had an owner whose connection has ended; one that is only silent is not lost."""
+        owner = self._owner
+        return owner is not None and not owner.open
+
     def heard(self, connection: Connection) -> None:
         """A message came: it counts if it is the owner's, or anyone's before there is an owner."""
         if self.binding.role is not Role.ACTIVE or connection is self._owner:

@@ -59,6 +59,8 @@ class ServerSettings(Section):
     """URL under which the other servers reach this one; null: http://<host>:<port>."""
     dir: LocalPath = Path("jobserver-data/s1")
     """Directory of this server alone: drivers' files, logs, cached binaries."""
+    machine: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the machine whose processes this server sees; null: found out. Servers of one name watch each other's processes."""
     log_level: LogLevel = "info"
     """Least level that is logged: debug, info, warning or error."""
 

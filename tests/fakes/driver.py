@@ -46,6 +46,7 @@ class FakeDriver:
         self._nonce = ""
         self._server: asyncio.Server | None = None
         self._owner: asyncio.StreamWriter | None = None
+        self.owner_lost = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -114,7 +115,7 @@ class FakeDriver:
         finally:
             self._writers.discard(writer)
             if self._owner is writer:
-                self._owner = None
+                self._owner, self.owner_lost = None, True
             writer.close()
 
     def _answer(self, message: Message, writer: asyncio.StreamWriter) -> None:
@@ -140,7 +141,7 @@ class FakeDriver:
             return {"refused": Refused.STALE_EPOCH, "message": f"epoch {self.epoch} is here"}
         if self._owner is not None and self._owner is not writer:
             self._owner.transport.abort()
-        self.epoch, self._owner = message["epoch"], writer
+        self.epoch, self._owner, self.owner_lost = message["epoch"], writer, False
         jobs = [
             {
                 "job_id": attempt.job_id,
@@ -207,7 +208,7 @@ class FakeDriver:
         return {"sealed": self.seals}
 
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
-        return {}
+        return {"epoch": self.epoch, "owner_lost": self.owner_lost}
 
     def _on_shutdown(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         asyncio.get_running_loop().call_soon(self.kill)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from ha.coordination import OwnerNode
+from jobserver.contexts.drivers_word import DriversWord
+from jobserver.contexts.link import DriverLink
 from jobserver.errors import (
     ContextExists,
     ContextInitFailed,
@@ -484,3 +487,40 @@ async def test_an_object_whose_destruction_was_confirmed_to_nobody_is_destroyed_
     cluster.driver().objects["rows"] = ROWS
     cluster.driver().lose_replies_to.add(Request.OBJECT)
     assert await three[1].objects.carry_out("ctx", ObjectOrder("rows", ObjectDeed.DESTROY)) is None
+
+
+async def test_drivers_say_whether_they_have_lost_a_server_that_is_asked_about(cluster, three):
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    one, other = (server for server in three if server is not owner)
+    word = DriversWord(other.coordination, other.store, DriverLink.connect)
+
+    async def lost(server):
+        said = []
+        await word(server.me, said.append)
+        return said
+
+    assert await lost(owner) == await lost(one) == []
+    await cluster.kill(owner, notice=False)
+    await until(lambda: cluster.driver().owner_lost, "the driver's owner is gone")
+    assert await lost(owner) == [context.id]
+    cluster.driver().freeze()
+    assert await lost(owner) == [], "who says nothing has said nothing"
+    cluster.driver().thaw()
+    cluster.ensemble.expire(owner.me.id)
+    await until(lambda: one.registry.owned() or other.registry.owned(), "another server has it")
+    assert await lost(owner) == await lost(cluster.owner(context.id)) == []
+
+
+async def test_a_drivers_word_about_an_epoch_that_is_over_counts_for_nothing(cluster, three):
+    """An owner that replaces a driver has raised the epoch before it lets go of the old one."""
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    other = next(server for server in three if server is not owner)
+    await cluster.kill(owner, notice=False)
+    await until(lambda: cluster.driver().owner_lost, "the driver's owner is gone")
+    fence = cluster.store.fences[context.id]
+    cluster.store.fences[context.id] = replace(fence, epoch=fence.epoch + 1)
+    said = []
+    await DriversWord(other.coordination, other.store, DriverLink.connect)(owner.me, said.append)
+    assert said == []

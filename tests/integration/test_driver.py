@@ -340,6 +340,18 @@ def test_an_adopted_driver_keeps_its_jobs_and_lists_what_was_not_acknowledged(ru
     stale.close()
 
 
+def test_the_driver_tells_anybody_who_has_its_secret_whether_its_owner_is_gone(running: Running) -> None:
+    witness = running.process.connect()
+    told = witness.ask("ping")
+    assert (told["epoch"], told["owner_lost"]) == (running.epoch, False)
+    running.client.close()
+    assert eventually(lambda: witness.ask("ping")["owner_lost"])
+    running.adopt()
+    told = witness.ask("ping")
+    assert (told["epoch"], told["owner_lost"]) == (running.epoch, False)
+    witness.close()
+
+
 OWN_CLASS = """
 class Point:
     def __init__(self, x):

@@ -21,14 +21,14 @@ from ha.peerlinks import (
     OthersSaid,
     PeerLink,
     Refused,
+    Sight,
     TakenDown,
     TellDead,
     TellOwnerLost,
-    Sight,
     Unclear,
     begin,
-    step,
     sight_of,
+    step,
 )
 
 LINKED, LOST, NONE = Sight.LINKED, Sight.LOST, Sight.NONE
@@ -216,7 +216,16 @@ def test_one_attempt_to_connect_is_under_way_whenever_there_is_no_link(events: l
 
 
 def test_events_that_are_not_in_the_table_change_nothing():
-    events = [Connected(), Ended(), TakenDown(), Refused(), OtherLife(), Unclear(), others(LOST), DriverSaid(0, "c")]
+    events = [
+        Connected(),
+        Ended(),
+        TakenDown(),
+        Refused(),
+        OtherLife(),
+        Unclear(),
+        others(LOST),
+        DriverSaid(0, "c"),
+    ]
     for phase in LinkPhase:
         for event in events:
             if (phase, type(event)) not in TABLE:
