@@ -55,6 +55,7 @@ class TcpProxy:
         self._cut: Cut | None = None
         self._whom: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.port = 0
 
     @property
@@ -93,12 +94,12 @@ class TcpProxy:
 
     async def close(self) -> None:
         """Ends all connections."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for passage in list(self._passages):
+            passage.open.set()
             passage.reset()
-        for task in list(self._tasks):
-            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -125,6 +126,8 @@ class TcpProxy:
         else:
             passage.open.set()
         await passage.open.wait()
+        if self._closed:
+            return
         try:
             back, passage.server = await asyncio.open_connection(*self.upstream)
         except OSError:
