@@ -45,6 +45,7 @@ class Submission:
     pool: Pool = Pool.INTERACTIVE
     time_limit: float | None = None
     sql: SqlQuery | None = None
+    callback_url: str | None = None
     principal: str = "anonymous"
     idempotency_key: str | None = None
     request_digest: str | None = None

@@ -74,7 +74,8 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         stack.push_async_callback(core.registry.leave)
         await web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024).start()
         interval = settings.ha.sweep_interval
-        for name, chore in chores(core, interval, unowned_after=interval).items():
+        unasked = {**chores(core, interval, unowned_after=interval), "callbacks": parts.callbacks.run()}
+        for name, chore in unasked.items():
             stack.push_async_callback(_cancelled, _task(chore, name))
         core.pool.refill()
         log.info("server %s serves at %s", core.ports.me.id, core.ports.me.url)

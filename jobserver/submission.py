@@ -88,7 +88,9 @@ class JobDesk:
         spec = await self._spec(submission)
         context = await self._context(submission)
         record = _record(self._new_id(), submission, spec, context)
-        job = await self._store.insert_job(record, queue_limit=self._queue_limit)
+        job = await self._store.insert_job(
+            record, queue_limit=self._queue_limit, callback_url=submission.callback_url
+        )
         if submission.context is None:
             self._start_context(context)
         until = Until.ENDED if submission.sync else Until.ACCEPTED

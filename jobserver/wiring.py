@@ -20,6 +20,7 @@ from ha.peers import PeerLinks
 from ha.zookeeper import ZooKeeperCoordination
 from jobserver import __version__, context_settings
 from jobserver.api.app import make_app
+from jobserver.api.callbacks import CallbackDelivery, CallbackSettings
 from jobserver.api.internal import InternalRoutes
 from jobserver.api.limits import ApiLimits
 from jobserver.api.peers import SECRET_HEADER, HttpPeers
@@ -46,6 +47,7 @@ class Parts:
     peers: HttpPeers
     links: PeerLinks
     server: JobServer
+    callbacks: CallbackDelivery
     app: web.Application
 
 
@@ -83,7 +85,18 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         core.registry, core.standbys, core.drainer, incarnation=me.incarnation, secret=secret
     ).application()
     links.add_routes(internal)
-    return Parts(core, coordination, peers, links, server, _app(settings, server, internal))
+    callbacks = CallbackDelivery(
+        store.callbacks,
+        store,
+        CallbackSettings(
+            settings.callbacks.tries, settings.callbacks.timeout, settings.callbacks.private_addresses
+        ),
+        leads=lambda: coordination.leader == me.id,
+        now=lambda: datetime.now(UTC),
+    )
+    return Parts(
+        core, coordination, peers, links, server, callbacks, _app(settings, server, internal)
+    )
 
 
 def _identity(settings: Settings) -> ServerInfo:
@@ -109,6 +122,7 @@ def _app(settings: Settings, server: JobServer, internal: web.Application) -> we
         max_body=settings.api.max_body,
         max_wait=settings.api.max_wait,
         default_wait=settings.contexts.sync_timeout,
+        private_callbacks=settings.callbacks.private_addresses,
     )
     app = make_app(server, limits)
     app.add_subapp("/internal", internal)

@@ -70,9 +70,9 @@ def submitted(outcome: Submitted, *, sync: bool, zone: tzinfo | None = None) -> 
         case OutcomeKind.LOADING_FAILED:
             return exception(400, "JOB LOADING FAILED", error)
         case OutcomeKind.FAILED:
-            return _ended(job)
+            return ended(job)
         case _:
-            return _ended(job) if sync else _started(job, zone)
+            return ended(job) if sync else _started(job, zone)
 
 
 def _started(job: JobRecord, zone: tzinfo | None) -> Answer:
@@ -81,7 +81,7 @@ def _started(job: JobRecord, zone: tzinfo | None) -> Answer:
     return json_answer({**shown, "duration": duration(job.submitted_at, None), "status": "STARTED"}, 202)
 
 
-def _ended(job: JobRecord) -> Answer:
+def ended(job: JobRecord) -> Answer:
     """A sync answer: the value alone when the job finished, else its state and error, with 200 in both cases."""
     if job.state is JobState.FINISHED:
         value = "" if job.result is None else f',"result":{job.result}'

@@ -24,6 +24,8 @@ class ApiLimits:
     default_list: int = 50
     max_list: int = 10_000
     """A larger `limit` is cut to this."""
+    private_callbacks: bool = True
+    """Whether `callbackUrl` may name loopback and private addresses."""
     max_binaries: int = 100
     """Names that one job may load."""
     max_sql: int = 1_000_000

@@ -13,6 +13,7 @@ from jobserver.api.limits import ApiLimits
 from jobserver.api.names import check_text
 from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
 from jobserver.api.statements import LIMIT, SQL, SQL_CLASS, sql_query
+from jobserver.callback_rules import check_url
 from jobserver.errors import BadRequest
 from jobserver.model import OnFailover, Pool
 from jobserver.service import Submission
@@ -33,14 +34,16 @@ PRIORITY = Whole("priority", "Among waiting jobs the highest starts first.", -_M
 POOL = Word("pool", "Fair pool of the job's Spark work; interactive if absent.", tuple(Pool))
 TIME_LIMIT = Whole("timeoutRun", "Seconds that one attempt may run; then the job is ended.", 1, 30 * 86_400)
 CONFIG = Word("config", "Name of a saved configuration (PUT /configs/<name>) to lay under the body.")
+CALLBACK = Word(
+    "callbackUrl", "http or https address that is told of the job's end, with its id and outcome."
+)
 PARAMETERS = (
     *(APP_NAME, CLASS_PATH, CP, MAIN_CLASS, SQL, LIMIT, CONTEXT, SYNC, TIMEOUT),
-    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT, CONFIG),
+    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT, CONFIG, CALLBACK),
 )
 """What POST /jobs reads of its query."""
 
 _NOT_SERVED = {
-    "callbackUrl": "callbackUrl is not supported: ask GET /jobs/<id>, or wait with sync=true",
     "spark.proxy.user": "spark.proxy.user is not supported: jobs run as the user of the server",
 }
 
@@ -90,10 +93,16 @@ def submission(
         pool=_pool(query, extras),
         time_limit=_time_limit(query, extras),
         sql=sql,
+        callback_url=_callback(query, limits),
         principal=asker.principal,
         idempotency_key=asker.idempotency_key,
         request_digest=asker.request_digest,
     )
+
+
+def _callback(query: Query, limits: ApiLimits) -> str | None:
+    url = CALLBACK.read(query)
+    return None if url is None else check_url(url, private=limits.private_callbacks)
 
 
 def request_digest(method: str, path: str, query: str, body: bytes) -> str:

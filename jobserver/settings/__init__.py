@@ -15,6 +15,7 @@ from __future__ import annotations
 from jobserver.settings.loading import database_url, defaults, load, secret_of, settings_of
 from jobserver.settings.model import (
     ApiSettings,
+    CallbacksSettings,
     CheckpointSettings,
     ClusterSettings,
     ContextsSettings,
@@ -29,6 +30,7 @@ from jobserver.settings.model import (
 
 __all__ = [
     "ApiSettings",
+    "CallbacksSettings",
     "CheckpointSettings",
     "ClusterSettings",
     "ContextsSettings",

@@ -230,6 +230,17 @@ class ApiSettings(Section):
     """Longest wait that a request may ask for."""
 
 
+class CallbacksSettings(Section):
+    """Requests that tell clients of the end of their jobs (`callbackUrl`)."""
+
+    private_addresses: bool = True
+    """Whether they may go to loopback and private networks; never to link-local addresses."""
+    tries: Annotated[int, Field(ge=1, le=100)] = 10
+    """Tries in all; the waits between them grow from 10 seconds to an hour."""
+    timeout: Annotated[Duration, Positive] = 10.0
+    """How long one try may take."""
+
+
 class Settings(Section):
     """All sections of a server. An instance has passed all checks."""
 
@@ -243,6 +254,7 @@ class Settings(Section):
     driver: DriverSettings = DriverSettings()
     ha: HaSettings = HaSettings()
     api: ApiSettings = ApiSettings()
+    callbacks: CallbacksSettings = CallbacksSettings()
 
     @model_validator(mode="after")
     def _safe_together(self) -> Settings:

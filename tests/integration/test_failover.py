@@ -4,8 +4,11 @@ with the right answer; the named data is equal; there is one owner; and when the
 from __future__ import annotations
 
 import contextlib
+import http.server
 import itertools
+import json
 import os
+import queue
 import signal
 import sqlite3
 import threading
@@ -245,11 +248,41 @@ def in_background(action: Any) -> Iterator[list[Any]]:
         thread.join()
 
 
+@pytest.fixture
+def listener() -> Iterator[Any]:
+    """`listener(told)`: an address; the JSON of every callback that comes there is put into the queue."""
+    servers: list[http.server.HTTPServer] = []
+
+    def listen(told: queue.Queue[dict[str, Any]]) -> str:
+        class Told(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Told)
+        threading.Thread(target=server.serve_forever).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield listen
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
-    live: Live, code: str, truth: Any, load: Load
+    live: Live, code: str, truth: Any, load: Load, listener: Any
 ) -> None:
     before = live.running(PLACE)
-    job = live.start(code, "work:slow", PLACE, {"n": 1, "seconds": 5})
+    told: queue.Queue[dict[str, Any]] = queue.Queue()
+    url = listener(told)
+    job = live.start(
+        code, "work:slow", PLACE, {"n": 1, "seconds": 5}, callbackUrl=url, server=before["owner"]
+    )
     waiter = other_than(live, before["owner"])
     with (
         in_background(
@@ -272,6 +305,7 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
         assert (ended["result"]["n"], ended["result"]["attempt"]) == (1, 1)
     assert (results[0]["n"], results[0]["attempt"]) == (2, 1)
     assert (polled[0]["status"], polled[0]["result"]) == ("FINISHED", ended["result"])
+    assert told.get(timeout=60) == {"jobId": job, "result": ended["result"]}
 
 
 def test_what_a_forwarding_server_dies_with_is_answered_by_another_and_nobody_else_notices(
