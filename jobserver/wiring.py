@@ -94,9 +94,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         leads=lambda: coordination.leader == me.id,
         now=lambda: datetime.now(UTC),
     )
-    return Parts(
-        core, coordination, peers, links, server, callbacks, _app(settings, server, internal)
-    )
+    return Parts(core, coordination, peers, links, server, callbacks, _app(settings, server, internal))
 
 
 def _identity(settings: Settings) -> ServerInfo:
