@@ -1,20 +1,26 @@
 """Which server takes a context: a rank that every server computes alike from the same picture. Pure.
 
-Rendezvous hashing spreads contexts evenly and keeps a context's order stable when servers come and go; the servers that own
-fewer contexts come first where a new context is placed.
+Rendezvous hashing spreads contexts evenly and keeps a context's order stable when servers come and go. Where something is
+placed anew (a context, a hot standby) the servers with less to carry come first; what stands is not moved for that.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ha.coordination import OwnerNode, ServerInfo
 
 
 def standby_order(context_id: str, servers: Mapping[str, ServerInfo]) -> list[str]:
-    """Server ids in the order in which they stand for the context; draining ones come last."""
-    return sorted(servers, key=lambda server: (servers[server].draining, _weight(context_id, server)))
+    """Server ids in the order in which they stand for the context: who keeps its hot driver first, draining ones last."""
+
+    def rank(server: str) -> tuple[bool, bool, bytes]:
+        info = servers[server]
+        return info.draining, context_id not in info.hot, _weight(context_id, server)
+
+    return sorted(servers, key=rank)
 
 
 def standby_rank(
@@ -25,14 +31,58 @@ def standby_rank(
     return order.index(me) if me in order else len(order)
 
 
-def first_standby(context_id: str, servers: Mapping[str, ServerInfo], owner: str) -> str | None:
-    """The server that keeps the hot standby: first in the order, not the owner, not draining; None when there is none."""
-    order = [
-        server
-        for server in standby_order(context_id, servers)
-        if server != owner and not servers[server].draining
-    ]
-    return order[0] if order else None
+@dataclass(frozen=True, slots=True)
+class HotWish:
+    """A context that is to have a hot standby; `memory`: bytes of heap that a driver of it takes."""
+
+    context_id: str
+    owner: str
+    memory: int
+
+
+def hot_standbys(
+    wishes: Iterable[HotWish], servers: Mapping[str, ServerInfo], owners: Iterable[OwnerNode]
+) -> dict[str, str]:
+    """Which server keeps the hot driver of each context, by context id; a context for which no server has room is left out.
+
+    Who keeps it goes on keeping it (of two, the first in the standby order), so that nothing moves only because loads
+    change. The others go, one after the other, to the server with the fewest contexts and hot drivers that has room.
+    """
+    ordered = sorted(wishes, key=lambda wish: wish.context_id)
+    rooms = {name: _Room(info) for name, info in servers.items() if not info.draining}
+    for owner in owners:
+        if owner.server in rooms:
+            rooms[owner.server].load += 1
+    chosen: dict[str, str] = {}
+    for wish in ordered:
+        keepers = [s for s in rooms if s != wish.owner and wish.context_id in servers[s].hot]
+        if keepers:
+            chosen[wish.context_id] = min(keepers, key=lambda server: _weight(wish.context_id, server))
+            rooms[chosen[wish.context_id]].take(wish)
+    for wish in ordered:
+        able = [s for s, room in rooms.items() if s != wish.owner and room.fits(wish)]
+        if able and wish.context_id not in chosen:
+            chosen[wish.context_id] = min(able, key=lambda s: (rooms[s].load, _weight(wish.context_id, s)))
+            rooms[chosen[wish.context_id]].take(wish)
+    return chosen
+
+
+class _Room:
+    """What a server may still keep hot, and what it carries already."""
+
+    def __init__(self, info: ServerInfo) -> None:
+        self.load = 0
+        self._drivers = info.hot_limit
+        self._memory = info.hot_memory
+
+    def fits(self, wish: HotWish) -> bool:
+        return self._drivers > 0 and (self._memory is None or wish.memory <= self._memory)
+
+    def take(self, wish: HotWish) -> None:
+        self.load += 1
+        self._drivers -= 1
+        if self._memory is not None:
+            self._memory -= wish.memory
 
 
 def place(context_id: str, servers: Mapping[str, ServerInfo], owners: Iterable[OwnerNode]) -> list[str]:

@@ -410,11 +410,9 @@ class ZooKeeperCoordination:
             self._listener(LeaderChanged(leader))
 
     def _on_contexts(self, names: list[str]) -> None:
-        gone = self._watched.difference(names)
         new = set(names) - self._watched
         self._watched = set(names)
-        for name in gone:
-            self._in_loop(self._context_gone, name)
+        self._in_loop(self._contexts_left, frozenset(names))
         for name in new:
             DataWatch(self._client, self._owner_path(name), self._owner_watch(name))
 
@@ -439,9 +437,11 @@ class ZooKeeperCoordination:
             self._unbroken.add(context_id)
         self._listener(OwnerChanged(context_id, owner, witnessed))
 
-    def _context_gone(self, context_id: str) -> None:
-        self._owners.pop(context_id, None)
-        self._unbroken.discard(context_id)
+    def _contexts_left(self, names: frozenset[str]) -> None:
+        """Also of contexts that went while this server had no session: no watch told of those."""
+        for context_id in [one for one in self._owners if one not in names]:
+            del self._owners[context_id]
+        self._unbroken.intersection_update(names)
 
 
 def _ignore(_event: CoordinationEvent) -> None:

@@ -25,12 +25,14 @@ from jobserver.contexts.link import Connect, DriverLink
 from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import DriverPool, StartedDriver
+from jobserver.contexts.readiness import Readiness
 from jobserver.contexts.registry import ContextRegistry
-from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot
+from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot, mode_of
 from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.takeover import Run, TakeoverParts, new_token
 from jobserver.contexts.turns import Turn, no_turn
-from jobserver.model import BinaryRef
+from jobserver.errors import JobServerError
+from jobserver.model import BinaryRef, ContextRecord
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
 from jobserver.submission import JobDesk, Owners
@@ -189,7 +191,19 @@ def _takeover(
         new_token=ports.new_token,
         hot=hot,
         reached=ports.reached,
+        standby_of=lambda context: mode_of(context, settings.ha.standby),
     )
+
+
+def _fits_pool(settings: Settings, context: ContextRecord) -> bool:
+    """Whether a failover of the context would take a warm driver of a server with the same settings."""
+    if mode_of(context, settings.ha.standby) == "cold":
+        return False
+    defaults = context_settings.spec(settings, settings.contexts.defaults)
+    try:
+        return context_settings.spec(settings, context.settings) == defaults
+    except JobServerError:  # a row of an older release that no driver can be started with
+        return False
 
 
 def _times(settings: Settings) -> KeeperTimes:
@@ -213,6 +227,11 @@ def _contexts(settings: Settings, ports: Ports, registry: ContextRegistry) -> Co
         creation_timeout=settings.contexts.creation_timeout,
         deletion_timeout=settings.contexts.deletion_timeout,
         check=lambda chosen: context_settings.check_context(settings, chosen),
+        readiness=Readiness(
+            ports.coordination,
+            ports.peers,
+            lambda context: _fits_pool(settings, context),
+        ),
         new_id=ports.new_id,
     )
 

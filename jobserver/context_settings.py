@@ -12,8 +12,9 @@ from typing import Any
 from checkpoint.files import FileStore
 from checkpoint.stores import HdfsAccess, access_of, is_hdfs, open_store
 from jobserver.contexts.jobs import JobsSettings
-from jobserver.contexts.launch_spec import LaunchSpec, launch_spec, whole_number
+from jobserver.contexts.launch_spec import LaunchSpec, flatten, launch_spec, whole_number
 from jobserver.contexts.launcher import LauncherSettings
+from jobserver.contexts.standbys import MODES
 from jobserver.errors import BadRequest
 from jobserver.local.java import find_java
 from jobserver.model import ContextRecord
@@ -120,6 +121,9 @@ def check_context(settings: Settings, chosen: Mapping[str, Any]) -> None:
     """Refuses settings that no driver could start with, before a context exists. Raises BadRequest, ContextInitFailed."""
     spec(settings, chosen)
     max_jobs(settings, chosen)
+    mode = str(dict(flatten(chosen)).get("standby", "cold"))
+    if mode not in MODES:
+        raise BadRequest(f"context setting standby is {mode!r}; it must be one of {', '.join(MODES)}")
 
 
 def max_jobs(settings: Settings, chosen: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from jobserver.contexts.clock import now
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.peers import Peers
+from jobserver.contexts.readiness import Picture
 from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.waiters import Until
 from jobserver.data_files import DataFiles
@@ -185,22 +186,27 @@ class JobServer:
                 "state": _server_state(info, held),
                 "warm_drivers": info.warm,
                 "hot_standbys": len(info.hot),
+                "hot_limit": info.hot_limit,
                 "contexts": held[info.id],
             }
             for _, info in sorted(self._coordination.servers.items())
         ]
         contexts = await self._store.active_contexts()
         fences = await self._store.fences([context.id for context in contexts])
+        standbys = await self._contexts.standbys(contexts)
         return {
             "servers": servers,
             "leader": self._coordination.leader,
             "contexts": [
-                self._context_picture(context, fences[context.id].epoch if context.id in fences else 0)
+                self._context_picture(context, fence.epoch if fence else 0, standbys[context.id])
                 for context in contexts
+                for fence in (fences.get(context.id),)
             ],
         }
 
-    def _context_picture(self, context: ContextRecord, epoch: int) -> dict[str, Any]:
+    def _context_picture(
+        self, context: ContextRecord, epoch: int, standbys: tuple[Picture, ...]
+    ) -> dict[str, Any]:
         driver, failover = context.driver, context.last_failover
         return {
             "name": context.name,
@@ -209,7 +215,7 @@ class JobServer:
             "epoch": epoch,
             "owner": self._contexts.owner(context.id),
             "driver": {"host": driver.host, "pid": driver.pid, "jvm_pid": driver.jvm_pid} if driver else None,
-            "standbys": list(self._contexts.standbys(context.id)),
+            "standbys": list(standbys),
             "last_failover": {
                 "at": failover.at.isoformat(),
                 "kind": failover.kind,

@@ -69,7 +69,7 @@ class ContextView:
     record: ContextRecord
     epoch: int
     owner: str | None
-    standbys: tuple[Mapping[str, str], ...] = ()
+    standbys: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

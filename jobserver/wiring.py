@@ -106,6 +106,8 @@ def _identity(settings: Settings) -> ServerInfo:
         pid=os.getpid(),
         pid_started=own_start_ticks(),
         version=__version__,
+        hot_limit=settings.ha.hot_limit,
+        hot_memory=settings.ha.hot_memory,
     )
 
 

@@ -44,6 +44,7 @@ class InternalRoutes:
         """To be mounted under /internal."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/incarnation", self._own_incarnation)
+        app.router.add_get("/standbys", self._behind)
         app.router.add_post("/contexts/{context}/claim", self._claim)
         app.router.add_post("/contexts/{context}/stop", self._stop)
         app.router.add_post("/contexts/{context}/take-hot", self._take_hot)
@@ -74,6 +75,9 @@ class InternalRoutes:
 
     async def _own_incarnation(self, request: web.Request) -> web.Response:
         return web.json_response({"incarnation": self._incarnation})
+
+    async def _behind(self, request: web.Request) -> web.Response:
+        return web.json_response({"standbys": await self._standbys.behind()})
 
     async def _claim(self, request: web.Request) -> web.Response:
         try:

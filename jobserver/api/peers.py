@@ -83,6 +83,10 @@ class HttpPeers:
         answer = await self._call("POST", f"{url}/internal/contexts/{context_id}/take-hot", 2.0)
         return driver_of(answer["driver"]) if answer.get("driver") else None
 
+    async def behind(self, url: str) -> dict[str, dict[str, Any]]:
+        answer = await self._call("GET", f"{url}/internal/standbys", 1.5)
+        return dict(answer["standbys"])
+
     async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
         path = f"{url}/internal/contexts/{context_id}/make-ready"
         _not_refused(await self._call("POST", path, seconds, seconds=seconds))

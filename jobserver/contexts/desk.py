@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ha.coordination import Coordination, ServerInfo
-from ha.placement import place, standby_order
+from ha.coordination import Coordination
+from ha.placement import place
 from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.peers import Peers
+from jobserver.contexts.readiness import Picture, Readiness
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.errors import (
     ContextExists,
@@ -49,6 +50,7 @@ class ContextDesk:
         creation_timeout: float,
         deletion_timeout: float,
         check: Callable[[Mapping[str, Any]], None],
+        readiness: Readiness,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._me = me
@@ -61,6 +63,7 @@ class ContextDesk:
         self._creation_timeout = creation_timeout
         self._deletion_timeout = deletion_timeout
         self._check = check
+        self._readiness = readiness
         self._new_id = new_id
         self._starting: set[asyncio.Task[None]] = set()
 
@@ -80,7 +83,7 @@ class ContextDesk:
             record=context,
             epoch=fence.epoch if fence else 0,
             owner=None if context.state.final else self.owner(context.id),
-            standbys=() if context.state.final else self.standbys(context.id),
+            standbys=(await self.standbys([context]))[context.id],
         )
 
     def owner(self, context_id: str) -> str | None:
@@ -88,15 +91,9 @@ class ContextDesk:
         node = self._registry.owner(context_id)
         return node.server if node else None
 
-    def standbys(self, context_id: str) -> tuple[dict[str, str], ...]:
-        """The servers next in line, in their order, with what they keep ready."""
-        owner = self.owner(context_id)
-        order = standby_order(context_id, self._coordination.servers)
-        return tuple(
-            {"server": server, "mode": _readiness(self._coordination.servers[server], context_id)}
-            for server in order
-            if server != owner
-        )
+    async def standbys(self, contexts: Sequence[ContextRecord]) -> dict[str, tuple[Picture, ...]]:
+        """The servers next in line of each context, with what they keep ready, by context id."""
+        return await self._readiness.of(contexts)
 
     # Creating
 
@@ -225,10 +222,3 @@ class ContextDesk:
                     )
             except OwnerUnavailable:
                 await self._registry.change(min(RETRY, left))
-
-
-def _readiness(server: ServerInfo, context_id: str) -> str:
-    """What a standby really has at this moment, whatever the settings wish for."""
-    if context_id in server.hot:
-        return "hot"
-    return "warm" if server.warm else "cold"

@@ -258,6 +258,9 @@ class ContextKeeper:
         before, self._needless = self._needless, takeover.context.adhoc and unfinished == 0
         if (before and self._needless) or (context is not None and context.state is ContextState.STOPPING):
             self._spawn(self._stop_quietly(ContextState.FINISHED), "stop-left-over")
+        elif context is not None and context.state is ContextState.RESTARTING and takeover is self._takeover:
+            # our own statement of the takeover was carried out twice, late: its fence is still ours
+            self._spawn(takeover.publish(None), "publish-again")
 
     # Life
 

@@ -16,6 +16,7 @@ from jobserver.errors import BadRequest, ContextInitFailed
 MOST_CORES = 1_000_000
 """Largest `num-cpu-cores`."""
 _MEMORY = re.compile(r"^[0-9]+[kmgt]?$")
+_UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SPARKS_MEMORY = re.compile(r"[1-9][0-9]{0,9}([kmgtp]b?|b)?", re.IGNORECASE)
 
 
@@ -50,6 +51,12 @@ def launch_spec(
         )
     executable = flat.get("python.executable", python)
     return LaunchSpec(tuple(sorted(spark.items())), memory, executable)
+
+
+def heap_bytes(memory: str) -> int:
+    """Bytes of a spec's `driver_memory` ("1024m"; without a unit MiB, as Spark reads it)."""
+    unit = memory[-1:] if memory[-1:] in _UNITS else ""
+    return int(memory.removesuffix(unit)) * _UNITS[unit]
 
 
 def _executor_memory(text: str) -> str:

@@ -46,6 +46,9 @@ class Peers(Protocol):
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         """The server's hot standby of the context, given away to the caller; None when it has none."""
 
+    async def behind(self, url: str) -> dict[str, dict[str, Any]]:
+        """How far each hot driver of the server has read, by context id (`HotStandbys.behind`)."""
+
     async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
         """Has the server start a driver that follows the context, for a planned move. Raises MoveRefused."""
 

@@ -88,6 +88,10 @@ class DriverPool:
                 self.discard(warming.result())
             raise
 
+    async def start_new(self, spec: LaunchSpec) -> StartedDriver:
+        """A driver that nobody has kept ready. Raises ContextInitFailed."""
+        return await self._start(spec, warm_up=False, how="cold")
+
     async def start_extra(self, spec: LaunchSpec) -> StartedDriver:
         """A warmed-up driver beside the pool, in its turn on this machine. Raises ContextInitFailed."""
         async with self._turn():

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ha.coordination import Coordination, ServerInfo
 from ha.errors import HaError
-from ha.placement import first_standby
+from ha.placement import HotWish, hot_standbys
 from jobserver.contexts.clock import now
-from jobserver.contexts.launch_spec import LaunchSpec, flatten
+from jobserver.contexts.launch_spec import LaunchSpec, flatten, heap_bytes
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver, answers_within
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.errors import JobServerError, MoveRefused, OwnerUnavailable
 from jobserver.model import ContextRecord, ContextState, DriverRecord
-from jobserver.protocol import Request
+from jobserver.protocol import Message, Request
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ SETTLE = 0.2
 """Seconds that a burst of changes is given to end before it is acted on."""
 PROMISE = 60.0
 """Seconds that a driver made ready for a planned move is kept for it."""
+ASK_TIMEOUT = 1.0
+"""Seconds for a bound driver to say how far it has read, to somebody who waits for the answer."""
 LOOK_TIMEOUT = 5.0
 """Seconds within which a driver that waits answers, or is ended."""
 MODES = ("cold", "warm", "hot")
@@ -80,9 +83,7 @@ class HotStandbys:
         self._pool.refill()
         await asyncio.gather(self._pool.look(LOOK_TIMEOUT), self._look())
         async with self._tending:
-            wanted = {
-                context.id: context for context in await self._store.active_contexts() if self._mine(context)
-            }
+            wanted = self._wanted(await self._store.active_contexts())
             for context_id in [bound for bound in self._bound if bound not in wanted]:
                 self._drop(self._bound.pop(context_id))
                 self.on_change()
@@ -151,15 +152,49 @@ class HotStandbys:
     def _promised_here(self, context_id: str) -> bool:
         return self._promised.get(context_id, 0.0) > now()
 
-    def _mine(self, context: ContextRecord) -> bool:
-        if self._promised_here(context.id):
-            return True
-        if mode_of(context, self._settings.mode) != "hot" or context.state is not ContextState.RUNNING:
-            return False
+    def _wanted(self, contexts: Iterable[ContextRecord]) -> dict[str, ContextRecord]:
+        """What this server should keep hot, by context id."""
+        living = {context.id: context for context in contexts}
+        hot = [one for one in living.values() if mode_of(one, self._settings.mode) == "hot"]
+        wishes = [wish for one in hot if (wish := self._wish(one)) is not None]
+        owners, servers = self._coordination.owners, dict(self._coordination.servers)
+        if self._me in servers:
+            servers[self._me] = replace(servers[self._me], hot=self.hot)
+        chosen = hot_standbys(wishes, servers, owners.values())
+        mine = {context_id for context_id, server in chosen.items() if server == self._me}
+        # while a failover is under way nothing is moved: its driver may be what the next owner comes for
+        wished = {wish.context_id for wish in wishes}
+        mine |= {one.id for one in hot if one.id not in wished and one.id in self._bound}
+        mine |= {context_id for context_id in living if self._promised_here(context_id)}
+        return {context_id: living[context_id] for context_id in mine}
+
+    def _wish(self, context: ContextRecord) -> HotWish | None:
+        """None while it has no owner, or a driver of it could not be started anyhow."""
         owner = self._coordination.owners.get(context.id)
-        if owner is None:
-            return context.id in self._bound  # a failover is under way: nothing is moved
-        return first_standby(context.id, self._coordination.servers, owner.server) == self._me
+        if owner is None or context.state is not ContextState.RUNNING:
+            return None
+        try:
+            spec = self._spec_of(context)
+        except JobServerError as error:
+            log.error("context %s can have no hot standby: %s", context.name, error.message)
+            return None
+        return HotWish(context.id, owner.server, heap_bytes(spec.driver_memory))
+
+    async def behind(self) -> dict[str, dict[str, Any]]:
+        """What each bound driver has read by now, by context id: `manifest`, and `age`, the seconds since it looked last."""
+        bound = list(self._bound.items())
+        replies = await asyncio.gather(*(self._ask(driver) for _, driver in bound))
+        return {
+            context_id: reply["standby"]
+            for (context_id, _), reply in zip(bound, replies, strict=True)
+            if reply.get("standby")
+        }
+
+    async def _ask(self, driver: StartedDriver) -> Message:
+        try:
+            return await driver.link.request(Request.PING, timeout=ASK_TIMEOUT)
+        except JobServerError:
+            return {}
 
     async def _bind(self, context: ContextRecord, starting: Awaitable[StartedDriver]) -> None:
         try:

@@ -104,6 +104,7 @@ class TakeoverParts:
     new_token: Callable[[], str] = new_token
     hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
     reached: Reach = nowhere
+    standby_of: Callable[[ContextRecord], str] = lambda context: "warm"
 
 
 class Takeover:
@@ -308,9 +309,17 @@ class Takeover:
             self._acquiring = asyncio.create_task(self._some_driver())
 
     async def _some_driver(self) -> StartedDriver:
-        """Hot, else warm, else cold. Raises ContextInitFailed."""
-        hot = await self._parts.hot(self._context_id) if self.is_failover else None
-        return hot or await self._parts.pool.take(self._parts.spec_of(self.context))
+        """Hot, else warm, else cold. A context whose standbys are cold takes nothing that is kept for others' failovers.
+
+        Raises ContextInitFailed.
+        """
+        spec = self._parts.spec_of(self.context)
+        if not self.is_failover:
+            return await self._parts.pool.take(spec)
+        hot = await self._parts.hot(self._context_id)
+        if hot is None and self._parts.standby_of(self.context) == "cold":
+            return await self._parts.pool.start_new(spec)
+        return hot or await self._parts.pool.take(spec)
 
     async def _start_driver(self) -> Event:
         self._acquire()

@@ -180,6 +180,7 @@ class Commands:
             "jvm_silence": self._jvm_silence(),
             "running": len(self._driver.runner.running),
             "abandoned": self._driver.killer.abandoned,
+            "standby": self._driver.standby_progress(),
         }
 
     def _shutdown(self, connection: Connection, message: Message) -> Answer:

@@ -147,6 +147,11 @@ class Driver:
                 self._standby = standby
                 standby.follow()
 
+    def standby_progress(self) -> dict[str, Any] | None:
+        """How far this hot standby has read; None when it is none."""
+        standby = self._standby
+        return standby.progress() if standby and self.binding.role is Role.STANDBY else None
+
     def activate(
         self, connection: Connection, context: ContextRef, epoch: int, token: str, base: str | None,
         reply: Callable[[], None],

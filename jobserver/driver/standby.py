@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from checkpoint.base import Base
 from checkpoint.errors import CheckpointError
@@ -33,6 +35,8 @@ class Standby:
         self._ended = threading.Event()
         self._looking = threading.Lock()
         self._prepared: dict[str, Held] = {}
+        self._newest_read: str | None = None
+        self._looked_at: float | None = None
 
     def follow(self) -> None:
         """Go on following in a thread of its own, until `end`."""
@@ -48,7 +52,7 @@ class Standby:
             ) as error:  # being sealed or swept right now, or a store in trouble: look again later
                 log.warning("the newest manifest cannot be followed: %s", error)
                 return
-            wanted = wanted_of(base.objects)
+            began, wanted = time.monotonic(), wanted_of(base.objects)
             self._prepared = {
                 n: h for n, h in self._prepared.items() if n in wanted and h.version == wanted[n].version
             }
@@ -56,6 +60,13 @@ class Standby:
                 if self._ended.is_set():
                     return
                 self._prepare(name, record)
+            self._newest_read, self._looked_at = base.name, began
+
+    def progress(self) -> dict[str, Any]:
+        """The newest manifest whose objects are prepared, and the seconds since the look that found it."""
+        looked = self._looked_at
+        age = None if looked is None else round(time.monotonic() - looked, 3)
+        return {"manifest": self._newest_read, "age": age}
 
     def end(self) -> Mapping[str, Held]:
         """Stop following; what is prepared, by name."""

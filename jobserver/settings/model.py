@@ -207,6 +207,10 @@ class HaSettings(Section):
 
     standby: StandbyMode = "warm"
     """What a context's standby keeps ready: cold nothing, warm a started driver, hot a driver with the context's data."""
+    hot_limit: Annotated[int, Field(ge=0, le=1024)] = 8
+    """Hot standbys that this server keeps at most, each a driver; 0: none here."""
+    hot_memory: Size | None = None
+    """Heap of all hot standbys of this server together, at most; null: as much as `hot_limit` of them take."""
     claim_stagger: Annotated[Duration, Field(ge=0)] = 0.3
     """The second standby in line waits so long before it claims, the third twice as long."""
     incumbent_grace: Annotated[Duration, Field(ge=0)] = 1.0

@@ -73,6 +73,9 @@ class FakePeers:
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         return await self._server(url).standbys.hand_over(context_id)
 
+    async def behind(self, url: str) -> dict[str, dict[str, Any]]:
+        return await self._server(url).standbys.behind()
+
     async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
         await self._server(url).standbys.make_ready(context_id, seconds)
 

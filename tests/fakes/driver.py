@@ -208,7 +208,10 @@ class FakeDriver:
         return {"sealed": self.seals}
 
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
-        return {"epoch": self.epoch, "owner_lost": self.owner_lost}
+        said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost}
+        if self.standby_of is not None and self.context_id is None:
+            said["standby"] = {"manifest": "fake-manifest", "age": 0.5}
+        return said
 
     def _on_shutdown(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         asyncio.get_running_loop().call_soon(self.kill)

@@ -524,3 +524,16 @@ async def test_a_drivers_word_about_an_epoch_that_is_over_counts_for_nothing(clu
     said = []
     await DriversWord(other.coordination, other.store, DriverLink.connect)(owner.me, said.append)
     assert said == []
+
+
+async def test_a_late_repetition_of_the_takeovers_own_statement_is_repaired_by_the_sweep(cluster, three):
+    """A connection broke, the statement was repeated, and the first one was carried out at last: the gate is open by then."""
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    cluster.driver().kill()
+    await until(lambda: cluster.store.contexts[context.id].last_failover, "restored")
+    cluster.store.contexts[context.id] = replace(
+        cluster.store.contexts[context.id], state=ContextState.RESTARTING
+    )
+    await owner.registry.sweep()
+    await until(lambda: cluster.store.contexts[context.id].state is ContextState.RUNNING, "it runs")

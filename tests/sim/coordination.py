@@ -304,11 +304,13 @@ class SimCoordination:
             nodes.loop.call_at(self._heard_at, self._see_servers, servers, leader, context=context)
         elif context_id in nodes.elections:
             owner = nodes.owner(context_id)
-            nodes.loop.call_at(self._heard_at, self._see_owner, context_id, owner, context=context)
+            nodes.loop.call_at(self._heard_at, self._see_owner, session, context_id, owner, context=context)
         else:
             nodes.loop.call_at(self._heard_at, self._see_forgotten, context_id, context=context)
 
-    def _see_owner(self, context_id: str, owner: OwnerNode | None) -> None:
+    def _see_owner(self, session: Session | None, context_id: str, owner: OwnerNode | None) -> None:
+        if session is not self._session:
+            return  # the client hears what a session was told before it hears of the session's end
         witnessed = context_id in self._unbroken
         if owner is None:
             self._owners.pop(context_id, None)

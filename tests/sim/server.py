@@ -219,6 +219,9 @@ class SimPeers:
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         return await self._call(url, 2.0, lambda server: server.standbys.hand_over(context_id))
 
+    async def behind(self, url: str) -> dict[str, dict[str, Any]]:
+        return await self._call(url, 1.5, lambda server: server.standbys.behind())
+
     async def make_ready(self, url: str, context_id: str, *, seconds: float) -> None:
         await self._call(
             url, seconds, lambda server: server.standbys.make_ready(context_id, seconds), (MoveRefused,)
