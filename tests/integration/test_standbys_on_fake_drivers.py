@@ -38,7 +38,7 @@ async def hot_context(cluster, servers):
 
 async def test_the_view_shows_the_hot_standby_and_what_it_has_read(two):
     cluster, servers = two
-    _, owner, standby = await hot_context(cluster, servers)
+    _, _, standby = await hot_context(cluster, servers)
     for server in servers:
         view = await server.contexts.view("ctx")
         (shown,) = view.standbys
@@ -60,7 +60,7 @@ async def test_a_hot_standby_that_died_is_no_more_shown_and_is_replaced(two):
 
 async def test_a_frozen_hot_standby_is_replaced_and_the_failover_does_not_wait_for_it(two):
     cluster, servers = two
-    context, owner, standby = await hot_context(cluster, servers)
+    context, _, _ = await hot_context(cluster, servers)
     active, frozen = cluster.launcher.living()
     frozen.freeze()
     active.kill()
