@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from checkpoint import layout
 from checkpoint.contents import Contents, applied
-from checkpoint.errors import Damaged, Foreign, Missing
+from checkpoint.errors import Corrupt, Damaged, Foreign, Missing
 from checkpoint.files import FileStore
 from checkpoint.manifest import BaseRef, Manifest, NamedObject, Progress, decode, digest_of
 from checkpoint.sealing import persist
@@ -84,11 +84,13 @@ class Sealed:
 
 
 def read_manifest(files: FileStore, context_id: str, name: str, secret: bytes) -> Sealed:
-    """One manifest, checked. Raises Damaged (also when it is absent), UnknownFormat, StoreUnavailable."""
+    """One manifest, checked. Raises Damaged (also when it is absent or lost), UnknownFormat, StoreUnavailable."""
     try:
         data = persist(lambda: files.read(layout.manifest_path(context_id, name)))
     except Missing as error:
         raise Damaged("manifest", name, "it is absent, although listed or named by its successor") from error
+    except Corrupt as error:
+        raise Damaged("manifest", name, str(error)) from error
     manifest = decode(data, secret, name)
     if manifest.context_id != context_id:
         raise Foreign("manifest", name, f"it belongs to context {manifest.context_id}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from checkpoint import layout
-from checkpoint.errors import Damaged, Missing
+from checkpoint.errors import Corrupt, Damaged, Missing
 from checkpoint.files import FileStore
 from checkpoint.manifest import FileEntry, NamedObject
 from checkpoint.sealing import persist
@@ -49,6 +49,8 @@ def _fault(files: FileStore, path: str, entry: FileEntry) -> str | None:
             return "its bytes are not those that were sealed"
     except Missing:
         return "it is absent"
+    except Corrupt as error:
+        return str(error)
     return None
 
 

@@ -35,6 +35,7 @@ class FileStore(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of the finished files and folders in it, sorted; empty when the folder is absent.
 
+        At least as new as the call: what any client had written before is in it. The fence rests on this.
         What starts with "." (an unfinished write, a checksum of Spark's local files) is not listed.
         """
 

@@ -156,11 +156,15 @@ class DriverRecord:
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """The last unplanned or planned change of owner or driver of a context."""
+    """The last unplanned or planned change of owner or driver of a context.
+
+    `damage` says in sentences what of its checkpoint was found damaged then, and what that cost.
+    """
 
     at: datetime
     kind: str  # adopted | restored-hot | restored-warm | restored-cold | switchover
     seconds: float
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ object     ``name``, ``do`` (a value of `ObjectDeed`), ``seconds`` (how long a r
            to). Answer: ``object``, or null once it is destroyed. Refused: ``no-object``, ``cannot``
 flush      ``seconds``: wait so long until every update is sealed. Answer: ``sealed``: whether all are
 ping       nothing. Answer: ``epoch`` it is bound to, ``owner_lost`` (it had an owner, and that connection has ended),
-           ``jvm_silence`` in seconds, ``running`` jobs, ``abandoned`` ones
+           ``jvm_silence`` in seconds, ``running`` jobs, ``abandoned`` ones, ``store_trouble``: how often
+           the checkpoint store was in which `checkpoint.errors.Trouble`
 shutdown   ``reason``; the driver answers, ends its JVM and itself
 =========  =====================================================================================================
 

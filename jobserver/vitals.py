@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from checkpoint import layout
-from checkpoint.errors import CheckpointError
+from checkpoint.errors import CheckpointError, Trouble
 from checkpoint.files import FileStore
 from ha.coordination import Coordination, Link
 from jobserver.contexts.pool import DriverPool
@@ -34,13 +36,16 @@ class Vitals:
         files: FileStore,
         registry: ContextRegistry,
         pool: DriverPool,
+        trouble: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
+        """`trouble` counts this server's own troubles with the checkpoint store."""
         self._me = me
         self._store = store
         self._coordination = coordination
         self._files = files
         self._registry = registry
         self._pool = pool
+        self._trouble = trouble
         self._asking: asyncio.Task[str | None] | None = None
         self._asked_at = 0.0
 
@@ -67,6 +72,30 @@ class Vitals:
             ),
             Gauge("leader", "1 while this server leads.", float(leads)),
             Gauge("zookeeper_connected", "1 while ZooKeeper answers this server.", float(link)),
+            *self._store_gauges(),
+        ]
+
+    def _store_gauges(self) -> list[Gauge]:
+        """What the checkpoint store did to this server and to the drivers of its contexts."""
+        owned = list(self._registry.owned())
+        counts = Counter(self._trouble())
+        for keeper in owned:
+            counts.update(keeper.store_trouble)
+        damaged = sum(len(keeper.damage) for keeper in owned)
+        return [
+            Gauge(
+                "checkpoint_damaged",
+                "Damaged manifests that contexts of this server had to do without.",
+                damaged,
+            ),
+            *(
+                Gauge(
+                    f"checkpoint_trouble_{trouble.value.replace(' ', '_')}",
+                    f"Calls that the checkpoint store left undone ({trouble.value}), of this server and its drivers.",
+                    counts[trouble.value],
+                )
+                for trouble in Trouble
+            ),
         ]
 
     async def _without_sql(self) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from checkpoint.watched import TroubleCount, WatchedFiles
 from ha.coordination import ServerInfo
 from ha.deaths import AllDeaths, LocalDeaths
 from ha.peers import PeerLinks
@@ -63,12 +64,13 @@ def wire(settings: Settings, store: Metadata) -> Parts:
     me = _identity(settings)
     links = PeerLinks(me, {SECRET_HEADER: secret}, DriversWord(coordination, store, DriverLink.connect))
     peers = HttpPeers(secret)
+    trouble = TroubleCount()
     ports = Ports(
         me=me,
         coordination=coordination,
         peers=peers,
         store=store,
-        files=context_settings.checkpoint_files(settings),
+        files=WatchedFiles(context_settings.checkpoint_files(settings), trouble),
         launcher=ProcessLauncher(context_settings.launcher_settings(settings, secret)),
         turn=machine_turn(context_settings.archive_dir(settings) / "warming.lock"),
         reached=fail_points.from_environment(os.environ),
@@ -77,7 +79,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))
     moving = Moving(core.switchover, peers, settings.contexts.move_grace)
-    vitals = Vitals(me.id, store, coordination, ports.files, core.registry, core.pool)
+    vitals = Vitals(me.id, store, coordination, ports.files, core.registry, core.pool, trouble.plain)
     server = JobServer(
         store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals, moving
     )

@@ -12,6 +12,7 @@ from jobserver.api.dates import instant
 from jobserver.api.envelopes import Answer, json_answer, ok
 from jobserver.api.names import check_context_name
 from jobserver.api.parameters import Flag, Word
+from jobserver.model import Failover
 from jobserver.service import ContextView
 
 _CODE_KEYS = ("cp", "dependent-jar-uris")
@@ -107,7 +108,10 @@ def _ours(view: ContextView) -> dict[str, Any]:
         "epoch": view.epoch,
         "owner": view.owner,
         "standbys": [dict(standby) for standby in view.standbys],
-        "lastFailover": None
-        if last is None
-        else {"at": instant(last.at), "kind": last.kind, "seconds": last.seconds},
+        "lastFailover": None if last is None else _failover(last),
     }
+
+
+def _failover(last: Failover) -> dict[str, Any]:
+    plain = {"at": instant(last.at), "kind": last.kind, "seconds": last.seconds}
+    return {**plain, "damage": list(last.damage)} if last.damage else plain

@@ -77,7 +77,7 @@ SCHEMAS: dict[str, Schema] = {
         epoch=WHOLE,
         owner=nullable(TEXT),
         standbys=array({"type": "object"}),
-        lastFailover=nullable(record({"at": TEXT, "kind": TEXT, "seconds": NUMBER})),
+        lastFailover=nullable(record({"at": TEXT, "kind": TEXT, "seconds": NUMBER}, damage=array(TEXT))),
     ),
     "NamedObject": record({"name": TEXT, "kind": TEXT, "version": TEXT}),
     "Job": record(_JOB, result={"description": "The value of a finished job, or the error of a failed one."}),

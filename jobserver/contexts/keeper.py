@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -118,6 +118,7 @@ class ContextKeeper:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._takeover: Takeover | None = None
+        self.store_trouble: Mapping[str, int] = {}
         self._elected: OwnerNode | None = None
         self._jobs: ContextJobs | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -142,6 +143,11 @@ class ContextKeeper:
     def context(self) -> ContextRecord | None:
         """The context as this owner knows it, or None where it does not own it."""
         return self._takeover.context if self._takeover and self._jobs else None
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """What was found damaged in the checkpoint when this epoch began, in sentences."""
+        return () if self._takeover is None else self._takeover.damage
 
     @property
     def jobs(self) -> ContextJobs | None:
@@ -465,7 +471,11 @@ class ContextKeeper:
     async def _publish(self, takeover: Takeover, seconds: float) -> None:
         """State RUNNING and the failover on record; a context that was being stopped is stopped now."""
         how = self._moves.told(takeover.how)
-        failover = Failover(datetime.now(UTC), how, round(seconds, 3)) if takeover.is_failover else None
+        failover = (
+            Failover(datetime.now(UTC), how, round(seconds, 3), takeover.damage)
+            if takeover.is_failover
+            else None
+        )
         await takeover.publish(failover)
         self._reached(Point.PUBLISHED)
         if takeover.context.state is ContextState.STOPPING:
@@ -552,6 +562,7 @@ class ContextKeeper:
             with contextlib.suppress(JobServerError):
                 answer = await takeover.link.request(Request.PING, timeout=limit)
                 silence = answer.get("jvm_silence", 0.0)
+                self.store_trouble = answer.get("store_trouble", {})
             silence = max(silence, now() - takeover.link.heard_at)
             if silence >= limit and not takeover.link.closed:
                 takeover.kill_driver()

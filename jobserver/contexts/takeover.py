@@ -140,6 +140,7 @@ class Takeover:
         self.jobs: ContextJobs | None = None
         self.how = "adopted"
         self.is_failover = False
+        self.damage: tuple[str, ...] = ()
 
     # Facts
 
@@ -283,6 +284,7 @@ class Takeover:
             return WorkFailed(f"no base could be made: {error}")
         for report in base.damaged:
             log.error("context %s: damaged checkpoint: %s", self.context.name, report)
+        self.damage = tuple(str(report) for report in base.damaged)
         self._base = base.name
         return BaseReady()
 

@@ -181,6 +181,7 @@ class Commands:
             "running": len(self._driver.runner.running),
             "abandoned": self._driver.killer.abandoned,
             "standby": self._driver.standby_progress(),
+            "store_trouble": self._driver.store_trouble.plain(),
         }
 
     def _shutdown(self, connection: Connection, message: Message) -> Answer:

@@ -18,6 +18,7 @@ from checkpoint.epoch import load
 from checkpoint.errors import CheckpointError, Missing
 from checkpoint.files import FileStore
 from checkpoint.stores import UnknownStore, open_store
+from checkpoint.watched import TroubleCount, WatchedFiles
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import binding
 from jobserver.driver.attempts import Attempts
@@ -73,6 +74,7 @@ class Driver:
         self._pool = SessionPool(spark, pool_size)
         self._names = NamesInSql()
         self._context_config: Any = config_tree({})
+        self.store_trouble = TroubleCount()
         self._registry: Registry | None = None
         self._standby: Standby | None = None
         stored = self._stored_binary
@@ -192,7 +194,8 @@ class Driver:
         if not self.config.checkpoint_root:
             return None
         try:
-            return open_store(self.config.checkpoint_root, self.config.cluster, self.config.hdfs)
+            files = open_store(self.config.checkpoint_root, self.config.cluster, self.config.hdfs)
+            return WatchedFiles(files, self.store_trouble)
         except (UnknownStore, CheckpointError) as error:
             raise BindingRefused(Refused.FAILED, f"the checkpoint store cannot be opened: {error}") from error
 

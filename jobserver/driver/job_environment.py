@@ -9,8 +9,10 @@ from typing import Any
 import cloudpickle
 
 from checkpoint.contents import Changes
+from checkpoint.errors import Corrupt, Missing
 from checkpoint.manifest import INLINE_LIMIT
 from checkpoint.manifest import Progress as SavedProgress
+from checkpoint.sealing import persist
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.kinds import RunOrder
@@ -117,16 +119,20 @@ class JobProgress(Progress):
             return default
         if known.attempt < self._ref.attempt:
             self._commit(SavedProgress(self._ref.attempt, known.inline, known.path, known.size, known.sha256))
-        data = (
-            known.inline
-            if known.inline is not None
-            else journal.folder.files.read(journal.folder.path(known.path or ""))
-        )
-        if known.sha256 is not None and hashlib.sha256(data).hexdigest() != known.sha256:
-            raise ObjectDamaged(
-                f"the saved progress of job {self._ref.job_id} is damaged: its bytes have changed"
-            )
-        return cloudpickle.loads(data)
+        return cloudpickle.loads(self._bytes_of(journal, known))
+
+    def _bytes_of(self, journal: Journal, known: SavedProgress) -> bytes:
+        """The pickle, proven to be the one that was sealed: inline by its manifest, a file by the digest there."""
+        if known.inline is not None:
+            return known.inline
+        damaged = f"the saved progress of job {self._ref.job_id} is damaged"
+        try:
+            data = persist(lambda: journal.folder.files.read(journal.folder.path(known.path or "")))
+        except (Missing, Corrupt) as error:
+            raise ObjectDamaged(f"{damaged}: {error}") from error
+        if hashlib.sha256(data).hexdigest() != known.sha256:
+            raise ObjectDamaged(f"{damaged}: its bytes have changed")
+        return data
 
     def saved(self, value: Any) -> SavedProgress:
         """The value as a checkpoint keeps it; a big one is written to a file now."""

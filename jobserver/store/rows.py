@@ -87,7 +87,8 @@ def driver_text(driver: DriverRecord | None) -> str | None:
 
 
 def failover_text(failover: Failover) -> str:
-    return _dumps({"at": micros(failover.at), "kind": failover.kind, "seconds": failover.seconds})
+    plain = {"at": micros(failover.at), "kind": failover.kind, "seconds": failover.seconds}
+    return _dumps({**plain, "damage": list(failover.damage)} if failover.damage else plain)
 
 
 def binary_values(record: BinaryRecord) -> Values:
@@ -236,7 +237,8 @@ def _error_of(text: str | None) -> ErrorInfo | None:
 
 def _failover_of(text: str) -> Failover:
     fields = json.loads(text)
-    return Failover(at=instant(fields["at"]), kind=fields["kind"], seconds=fields["seconds"])
+    damage = tuple(fields.get("damage", ()))
+    return Failover(at=instant(fields["at"]), kind=fields["kind"], seconds=fields["seconds"], damage=damage)
 
 
 def _instant_or_none(value: int | None) -> datetime | None:

@@ -17,7 +17,7 @@ from tests.fakes.files import FaultyFiles
 
 
 class FileStorePromises:
-    """One class of promises for every store."""
+    """One class of promises for every store; `again` is another client of the store `files`."""
 
     def test_what_was_written_is_read_back_whole(self, files: FileStore) -> None:
         data = bytes(range(256)) * 300
@@ -67,6 +67,15 @@ class FileStorePromises:
             files.write_new(path, b"x")
         assert files.names("f") == ["a", "b", "sub"]
 
+    def test_what_one_client_has_written_the_listing_of_another_shows(
+        self, files: FileStore, again: FileStore
+    ) -> None:
+        for number in range(20):
+            one, other = (files, again) if number % 2 else (again, files)
+            assert len(other.names("m")) == number
+            one.write_new(f"m/{number:02d}", b"x")
+            assert other.names("m")[-1] == f"{number:02d}"
+
     def test_an_absent_folder_has_no_names(self, files: FileStore) -> None:
         assert files.names("nothing/here") == []
 
@@ -114,10 +123,18 @@ class TestFakeKeepsThePromises(FileStorePromises):
     def files(self) -> FileStore:
         return FaultyFiles()
 
+    @pytest.fixture
+    def again(self, files: FileStore) -> FileStore:
+        return files
+
 
 class TestLocalFilesKeepThePromises(FileStorePromises):
     @pytest.fixture
     def files(self, tmp_path: Path) -> FileStore:
+        return LocalFiles(tmp_path / "root with blank")
+
+    @pytest.fixture
+    def again(self, files: FileStore, tmp_path: Path) -> FileStore:
         return LocalFiles(tmp_path / "root with blank")
 
     def test_a_root_with_blanks_is_not_escaped_for_spark(self, files: FileStore, tmp_path: Path) -> None:

@@ -15,13 +15,20 @@ from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable
 
 
 class Fault(Enum):
-    """What goes wrong; each ends in StoreUnavailable for the caller."""
+    """What goes wrong; each but STALE ends in StoreUnavailable for the caller."""
 
     DOWN = auto()  # nothing was done
     FULL = auto()  # no room: nothing was done (told apart for the reader of a test)
     LOST_REPLY = auto()  # done: the rename happened, and its reply was an error
     TORN = auto()  # half of the bytes lie under the final name
     LATE = auto()  # nothing yet; it is done when the test says `land`, however late
+    STALE = (
+        auto()
+    )  # a listing without the folder's newest file; breaks a promise of the port, and is not told
+
+
+_EVERYWHERE = (Fault.DOWN, Fault.STALE)
+"""Faults that can hit other calls than writes."""
 
 
 @dataclass(slots=True)
@@ -51,6 +58,8 @@ class FaultyFiles:
         self.calls: list[tuple[str, str]] = []
         self._planned: list[_Planned] = []
         self._late: list[tuple[str, bytes]] = []
+        self._at: dict[int, Fault] = {}
+        self._newest: dict[str, str] = {}
         self._lock = threading.RLock()
 
     # -- what tests do ------------------------------------------------------------------------------------------------
@@ -58,6 +67,10 @@ class FaultyFiles:
     def inject(self, fault: Fault, operation: str = "write_new", match: str = "", times: int = 1) -> None:
         """Let the next `times` calls of the operation on a path that contains `match` fail so."""
         self._planned.append(_Planned(operation, match, fault, times))
+
+    def inject_at(self, call: int, fault: Fault) -> None:
+        """Let the call with that number, counted from 0 over all operations, fail so if it can."""
+        self._at[call] = fault
 
     def hold(self, operation: str, match: str = "") -> Hold:
         """Let the next such call wait until it is released."""
@@ -97,18 +110,21 @@ class FaultyFiles:
         with self._lock:
             if fault is Fault.LATE:
                 self._late.append((path, data))
+            fault = None if fault is Fault.STALE else fault
             if fault in (Fault.DOWN, Fault.FULL, Fault.LATE):
                 raise StoreUnavailable(f"{path}: {fault.name}")
             if path in self.content:
                 raise AlreadyExists(path)
             self.content[path] = data[: len(data) // 2] if fault is Fault.TORN else data
+            self._newest[path.rpartition("/")[0]] = path
         if fault is not None:
             raise StoreUnavailable(f"{path}: {fault.name}")
 
     def names(self, folder: str) -> list[str]:
-        self._enter("names", folder)
+        stale = self._enter("names", folder) is Fault.STALE
         with self._lock:
-            below = [path[len(folder) + 1 :] for path in self.content if path.startswith(folder + "/")]
+            known = [path for path in self.content if not (stale and path == self._newest.get(folder))]
+            below = [path[len(folder) + 1 :] for path in known if path.startswith(folder + "/")]
         return sorted({name.split("/")[0] for name in below if not name.startswith(".")})
 
     def size(self, path: str) -> int:
@@ -144,16 +160,21 @@ class FaultyFiles:
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
-    def _enter(self, operation: str, path: str) -> None:
+    def _enter(self, operation: str, path: str) -> Fault | None:
+        """The fault that the caller carries out itself; the others are raised."""
         _check(path)
         fault = self._plan(operation, path)
-        if fault is not None:
+        if fault is not None and fault is not Fault.STALE:
             raise StoreUnavailable(f"{path}: {fault.name}")
+        return fault
 
     def _plan(self, operation: str, path: str) -> Fault | None:
         """The fault that hits this call; waits here if the call is held."""
         with self._lock:
             self.calls.append((operation, path))
+            numbered = self._at.pop(len(self.calls) - 1, None)
+            if numbered is not None:
+                return numbered if operation == "write_new" or numbered in _EVERYWHERE else None
             hits = [one for one in self._planned if one.operation == operation and one.match in path]
             if not hits:
                 return None

@@ -32,6 +32,10 @@ class TestHdfsKeepsThePromises(FileStorePromises):
     def files(self, hdfs: LocalHdfs) -> FileStore:
         return store_in(hdfs)
 
+    @pytest.fixture
+    def again(self, files: HdfsFiles, hdfs: LocalHdfs) -> FileStore:
+        return HdfsFiles(files.url("x").removesuffix("/x"), HdfsAccess((hdfs.web_url,)))
+
     def test_an_unfinished_write_is_never_listed_nor_sealed_and_can_be_discarded(
         self, files: HdfsFiles
     ) -> None:
