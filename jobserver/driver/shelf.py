@@ -19,7 +19,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from checkpoint import binaries, layout
-from checkpoint.errors import AlreadyExists, Missing
+from checkpoint.data import check_data, seal_data
+from checkpoint.errors import AlreadyExists, Corrupt, Damaged, Missing
 from checkpoint.manifest import INLINE_LIMIT, FileEntry, Kind, NamedObject
 from jobserver.driver import sources
 from jobserver.driver.held import Held, Making
@@ -187,9 +188,10 @@ class SparkShelf:
     def _record(self, held: Held) -> NamedObject:
         """Make what Spark wrote durable, and describe it."""
         folder, path = self._needed_folder(), layout.object_path(held.name, held.version)
-        sizes = folder.files.seal_tree(folder.path(path))
-        files = tuple(FileEntry(name, size) for name, size in sorted(sizes.items()))
-        return _record_of(held, path=path, files=files, size=sum(sizes.values()))
+        # an RDD is pickles, which are loaded only if they are proven to be ours
+        digests = held.kind == Kind.RDD
+        files = seal_data(folder.files, folder.context_id, path, digests=digests)
+        return _record_of(held, path=path, files=files, size=sum(entry.size for entry in files))
 
     def _write_value(self, held: Held) -> NamedObject:
         value = held.value.value if held.kind == Kind.BROADCAST else held.value
@@ -209,7 +211,10 @@ class SparkShelf:
         if record.inline is not None:
             return record.inline
         folder, (entry,) = self._needed_folder(), record.files
-        data = folder.files.read(folder.path(f"{record.path}/{entry.name}"))
+        try:
+            data = folder.files.read(folder.path(f"{record.path}/{entry.name}"))
+        except (Missing, Corrupt) as error:
+            raise _damaged(record, str(error)) from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ObjectDamaged(
                 f"named object {record.name!r} (version {record.version}): its bytes have changed"
@@ -217,16 +222,14 @@ class SparkShelf:
         return data
 
     def _check(self, record: NamedObject) -> None:
-        """Every file is there in its length. Raises ObjectDamaged; trouble of the store is no damage and passes."""
-        for entry in record.files:
-            path = f"{record.path}/{entry.name}"
-            folder = self._needed_folder()
-            try:
-                size = folder.files.size(folder.path(path))
-            except Missing as error:
-                raise _damaged(record, f"its file {entry.name} is gone") from error
-            if size != entry.size:
-                raise _damaged(record, f"its file {entry.name} has {size} bytes instead of {entry.size}")
+        """Every file is as it was sealed. Raises ObjectDamaged; trouble of the store is no damage and passes."""
+        if not record.files:
+            return
+        folder = self._needed_folder()
+        try:
+            check_data(folder.files, folder.context_id, record, "")
+        except Damaged as damage:
+            raise _damaged(record, damage.why) from damage
 
     def _provide(self, root: str, source: BundleSource) -> None:
         """Load the code that a value was made with, if this driver has not seen it."""
