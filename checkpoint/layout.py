@@ -2,7 +2,8 @@
 
     <context>/marker/<epoch>-<token>             <context>/manifest/<epoch>-<seq>.json
     <context>/objects/<object>/<epoch>-<seq>/…   <context>/progress/<job>/<attempt>-<seq>/…
-    binaries/<sha256>                            results/<job>/<attempt>         data/<name>
+    binaries/<sha256>                            results/<job>/<attempt>/<start>
+    logs/<job>/<attempt>/<start>                 data/<name>
 
 Numbers are zero-padded, so that names sort as their numbers do. Any text may name an object, a job or a token: see
 `component`. A manifest's name is `<epoch>-<seq>`, without ".json".
@@ -144,9 +145,24 @@ def binary_path(digest: str) -> str:
     return f"binaries/{component(digest)}"
 
 
-def result_path(job_id: str, attempt: int) -> str:
-    """A result too big for SQL."""
-    return f"results/{component(job_id)}/{pair(attempt, 0)[:WIDTH]}"
+def results_folder(job_id: str) -> str:
+    """Where the results of a job lie that are too big for SQL, one folder for each attempt."""
+    return f"results/{component(job_id)}"
+
+
+def result_folder(job_id: str, attempt: int) -> str:
+    """The segments of one result."""
+    return f"{results_folder(job_id)}/{pair(attempt, 0)[:WIDTH]}"
+
+
+def logs_folder(job_id: str) -> str:
+    """Where the output of a job lies, one folder for each attempt."""
+    return f"logs/{component(job_id)}"
+
+
+def log_folder(job_id: str, attempt: int) -> str:
+    """The segments of one attempt's output."""
+    return f"{logs_folder(job_id)}/{pair(attempt, 0)[:WIDTH]}"
 
 
 DATA = "data"

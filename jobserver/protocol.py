@@ -30,6 +30,8 @@ run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","ty
            ``stale-attempt``
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
 ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
+look       ``job_id``, ``attempt``. Answer: ``progress``: fields of `progress.JobProgress`, null when it does not run
+tails      ``job_id``. Answer: ``tails``: list of ``{"attempt","offset","data"}`` (base64): output not in the store yet
 objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``
 object     ``name``, ``do`` (a value of `ObjectDeed`), ``seconds`` (how long a refresh is waited for), ``version`` (to revert
            to). Answer: ``object``, or null once it is destroyed. Refused: ``no-object``, ``cannot``
@@ -79,6 +81,8 @@ class Request(StrEnum):
     KILL = "kill"
     ACK = "ack"
     OBJECTS = "objects"
+    LOOK = "look"
+    TAILS = "tails"
     OBJECT = "object"
     FLUSH = "flush"
     PING = "ping"

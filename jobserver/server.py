@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from ha.coordination import Coordination, ServerInfo
 from jobserver.binaries import Binaries
 from jobserver.contexts.clock import now
 from jobserver.contexts.desk import ContextDesk
+from jobserver.contexts.looks import Look
 from jobserver.contexts.objects import ObjectDesk
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.readiness import Picture
@@ -20,6 +21,7 @@ from jobserver.data_files import DataFiles
 from jobserver.errors import NotFound
 from jobserver.history import JobMove
 from jobserver.listing import JobQuery
+from jobserver.job_events import EventId, JobEvent
 from jobserver.model import (
     BinaryRecord,
     BinaryType,
@@ -33,6 +35,7 @@ from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
 from jobserver.store.metadata import Metadata
 from jobserver.submission import JobDesk
 from jobserver.vitals import Vitals
+from jobserver.watching import JobWatch, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class JobServer:
         objects: ObjectDesk,
         vitals: Vitals,
         moving: Moving,
+        watch: JobWatch,
     ) -> None:
+        self._watch = watch
         self._moving = moving
         self.records = Records(store)
         self._store = store
@@ -138,6 +143,15 @@ class JobServer:
 
     async def await_job(self, job_id: str, seconds: float) -> JobRecord:
         return await self._jobs.follow(await self.job(job_id), Until.ENDED, now() + seconds)
+
+    async def job_progress(self, job_id: str) -> Look:
+        return await self._watch.progress(job_id)
+
+    def job_events(self, job_id: str, last: EventId | None) -> AsyncGenerator[JobEvent | None, None]:
+        return self._watch.events(job_id, last)
+
+    async def job_output(self, job_id: str) -> Output:
+        return await self._watch.output(job_id)
 
     async def kill_job(self, job_id: str) -> JobRecord:
         return await self._jobs.kill(job_id)

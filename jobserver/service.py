@@ -6,12 +6,14 @@ existing clients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobserver.history import JobMove
 from jobserver.listing import JobQuery
+from jobserver.contexts.looks import Look
+from jobserver.job_events import EventId, JobEvent
 from jobserver.model import (
     BinaryRecord,
     BinaryType,
@@ -23,6 +25,7 @@ from jobserver.model import (
     SqlQuery,
 )
 from jobserver.records import Records
+from jobserver.watching import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,15 @@ class Service(Protocol):
 
     async def await_job(self, job_id: str, seconds: float) -> JobRecord:
         """With its result, once it has ended, or as it is when the time is over. Raises NotFound."""
+
+    async def job_progress(self, job_id: str) -> Look:
+        """The job, and the progress of its running attempt. Raises NotFound."""
+
+    def job_events(self, job_id: str, last: EventId | None) -> AsyncGenerator[JobEvent | None, None]:
+        """What happened behind `last` and happens until the job has ended; None now and then. Raises NotFound at first."""
+
+    async def job_output(self, job_id: str) -> Output:
+        """What the job has written to stdout, stderr and its log until now. Raises NotFound, Unavailable."""
 
     async def kill_job(self, job_id: str) -> JobRecord:
         """The job after the kill; a job already in ERROR is returned as it is.

@@ -17,10 +17,12 @@ from typing import Any
 
 from jobserver.binaries import Binaries
 from jobserver.contexts.clock import now, seconds_left
+from jobserver.contexts.looks import Look
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import ContextStopping, NotFound, OwnerUnavailable, Superseded, TimedOut
+from jobserver.job_events import EventId
 from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState, OnFailover
 from jobserver.service import Submission, Submitted
 from jobserver.store.metadata import Metadata
@@ -58,6 +60,23 @@ class Owners:
         if self.registry.is_mine(context_id):
             return await self.registry.kill(context_id, job_id)
         return await self.peers.kill(self.registry.owner_url(context_id), context_id, job_id)
+
+    async def look(self, job: JobRecord, after: EventId | None, seconds: float) -> Look | None:
+        """The job once it is newer than `after`. None: the owner knows it no more. Raises OwnerUnavailable."""
+        if self.registry.is_mine(job.context_id):
+            return await self.registry.look(job, after, seconds)
+        url = self.registry.owner_url(job.context_id)
+        return await self.peers.look(url, job.context_id, job.id, after, seconds)
+
+    async def tails(self, job: JobRecord) -> list[dict[str, Any]]:
+        """Output of the job that is not in the store yet. Raises OwnerUnavailable."""
+        if self.registry.is_mine(job.context_id):
+            return await self.registry.tails(job.context_id, job.id)
+        return await self.peers.tails(self.registry.owner_url(job.context_id), job.context_id, job.id)
+
+    async def change(self, seconds: float) -> None:
+        """Waits for news of owners or servers, at most so long."""
+        await self.registry.change(seconds)
 
 
 class JobDesk:

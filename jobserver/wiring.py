@@ -36,7 +36,9 @@ from jobserver.processes import own_start_ticks
 from jobserver.server import JobServer, Moving
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
+from jobserver.submission import Owners
 from jobserver.vitals import Vitals
+from jobserver.watching import JobWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,16 @@ def wire(settings: Settings, store: Metadata) -> Parts:
     moving = Moving(core.switchover, peers, settings.contexts.move_grace)
     vitals = Vitals(me.id, store, coordination, ports.files, core.registry, core.pool, trouble.plain)
     server = JobServer(
-        store, coordination, core.binaries, core.contexts, core.jobs, data, core.objects, vitals, moving
+        store,
+        coordination,
+        core.binaries,
+        core.contexts,
+        core.jobs,
+        data,
+        core.objects,
+        vitals,
+        moving,
+        JobWatch(store, ports.files, Owners(core.registry, peers)),
     )
     internal = InternalRoutes(
         core.registry, core.standbys, core.drainer, incarnation=me.incarnation, secret=secret

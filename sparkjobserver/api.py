@@ -178,6 +178,11 @@ class JobEnvironment:
         """Old name of `data_file`."""
         return self.data_file(path)
 
+    def report(self, fraction: float | None, message: str = "") -> None:
+        """Show how far the job is: the same as `progress.report`."""
+        if self.progress is not None:
+            self.progress.report(fraction, message)
+
     def commit(self, progress: Any, updates: Mapping[str, Callable[[], Any]] | None = None) -> None:
         """Save the job's progress and update named objects in one step: after a failure, all of it happened or nothing."""
         if self._sealer is None:

@@ -6,9 +6,12 @@ those of aiohttp; the table is a lookup, so this is also the quicker way.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -21,13 +24,14 @@ from jobserver.api import (
     data,
     health,
     history,
+    job_views,
     jobs,
     metrics,
     objects,
     pages,
 )
 from jobserver.api.calls import Call
-from jobserver.api.envelopes import Answer, error_answer, internal_error, text_answer
+from jobserver.api.envelopes import Answer, Streamed, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
 from jobserver.api.metrics import Metrics
 from jobserver.api.routes import Route, Target, effective_method, target
@@ -36,7 +40,7 @@ from jobserver.service import Service
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Awaitable[Answer | Streamed]]
 
 HANDLERS: dict[Route, Handler] = {
     Route.LIST_BINARIES: binaries.list_binaries,
@@ -56,6 +60,9 @@ HANDLERS: dict[Route, Handler] = {
     Route.LIST_JOBS: jobs.list_jobs,
     Route.GET_JOB: jobs.get_job,
     Route.GET_JOB_CONFIG: jobs.get_job_config,
+    Route.GET_PROGRESS: job_views.get_progress,
+    Route.GET_EVENTS: job_views.get_events,
+    Route.GET_LOG: job_views.get_log,
     Route.POST_JOB: jobs.post_job,
     Route.DELETE_JOB: jobs.delete_job,
     Route.DELETE_JOBS: jobs.delete_jobs,
@@ -118,6 +125,7 @@ def make_app(service: Service, limits: ApiLimits | None = None) -> web.Applicati
     app = web.Application(client_max_size=bounds.max_body)
     app[COUNTERS] = Metrics(service)
     api = _Api(service, bounds, app[COUNTERS])
+    app.on_shutdown.append(api.end_lasting)
     for path in ("/jobs", "/{path:(?s:.*)}"):  # the busiest path is found without a pattern
         app.router.add_route("*", path, api.serve, expect_handler=_expect)
     return app
@@ -130,18 +138,38 @@ class _Api:
         self._service = service
         self._limits = limits
         self._metrics = metrics
+        self._lasting: set[asyncio.Task[Any]] = set()
 
-    async def serve(self, request: web.Request) -> web.Response:
+    async def end_lasting(self, _app: web.Application) -> None:
+        """This server leaves: who watches goes on at another."""
+        for task in self._lasting:
+            task.cancel()
+
+    async def _stream(self, answer: Streamed, request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        if not answer.lasting or task is None:
+            return await _stream(answer, request)
+        self._lasting.add(task)
+        try:
+            return await _stream(answer, request)
+        finally:
+            self._lasting.discard(task)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
         """Never raises but for cancellation: whatever happens becomes an answer."""
         began = time.perf_counter()
-        answer = cors.preflight(request.method, request.headers) if request.method == "OPTIONS" else None
+        answer: Answer | Streamed | None = (
+            cors.preflight(request.method, request.headers) if request.method == "OPTIONS" else None
+        )
         route = None
         if answer is None:
             answer, route = await self._answer(request)
         self._metrics.answered(route, request.method, answer.status, time.perf_counter() - began)
+        if isinstance(answer, Streamed):
+            return await self._stream(answer, request)
         return _response(answer, request.headers.get("Origin"))
 
-    async def _answer(self, request: web.Request) -> tuple[Answer, Route | None]:
+    async def _answer(self, request: web.Request) -> tuple[Answer | Streamed, Route | None]:
         found: Target | None = None
         try:
             query = request.query
@@ -174,10 +202,36 @@ async def _note(call: Call, found: Target, answer: Answer) -> None:
 
 
 def _response(answer: Answer, origin: str | None) -> web.Response:
+    return web.Response(body=answer.body, status=answer.status, headers=_headers(answer, origin))
+
+
+def _headers(answer: Answer | Streamed, origin: str | None) -> dict[str, str]:
     headers = {"Content-Type": answer.content_type, **answer.headers}
     if origin is not None and cors.speakable(origin):
         headers.update(cors.shared_with(origin))
-    return web.Response(body=answer.body, status=answer.status, headers=headers)
+    return headers
+
+
+async def _stream(answer: Streamed, request: web.Request) -> web.StreamResponse:
+    """What fails in the middle ends the connection, so that no client takes a part for the whole."""
+    headers = _headers(answer, request.headers.get("Origin"))
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    response.content_length = answer.length
+    try:
+        async with contextlib.aclosing(answer.chunks) as chunks:
+            await response.prepare(request)
+            if request.method != "HEAD":
+                async for chunk in chunks:
+                    await response.write(chunk)
+    except ConnectionError:  # the client has gone
+        return response
+    except JobServerError as error:
+        log.warning("the stream of %s ended early: %s", request.raw_path, error.message)
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

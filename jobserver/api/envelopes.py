@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,21 @@ class Answer:
     body: bytes
     content_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A response whose body is made piece by piece; `length` in bytes where it is known before.
+
+    A `lasting` one may go on for hours and be taken up again elsewhere: a server that leaves does not wait for it.
+    """
+
+    status: int
+    chunks: AsyncGenerator[bytes, None]
+    content_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    length: int | None = None
+    lasting: bool = False
 
 
 def dumps(value: Any) -> str:

@@ -19,7 +19,9 @@ from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import HotStandbys
 from jobserver.contexts.waiters import Until
 from jobserver.errors import ContextInitFailed, JobServerError, MoveRefused, NotFound, ObjectRefused, TimedOut
+from jobserver.job_events import EventId
 from jobserver.model import ObjectDeed, ObjectOrder
+from jobserver.progress import progress_fields
 
 
 class InternalRoutes:
@@ -57,6 +59,8 @@ class InternalRoutes:
         app.router.add_post("/undrain", self._undrain)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
+        app.router.add_post("/contexts/{context}/jobs/{job}/look", self._look)
+        app.router.add_get("/contexts/{context}/jobs/{job}/tails", self._tails)
         return app
 
     @web.middleware
@@ -154,6 +158,20 @@ class InternalRoutes:
             float(request.query["seconds"]),
         )
         return web.json_response({"job": job_fields(news.job) if news else None})
+
+    async def _look(self, request: web.Request) -> web.Response:
+        seen = await self._registry.look_id(
+            request.match_info["context"],
+            request.match_info["job"],
+            EventId.parse(request.query["after"]),
+            float(request.query["seconds"]),
+        )
+        progress = None if seen is None or seen.progress is None else progress_fields(seen.progress)
+        return web.json_response({"job": job_fields(seen.job) if seen else None, "progress": progress})
+
+    async def _tails(self, request: web.Request) -> web.Response:
+        found = await self._registry.tails(request.match_info["context"], request.match_info["job"])
+        return web.json_response({"tails": found})
 
     async def _kill(self, request: web.Request) -> web.Response:
         killed = await self._registry.kill(request.match_info["context"], request.match_info["job"])

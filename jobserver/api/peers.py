@@ -13,6 +13,7 @@ import aiohttp
 
 from ha.coordination import OwnerNode
 from jobserver.api.job_records import driver_of, job_of
+from jobserver.contexts.looks import LOOK_TIMEOUT, Look
 from jobserver.contexts.moving import FLUSH_TIMEOUT
 from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.registry import ELECTION_TIMEOUT
@@ -25,7 +26,9 @@ from jobserver.errors import (
     OwnerUnavailable,
     TimedOut,
 )
+from jobserver.job_events import EventId
 from jobserver.model import DriverRecord, ObjectOrder
+from jobserver.progress import progress_of
 
 SECRET_HEADER = "X-Jobserver-Secret"
 MOVE_GRACE = FLUSH_TIMEOUT + ELECTION_TIMEOUT + 5.0
@@ -73,6 +76,20 @@ class HttpPeers:
     async def kill(self, url: str, context_id: str, job_id: str) -> bool:
         answer = await self._call("POST", f"{url}/internal/contexts/{context_id}/jobs/{job_id}/kill", 10.0)
         return bool(answer["killed"])
+
+    async def look(
+        self, url: str, context_id: str, job_id: str, after: EventId | None, seconds: float
+    ) -> Look | None:
+        path = f"{url}/internal/contexts/{context_id}/jobs/{job_id}/look"
+        answer = await self._call("POST", path, seconds + LOOK_TIMEOUT, seconds=seconds, after=after or "")
+        if answer.get("job") is None:
+            return None
+        progress = answer.get("progress")
+        return Look(job_of(answer["job"]), None if progress is None else progress_of(progress))
+
+    async def tails(self, url: str, context_id: str, job_id: str) -> list[dict[str, Any]]:
+        path = f"{url}/internal/contexts/{context_id}/jobs/{job_id}/tails"
+        return list((await self._call("GET", path, LOOK_TIMEOUT))["tails"])
 
     async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
         path = f"{url}/internal/contexts/{context_id}/stop"

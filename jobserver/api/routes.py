@@ -35,6 +35,9 @@ class Route(StrEnum):
     LIST_JOBS = "list_jobs"
     GET_JOB = "get_job"
     GET_JOB_CONFIG = "get_job_config"
+    GET_PROGRESS = "get_progress"
+    GET_EVENTS = "get_events"
+    GET_LOG = "get_log"
     POST_JOB = "post_job"
     DELETE_JOB = "delete_job"
     DELETE_JOBS = "delete_jobs"
@@ -116,6 +119,9 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("GET", ()): Route.LIST_JOBS,
             ("GET", _ONE): Route.GET_JOB,
             ("GET", ("*", "config")): Route.GET_JOB_CONFIG,
+            ("GET", ("*", "progress")): Route.GET_PROGRESS,
+            ("GET", ("*", "events")): Route.GET_EVENTS,
+            ("GET", ("*", "log")): Route.GET_LOG,
             ("POST", ()): Route.POST_JOB,
             ("DELETE", _ONE): Route.DELETE_JOB,
             ("DELETE", ()): Route.DELETE_JOBS,

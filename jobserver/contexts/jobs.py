@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 from jobserver.admission import Admission
 from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
+from jobserver.contexts.looks import Look, look, tails
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import OutcomeUnknown, StoreUnavailable, Superseded
+from jobserver.job_events import EventId
 from jobserver.model import (
     AttemptOutcome,
     BinaryRef,
@@ -201,6 +203,14 @@ class ContextJobs:
             lambda: self._is(job_id, JobState.KILLED, job.attempt),
         )
         return self._gone(job, JobState.KILLED, error) if ended else None
+
+    async def look(self, job_id: str, after: EventId | None, seconds: float) -> Look | None:
+        """See `looks.look`."""
+        return await look(lambda: self._jobs.get(job_id), self._link, self._waiters, after, seconds)
+
+    async def tails(self, job_id: str) -> list[dict[str, object]]:
+        """See `looks.tails`."""
+        return await tails(self._link, job_id)
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ha.coordination import OwnerNode
+from jobserver.contexts.looks import Look
 from jobserver.contexts.waiters import JobNews, Until
+from jobserver.job_events import EventId
 from jobserver.model import DriverRecord, ObjectOrder
 
 
@@ -39,6 +41,14 @@ class Peers(Protocol):
 
     async def kill(self, url: str, context_id: str, job_id: str) -> bool:
         """Whether a living job was killed."""
+
+    async def look(
+        self, url: str, context_id: str, job_id: str, after: EventId | None, seconds: float
+    ) -> Look | None:
+        """The job as its owner sees it, once it is newer than `after`; None when the owner knows it no more."""
+
+    async def tails(self, url: str, context_id: str, job_id: str) -> list[dict[str, Any]]:
+        """Output of the job that is not in the store yet, as the driver tells it."""
 
     async def stop(self, url: str, context_id: str, *, seconds: float, force: bool) -> bool:
         """Asks the owner to stop the context; whether it has ended within the time."""

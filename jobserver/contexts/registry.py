@@ -25,9 +25,11 @@ from ha.events import ContextEnded, OwnerDead, OwnerVanished, Wanted
 from ha.ownership import Phase
 from ha.placement import standby_rank
 from jobserver.contexts.keeper import ContextKeeper, KeeperParts
+from jobserver.contexts.looks import Look
 from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import MoveRefused, OwnerUnavailable, TimedOut
+from jobserver.job_events import EventId
 from jobserver.model import ContextState, JobRecord, ObjectOrder
 from jobserver.store.metadata import Metadata
 
@@ -245,6 +247,29 @@ class ContextRegistry:
             await jobs.arrive(job)
         killed = await jobs.kill(job_id)
         return killed is not None
+
+    async def look(self, job: JobRecord, after: EventId | None, seconds: float) -> Look | None:
+        """The job once it is newer than `after`; None when its owner's jobs know it no more. Raises OwnerUnavailable."""
+        jobs = self._mine(job.context_id).jobs
+        if jobs is None:
+            raise OwnerUnavailable("the context is being taken over")
+        await jobs.arrive(job)
+        return await jobs.look(job.id, after, seconds)
+
+    async def look_id(
+        self, context_id: str, job_id: str, after: EventId | None, seconds: float
+    ) -> Look | None:
+        """The same for another server. Raises OwnerUnavailable."""
+        self._mine(context_id)
+        job = await self._store.job(job_id)
+        return None if job is None or job.state.final else await self.look(job, after, seconds)
+
+    async def tails(self, context_id: str, job_id: str) -> list[dict[str, Any]]:
+        """Output of a job that is not in the store yet. Raises OwnerUnavailable."""
+        jobs = self._mine(context_id).jobs
+        if jobs is None:
+            raise OwnerUnavailable("the context is being taken over")
+        return await jobs.tails(job_id)
 
     async def stop(self, context_id: str, seconds: float, *, force: bool) -> bool:
         """Stops the context; whether it ended within the time. Raises OwnerUnavailable."""

@@ -19,6 +19,7 @@ from typing import Any
 from jobserver.driver import archive, forks, jobthreads, output, waits
 from jobserver.driver.config import BrokenConfig, DriverConfig
 from jobserver.driver.java import find_java
+from jobserver.driver.job_log import job_log_handler
 from jobserver.driver.jvm import Jvm, JvmFailed
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Listener
@@ -32,6 +33,8 @@ JVM_PATIENCE = 5.0
 """Seconds for the JVM to end by itself."""
 FLUSH_LIMIT = 30.0
 """Seconds for async objects to be sealed at a planned end."""
+LOGS_LIMIT = 3.0
+"""Seconds for the output of jobs to be stored at the end."""
 TICK = 0.5
 MARKERS_EVERY = 2.0
 JVM_ASKED_EVERY = 1.0
@@ -68,6 +71,7 @@ def main() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(threadName)s %(message)s",
     )
+    logging.getLogger().addHandler(job_log_handler())
     logging.raiseExceptions = False  # what a job does to the log's stream must not fail who logs
     ending = Ending()
     signal.signal(signal.SIGTERM, lambda *_: ending.ask("SIGTERM"))
@@ -138,6 +142,7 @@ def run(
     maker = make_archive_beside(config, options.config)
     live(driver, listener, ending)
     log.info("ending: %s", ending.reason)
+    driver.logs.flush(LOGS_LIMIT)
     if ending.reason == "switchover":
         driver.flush(FLUSH_LIMIT)
     threading.Thread(target=lambda: shut_down(spark.context), name="spark-stop", daemon=True).start()

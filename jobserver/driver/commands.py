@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import secrets
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 from jobserver.driver.attempts import AttemptRefused
 from jobserver.driver.binding import BindingRefused, ContextRef, Role
 from jobserver.driver.driver import Driver
+from jobserver.driver.keeper import Keeper
 from jobserver.driver.kinds import attempt_ref, run_order
 from jobserver.driver.listener import Connection
 from jobserver.driver.object_orders import ObjectOrderRefused
@@ -40,6 +42,7 @@ class Commands:
         self._jvm_pid = jvm_pid
         self._jvm_silence = jvm_silence
         self._nonce = ""
+        self._looks = Keeper("look", 1)
         self._handlers: dict[str, Callable[[Connection, Message], Answer]] = {
             Request.HELLO: self._hello,
             Request.ADOPT: self._adopt,
@@ -47,6 +50,8 @@ class Commands:
             Request.KILL: self._kill,
             Request.ACK: self._ack,
             Request.OBJECTS: self._objects,
+            Request.LOOK: self._look,
+            Request.TAILS: self._tails,
             Request.OBJECT: self._object,
             Request.FLUSH: self._flush,
             Request.PING: self._ping,
@@ -63,6 +68,8 @@ class Commands:
                 target=self._handle, args=(connection, message), name=f"request-{message['t']}", daemon=True
             )
             work.start()
+        elif message["t"] == Request.LOOK:  # it may wait for the JVM
+            self._looks.submit(lambda: self._handle(connection, message))
         else:
             self._handle(connection, message)
 
@@ -154,6 +161,20 @@ class Commands:
         if self._driver.is_owner(connection):  # no reply is due, so a stranger's is passed over
             self._driver.acknowledged(attempt_ref(message))
         return None
+
+    def _look(self, connection: Connection, message: Message) -> Answer:
+        self._owner_only(connection)
+        return {"progress": self._driver.look(attempt_ref(message))}
+
+    def _tails(self, connection: Connection, message: Message) -> Answer:
+        self._owner_only(connection)
+        tails = self._driver.logs.tails(str(message["job_id"]))
+        return {
+            "tails": [
+                {"attempt": tail.attempt, "offset": tail.offset, "data": base64.b64encode(tail.data).decode()}
+                for tail in tails
+            ]
+        }
 
     def _objects(self, connection: Connection, message: Message) -> Answer:
         self._owner_only(connection)

@@ -42,6 +42,7 @@ class DriverConfig:
     unbound_timeout: float = 5.0
     kill_grace: float = 10.0
     result_limit: int = 64 * 2**20
+    job_log_limit: int = 4 * 2**20
     warm_up: bool = False
     async_interval: float = 5.0
     async_max_lag: float = 600.0

@@ -15,7 +15,7 @@ from typing import Any
 from checkpoint import binaries
 from checkpoint.contents import Changes
 from checkpoint.epoch import load
-from checkpoint.errors import CheckpointError, Missing
+from checkpoint.errors import CheckpointError, Missing, StoreUnavailable
 from checkpoint.files import FileStore
 from checkpoint.stores import UnknownStore, open_store
 from checkpoint.watched import TroubleCount, WatchedFiles
@@ -27,6 +27,7 @@ from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
 from jobserver.driver.job_environment import JobNamedObjects, JobProgress, recipe_of, sealer
+from jobserver.driver.job_log import JobLogs
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import ContextFolder, Journal, newest_base
 from jobserver.driver.jvm_jobs import Jars
@@ -41,16 +42,19 @@ from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_orders import absent, carry_out
 from jobserver.driver.origins import Recipe
 from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
+from jobserver.driver.progress_board import ProgressBoard
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
 from jobserver.driver.standby import Standby
 from jobserver.model import AttemptOutcome, AttemptRef, ObjectOrder
+from jobserver.progress import progress_fields
 from jobserver.protocol import Event, Message, Refused, outcome_message
 from sparkjobserver.api import JobEnvironment
 
 log = logging.getLogger(__name__)
 
+PROGRESS_TOLD = 0.1
 SEALERS = 8
 """Commits that may wait for one shared seal."""
 
@@ -69,6 +73,7 @@ class Driver:
         self.end: Callable[[str], None] = lambda reason: None
         self._changing = threading.RLock()
         self._owner: Connection | None = None
+        self._log_store: FileStore | None = None
         self._sealers = Keeper("sealer", SEALERS)
         self._background = Keeper("background", 2)
         self._pool = SessionPool(spark, pool_size)
@@ -79,6 +84,7 @@ class Driver:
         self._standby: Standby | None = None
         stored = self._stored_binary
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
+        self.logs = JobLogs(self._log_files, config.job_log_limit)
         jars = Jars(
             spark, config.dir / "jars", self._object_names, lambda word: self._names.find(word), stored
         )
@@ -238,6 +244,24 @@ class Driver:
         """The context's settings, as jobs see them."""
         return self._context_config
 
+    def begun(self, attempt: RunningAttempt) -> None:
+        """Its output and its progress have a place of their own."""
+        attempt.log = self.logs.begin(attempt.ref)
+        attempt.board = ProgressBoard(attempt.ref.attempt)
+
+    def look(self, ref: AttemptRef) -> dict[str, Any] | None:
+        """The progress of a running attempt; None when it does not run. Waits for the JVM."""
+        attempt = self.runner.attempt(ref)
+        return None if attempt is None else progress_fields(attempt.board.look(self.spark, attempt))
+
+    def _log_files(self) -> FileStore | None:
+        if self._log_store is None:
+            try:
+                self._log_store = self._files()
+            except BindingRefused as error:
+                raise StoreUnavailable(str(error)) from error
+        return self._log_store
+
     def job(self, attempt: RunningAttempt, order: RunOrder) -> RunnableJob:
         """The job with a session of its own, which costs nothing until it is used. Raises LoadRefused."""
 
@@ -256,7 +280,10 @@ class Driver:
         ref, registry = attempt.ref, self._registry
         assert registry is not None, "jobs run in an active driver only"
         progress = JobProgress(
-            ref, self.journal, self._sealers, lambda fraction, message: self._progress(ref, fraction, message)
+            ref,
+            self.journal,
+            self._sealers,
+            lambda fraction, message: self._progress(attempt, fraction, message),
         )
         return JobEnvironment(
             ref.job_id,
@@ -279,6 +306,7 @@ class Driver:
 
     def left(self, attempt: RunningAttempt) -> None:
         """Free what only this attempt used."""
+        self.logs.end(attempt.log)
         for free in attempt.leaving:
             self._background.submit(free)
         if self._registry is not None:
@@ -318,9 +346,14 @@ class Driver:
             return None
         return None if replaced is None else f"another driver has sealed in epoch {replaced}"
 
-    def _progress(self, ref: AttemptRef, fraction: float | None, message: str) -> None:
-        told = {"job_id": ref.job_id, "attempt": ref.attempt, "fraction": fraction, "message": message}
-        self._tell({"e": Event.PROGRESS, **told})
+    def _progress(self, attempt: RunningAttempt, fraction: float | None, message: str) -> None:
+        """Kept for who asks; the owner is told of it at most every PROGRESS_TOLD seconds."""
+        attempt.board.report(fraction, message)
+        now, ref = time.monotonic(), attempt.ref
+        if now - attempt.told_at >= PROGRESS_TOLD:
+            attempt.told_at = now
+            told = {"job_id": ref.job_id, "attempt": ref.attempt, "fraction": fraction, "message": message}
+            self._tell({"e": Event.PROGRESS, **told})
 
     def _superseded(self, epoch: int) -> None:
         self._tell({"e": Event.SUPERSEDED, "epoch": epoch})

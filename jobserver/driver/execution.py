@@ -18,6 +18,9 @@ from jobserver.model import AttemptOutcome, AttemptRef, ErrorInfo, OutcomeKind
 class Workplace(Protocol):
     """What the runner needs of the rest of the driver."""
 
+    def begun(self, attempt: RunningAttempt) -> None:
+        """An attempt begins: give it a place for its output and its progress."""
+
     def job(self, attempt: RunningAttempt, order: RunOrder) -> RunnableJob:
         """Load the job, and give it a session and what else it may know. Raises LoadRefused."""
 
@@ -54,8 +57,13 @@ class Runner:
         self._attempts.begin(order.ref)
         group = f"{self._prefix}-{order.ref.job_id}-{order.ref.attempt}"
         attempt = RunningAttempt(order.ref, group, order.pool.value, [group])
+        self._place.begun(attempt)
         self._running[order.ref] = attempt
         self._threads.start(attempt, lambda: self._work(attempt, order))
+
+    def attempt(self, ref: AttemptRef) -> RunningAttempt | None:
+        """The attempt while it runs."""
+        return self._running.get(ref)
 
     def kill(self, ref: AttemptRef) -> bool:
         """Begin to kill an attempt; False if it does not run (any more)."""
@@ -83,6 +91,8 @@ class Runner:
     def _end(self, attempt: RunningAttempt, outcome: AttemptOutcome) -> None:
         self._running.pop(attempt.ref, None)
         attempt.session = None
+        if attempt.log is not None and outcome.kind in (OutcomeKind.FAILED, OutcomeKind.KILLED):
+            attempt.log.write(_last_words(outcome))
         self._place.left(attempt)
         if self._attempts.end(outcome):
             self._place.finished(outcome)
@@ -109,6 +119,15 @@ class Runner:
         produced = job.run()
         text = produced if isinstance(produced, str) else "".join(produced)
         return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.FINISHED, result=text)
+
+
+def _last_words(outcome: AttemptOutcome) -> bytes:
+    """How it ended, at the end of its output."""
+    error = outcome.error or ErrorInfo("")
+    text = error.stack or f"{error.error_class or 'ended'}: {error.message}"
+    return f"attempt {outcome.attempt} {outcome.kind.value}: {text.rstrip()}\n".encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _failed(ref: AttemptRef, error: BaseException) -> AttemptOutcome:

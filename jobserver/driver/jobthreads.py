@@ -32,7 +32,8 @@ class RunningAttempt:
     """One attempt while it runs, and what a kill must know of it.
 
     `groups`: Spark job groups, ours first; `jvm_threads`: by thread ident, whatever Spark's side stored there; `leaving`:
-    what frees what only this attempt used.
+    what frees what only this attempt used; `log` and `board`: where its output and its progress go (`job_log.JobLog`,
+    `progress_board.ProgressBoard`).
     """
 
     ref: AttemptRef
@@ -42,6 +43,9 @@ class RunningAttempt:
     threads: dict[int, threading.Thread] = field(default_factory=dict)
     jvm_threads: dict[int, Any] = field(default_factory=dict)
     session: Any = None
+    log: Any = None
+    board: Any = None
+    told_at: float = 0.0
     leaving: list[Callable[[], None]] = field(default_factory=list)
     _fate: dict[str, str] = field(default_factory=dict)
 

@@ -207,6 +207,12 @@ class FakeDriver:
     def _on_flush(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         return {"sealed": self.seals}
 
+    def _on_look(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        return {"progress": None}
+
+    def _on_tails(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        return {"tails": []}
+
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost}
         if self.standby_of is not None and self.context_id is None:

@@ -88,6 +88,7 @@ def test_paths_lie_where_the_design_says() -> None:
     assert layout.marker_path("c", 3, "t") == "c/marker/000000000003-t"
     assert layout.object_path("a/b", layout.version(3, 1)) == "objects/a~2fb/000000000003-000000000001"
     assert layout.progress_path("j", 2, 5) == "progress/j/000000000002-000000000005"
-    assert layout.result_path("j", 2) == "results/j/000000000002"
+    assert layout.result_folder("j", 2) == "results/j/000000000002"
+    assert layout.log_folder("j/k", 1) == "logs/j~2fk/000000000001"
     assert layout.binary_path("ab12") == "binaries/ab12"
     assert layout.parse_manifest("000000000003-000000000007.json") == layout.manifest_name(3, 7)
