@@ -20,8 +20,8 @@ from jobserver.contexts.waiters import Until
 from jobserver.data_files import DataFiles
 from jobserver.errors import NotFound
 from jobserver.history import JobMove
-from jobserver.listing import JobQuery
 from jobserver.job_events import EventId, JobEvent
+from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRecord,
     BinaryType,

@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobserver.history import JobMove
-from jobserver.listing import JobQuery
 from jobserver.contexts.looks import Look
+from jobserver.history import JobMove
 from jobserver.job_events import EventId, JobEvent
+from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRecord,
     BinaryType,

@@ -190,7 +190,7 @@ class _Api:
             return internal_error(), None if found is None else found.route
 
 
-async def _note(call: Call, found: Target, answer: Answer) -> None:
+async def _note(call: Call, found: Target, answer: Answer | Streamed) -> None:
     """What changed the cluster goes to the audit, once it is done."""
     action = AUDITED.get(found.route)
     if action is None or answer.status >= 400:

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jobserver.api import cluster, configs, contexts, data, history, jobs, objects, schemas, submissions
+from jobserver.api import (
+    cluster,
+    configs,
+    contexts,
+    data,
+    history,
+    job_views,
+    jobs,
+    objects,
+    schemas,
+    submissions,
+)
 from jobserver.api.binary_formats import MEDIA_TYPES
 from jobserver.api.envelopes import JSON, TEXT
 from jobserver.api.parameters import Parameter
@@ -186,6 +197,31 @@ OPERATIONS: dict[Route, Operation] = {
         "jobs",
         "Every state that a job came to, in the order of its life.",
         (Reply(200, "Its moves.", array(ref("JobMove"))),),
+    ),
+    Route.GET_PROGRESS: Operation(
+        "jobs",
+        "How far a job is: what it reports itself, and Spark's stages and tasks.",
+        (Reply(200, "Its progress.", ref("JobProgress")),),
+    ),
+    Route.GET_EVENTS: Operation(
+        "jobs",
+        "States and progress of a job as server-sent events, until it has ended; any server takes a stream up again.",
+        (Reply(200, "Events `state` and `progress`, each with an id.", schemas.TEXT, job_views.EVENTS),),
+        parameters=(job_views.LAST_EVENT_ID,),
+        headers=("Last-Event-ID",),
+    ),
+    Route.GET_LOG: Operation(
+        "jobs",
+        "What a job wrote to stdout, stderr and its log, also while it runs.",
+        (
+            Reply(
+                200, "The output; its whole size is in `X-Log-Size`.", schemas.TEXT, PLAIN, ("X-Log-Size",)
+            ),
+            Reply(206, "The range that was asked for.", schemas.TEXT, PLAIN, ("Content-Range",)),
+            Reply(416, "The output ends before the range begins.", headers=("Content-Range",)),
+        ),
+        parameters=(job_views.OFFSET, job_views.LIMIT),
+        headers=("Range",),
     ),
     Route.LIST_CONFIGS: Operation(
         "configs",

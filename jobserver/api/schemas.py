@@ -98,6 +98,20 @@ SCHEMAS: dict[str, Schema] = {
             "reason": nullable(TEXT),
         }
     ),
+    "JobProgress": record(
+        {
+            "jobId": TEXT,
+            "status": {"type": "string", "enum": [state.value for state in JobState]},
+            "attempt": WHOLE,
+            "fraction": nullable({"type": "number", "minimum": 0, "maximum": 1}),
+            "message": TEXT,
+            "sparkJobs": ref("Counts"),
+            "stages": ref("Counts"),
+            "tasks": ref("Counts"),
+            "activeStages": array(record({"id": WHOLE, "name": TEXT, "tasks": ref("Counts")})),
+        }
+    ),
+    "Counts": record({"total": WHOLE, "done": WHOLE, "active": WHOLE, "failed": WHOLE}),
     "Config": record(
         {
             "name": TEXT,

@@ -41,8 +41,8 @@ from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_orders import absent, carry_out
 from jobserver.driver.origins import Recipe
-from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
 from jobserver.driver.progress_board import ProgressBoard
+from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet

@@ -11,11 +11,12 @@ import hashlib
 import itertools
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from jobserver.contexts.looks import Look
 from jobserver.data_files import check_prefix, file_name
 from jobserver.errors import (
     BadRequest,
@@ -28,6 +29,7 @@ from jobserver.errors import (
     TimedOut,
 )
 from jobserver.history import JobMove
+from jobserver.job_events import EventId, JobEvent, events_after
 from jobserver.listing import JobQuery
 from jobserver.model import (
     BinaryRecord,
@@ -46,8 +48,10 @@ from jobserver.model import (
     OnFailover,
     OutcomeKind,
 )
+from jobserver.progress import JobProgress
 from jobserver.records import Records
 from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
+from jobserver.watching import Output
 from tests.fakes.metadata import FakeMetadata, FakeStore
 
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.STOPPING, ContextState.RESTARTING)
@@ -80,6 +84,9 @@ class FakeService:
     object_orders: list[ObjectOrder] = field(default_factory=list)
     histories: dict[str, list[JobMove]] = field(default_factory=dict)
     store: FakeStore = field(default_factory=FakeStore)
+
+    progress: dict[str, JobProgress] = field(default_factory=dict)
+    outputs: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.records = Records(FakeMetadata(self.store, server="server-1"))
@@ -360,6 +367,27 @@ class FakeService:
         if job.state.final or self.ends_meanwhile is None:
             return job
         return self.put_job(self.ends_meanwhile(job))
+
+    async def job_progress(self, job_id: str) -> Look:
+        self._fault("job_progress")
+        return Look(await self.job(job_id), self.progress.get(job_id))
+
+    async def job_events(self, job_id: str, last: EventId | None) -> AsyncGenerator[JobEvent | None, None]:
+        self._fault("job_events")
+        job = await self.job(job_id)
+        for event in events_after(last, self.histories.get(job_id, []), job, self.progress.get(job_id)):
+            yield event
+        yield None
+
+    async def job_output(self, job_id: str) -> Output:
+        self._fault("job_output")
+        await self.job(job_id)
+        written = self.outputs.get(job_id, b"")
+
+        async def read(start: int, end: int) -> AsyncGenerator[bytes, None]:
+            yield written[start:end]
+
+        return Output(len(written), read)
 
     async def kill_job(self, job_id: str) -> JobRecord:
         self._fault("kill_job")
