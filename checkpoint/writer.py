@@ -69,11 +69,19 @@ class CheckpointWriter:
     """Commits changes of one context. Thread-safe; at most one per driver, and one driver per epoch."""
 
     def __init__(
-        self, files: FileStore, context_id: str, epoch: int, token: str, base: Base, secret: bytes
+        self,
+        files: FileStore,
+        context_id: str,
+        epoch: int,
+        token: str,
+        base: Base,
+        secret: bytes,
+        full_every: int = FULL_EVERY,
     ) -> None:
         self._files = files
         self._context_id = context_id
         self._secret = secret
+        self._full_every = full_every
         self._changed = threading.Condition()
         # guarded by _changed
         self._queue: list[_Waiting] = []
@@ -284,7 +292,7 @@ class CheckpointWriter:
             raise Superseded(foreign)
 
     def _next_manifest(self, mine: Marker, after: Contents) -> Manifest:
-        if self._tail is None or self._doubt or self._deltas + 1 >= FULL_EVERY:
+        if self._tail is None or self._doubt or self._deltas + 1 >= self._full_every:
             return full_manifest(self._context_id, mine.epoch, self._seq, self._tail, after)
         before = self.contents()
         return delta_manifest(self._context_id, mine.epoch, self._seq, self._tail, before, after)

@@ -32,6 +32,7 @@ class Clients:
     def __init__(self, world: World) -> None:
         self._world = world
         self._tasks: list[asyncio.Task[None]] = []
+        self.failed: list[str] = []
 
     @property
     def idle(self) -> bool:
@@ -82,6 +83,7 @@ class Clients:
                 return None
             except JobServerError as error:
                 self._world.say(CLIENT, f"request {number} at {server}: {error.message}")
+                self.failed.append(f"request {number} at {server}: {error.message}")
             else:
                 self._shown(done.job)
                 return self._accepted(number, request, done.job.id)

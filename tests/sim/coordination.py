@@ -92,6 +92,15 @@ class Ensemble:
                 self.tell_owner(context_id)
         self.tell_servers()
 
+    def wipe(self) -> None:
+        """All data is gone, as after a restart on an empty disk: no session, no node, no count of elections."""
+        for session in list(self.sessions):
+            self.expire(session)
+        self.owners.clear()
+        self.elections.clear()
+        self.servers.clear()
+        self.candidates.clear()
+
     def tell_owner(self, context_id: str) -> None:
         for session in self.sessions:
             session.client.will_see(context_id)

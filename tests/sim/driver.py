@@ -2,7 +2,8 @@
 
 Its main classes are small programs on one named value, a list that only grows, so that every acknowledged update can be
 looked for later: "add <name>", "work <name>" (several in a row), "once <name>" (sealed with the job's progress),
-"read <name>", "sleep <seconds>", "fail", "die".
+"late <name>" (`durability: async`: sealed a second later), "read <name>", "sleep <seconds>", "fail", "die". The value "b"
+lies in a data file that is read when it is first used; the others are in the manifests.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
 
+from checkpoint import layout
 from checkpoint.contents import Changes
+from checkpoint.data import seal_data
 from checkpoint.epoch import load
 from checkpoint.errors import CheckpointError, StoreUnavailable, Superseded
 from checkpoint.fence import epoch_of
@@ -39,6 +42,11 @@ TICK = 1.0
 MARKERS_EVERY = 2.0
 SECRET = b"secret"
 WORK_STEPS = 5
+IN_FILES = "b"
+CHECKPOINT_INTERVAL = 1.0
+FULL_EVERY = 3
+SWEEP_EVERY = 4
+"""Manifests of which one is full, and commits between two sweeps: so few that runs have them amid their faults."""
 Values = tuple[str, ...]
 
 
@@ -62,6 +70,9 @@ class SimDriver:
         self.attempts = Attempts()
         self.values: dict[str, Values] = {}
         self._prepared: dict[str, tuple[str, Values]] = {}
+        self._late: set[str] = set()
+        self._commits = 0
+        self._sweeping = asyncio.Lock()
         self.writer: CheckpointWriter | None = None
         self.lose_reply_to: set[str] = set()
         self.delay_adopt = 0.0
@@ -213,13 +224,14 @@ class SimDriver:
             return
         self.writer = self._make_writer(context.id, epoch, token, loaded)
         self.values = {name: self._restored(item) for name, item in loaded.objects.items()}
+        asyncio.create_task(self._seal_late_ones_always())  # noqa: RUF006  the loop keeps it
         self.binding = new
         self._oracle.told(self.record.driver_id, new)
         self._oracle.restored(context.id, self.values, epoch)
         self._change_owner(end, message, {"application_id": "app", "ui_url": None, "jvm_pid": 1})
 
     def _make_writer(self, context_id: str, epoch: int, token: str, base: Any) -> CheckpointWriter:
-        return CheckpointWriter(self._files, context_id, epoch, token, base, SECRET)
+        return CheckpointWriter(self._files, context_id, epoch, token, base, SECRET, FULL_EVERY)
 
     def _change_owner(self, end: DriverEnd, message: Message, fields: Mapping[str, Any]) -> None:
         older, self._owner = self._owner, end
@@ -247,11 +259,15 @@ class SimDriver:
 
     def _prepared_version(self, item: NamedObject) -> tuple[str, Values]:
         known = self._prepared.get(item.name)
-        return known if known and known[0] == item.version else (item.version, values_of(item))
+        return known if known and known[0] == item.version else (item.version, self._values_of(item))
 
     def _restored(self, item: NamedObject) -> Values:
         version, values = self._prepared.get(item.name, ("", ()))
-        return values if version == item.version else values_of(item)
+        return values if version == item.version else self._values_of(item)
+
+    def _values_of(self, item: NamedObject) -> Values:
+        """What lies in a data file counts when it is first used; that it is there is judged at once."""
+        return values_of(item, self._files.peek)
 
     def _on_run(self, end: DriverEnd, message: Message) -> None:
         ref = AttemptRef(message["job_id"], message["attempt"])
@@ -288,6 +304,12 @@ class SimDriver:
         self._reply(end, message, {})
         self._loop.call_later(0.05, self.die, "asked to shut down")
 
+    def _on_flush(self, end: DriverEnd, message: Message) -> None:
+        async def flush() -> None:
+            self._reply(end, message, {"sealed": await self._seal_late_ones()})
+
+        asyncio.create_task(flush())  # noqa: RUF006  the loop keeps it
+
     # Jobs
 
     async def _attempt(self, ref: AttemptRef, main: str) -> None:
@@ -317,6 +339,8 @@ class SimDriver:
                 return self._work(argument, ref)
             case "once":
                 return self._whole(self._once(ref, argument))
+            case "late":
+                return self._update_late(argument, f"{ref.job_id}/{ref.attempt}")
             case "read":
                 return self._read(argument, self._oracle.count(self._context_id, argument))
             case "sleep":
@@ -362,11 +386,72 @@ class SimDriver:
             if progress_of is not None:
                 inline = json.dumps(result).encode()
                 progress[progress_of.job_id] = Progress(progress_of.attempt, inline=inline)
-            version = self._writer.next_version()
-            sealed = await self._commit(Changes(put=[_object(name, version, new)], progress=progress))
+            sealed = await self._put({name: new}, progress)
             self.values[name] = new
             self._oracle.acknowledged(self._context_id, name, new, epoch_of(sealed))
             return result
+
+    async def _put(self, updates: Mapping[str, Values], progress: Mapping[str, Progress]) -> str:
+        """Data first, then the manifest that names it. Raises StoreUnavailable; then nothing of it is kept from the sweep."""
+        versions = {name: self._writer.next_version() for name in updates}
+        try:
+            put = [await self._written(name, versions[name], values) for name, values in updates.items()]
+            return await self._commit(Changes(put=put, progress=progress))
+        finally:
+            for version in versions.values():
+                self._writer.release(version)
+
+    async def _written(self, name: str, version: str, values: Values) -> NamedObject:
+        if name != IN_FILES:
+            return _object(name, version, values)
+        path = layout.object_path(name, version)
+        folder = layout.in_context(self._context_id, path)
+        await blocking.run(self._files.write_new, f"{folder}/part", json.dumps(values).encode())
+        entries = await blocking.run(seal_data, self._files, self._context_id, path)
+        return NamedObject(
+            name, Kind.VALUE, version, "materialize", "sync", path=path, schema=folder, files=entries
+        )
+
+    # durability: async
+
+    async def _update_late(self, name: str, entry: str) -> Any:
+        """Seen by readers at once; not promised before it is sealed."""
+        async with self._updating.setdefault(name, asyncio.Lock()):
+            self.values[name] = (*self.values.get(name, ()), entry)
+            self._late.add(name)
+        return "seen"
+
+    async def _seal_late_ones_always(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_INTERVAL)
+            await self._seal_late_ones()
+
+    async def _seal_late_ones(self) -> bool:
+        """Whether what readers see is sealed."""
+        late, self._late = sorted(self._late), set()
+        updates = {name: self.values[name] for name in late}
+        if not updates:
+            return True
+        try:
+            sealed = await self._put(updates, {})
+        except StoreUnavailable:
+            self._late.update(late)
+            return False
+        for name, values in updates.items():
+            self._oracle.acknowledged(self._context_id, name, values, epoch_of(sealed))
+        return not self._late
+
+    async def _sweep(self) -> None:
+        """As `jobserver/driver/named_objects.py` does: what this driver still reads stays."""
+        async with self._sweeping:
+            try:
+                await blocking.run(self._writer.sweep, set(self._in_use))
+            except CheckpointError:
+                return  # it is put off
+
+    @property
+    def _in_use(self) -> list[str]:
+        return [item.version for item in self._writer.objects().values()]
 
     async def _forget(self, job_id: str) -> None:
         try:
@@ -380,11 +465,16 @@ class SimDriver:
             adoptions, adopted = self._adoptions, self._adopted
             try:
                 async with self._sealing:
-                    return await blocking.run(self._writer.commit, changes)
+                    sealed = await blocking.run(self._writer.commit, changes)
             except Superseded as higher:
                 self._tell(Event.SUPERSEDED, {"epoch": higher.epoch})
                 if adoptions == self._adoptions:
                     await adopted.wait()
+            else:
+                self._commits += 1
+                if self._commits % SWEEP_EVERY == 0:
+                    asyncio.create_task(self._sweep())  # noqa: RUF006  the loop keeps it
+                return sealed
 
     @property
     def _writer(self) -> CheckpointWriter:
@@ -405,6 +495,9 @@ def _object(name: str, version: str, values: Values) -> NamedObject:
     return NamedObject(name, Kind.VALUE, version, "materialize", "sync", inline=inline, size=len(inline))
 
 
-def values_of(item: NamedObject) -> Values:
-    """What a manifest holds of one of our named values."""
-    return tuple(json.loads(item.inline or b"[]"))
+def values_of(item: NamedObject, peek: Callable[[str], bytes | None]) -> Values:
+    """What a manifest holds of one of our named values. `peek` looks into the store, whatever state it is in."""
+    if item.path is None:
+        return tuple(json.loads(item.inline or b"[]"))
+    data = peek(f"{item.schema}/part")
+    return ("its data is gone",) if data is None else tuple(json.loads(data))

@@ -12,7 +12,7 @@ from jobserver.driver.attempts import AttemptRefused
 from jobserver.driver.binding import Binding
 from jobserver.model import AttemptOutcome, AttemptRef, Fence
 from jobserver.protocol import Message, outcome_message
-from tests.sim.driver import SECRET, SimDriver
+from tests.sim.driver import FULL_EVERY, SECRET, SimDriver
 from tests.sim.metadata import SimStore
 
 
@@ -48,7 +48,24 @@ class NoMarkersRead(SimDriver):
     """Its writer acknowledges without looking."""
 
     def _make_writer(self, context_id: str, epoch: int, token: str, base: Any) -> CheckpointWriter:
-        return _BlindWriter(self._files, context_id, epoch, token, base, SECRET)
+        return _BlindWriter(self._files, context_id, epoch, token, base, SECRET, FULL_EVERY)
+
+
+class _CarelessWriter(CheckpointWriter):
+    """Its sweep does not know what is being written right now."""
+
+    def _keep(self, issued: str) -> None:
+        return None
+
+    def _is_fresh(self, issued: str) -> bool:
+        return False
+
+
+class SweepsWhatIsNew(SimDriver):
+    """Its sweep takes data whose manifest is not sealed yet for garbage."""
+
+    def _make_writer(self, context_id: str, epoch: int, token: str, base: Any) -> CheckpointWriter:
+        return _CarelessWriter(self._files, context_id, epoch, token, base, SECRET, FULL_EVERY)
 
 
 class NoAttemptCompared(SimDriver):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from jobserver.driver.binding import Role
 from jobserver.errors import JobServerError
@@ -28,6 +29,7 @@ class Nemesis:
     def __init__(self, world: World) -> None:
         self._world = world
         self._healed = False
+        self._draining: list[Callable[[], None]] = []
         self._begin: dict[What, Callable[[Fault], Undo]] = {
             What.KILL_SERVER: lambda fault: self._kill_server(world.server(fault.target), fault.target),
             What.KILL_OWNER: lambda fault: self._kill_owner(fault.target),
@@ -59,6 +61,10 @@ class Nemesis:
             What.ZOOKEEPER_DOWN: lambda fault: self._down(coordination.PLACE),
             What.SQL_DOWN: lambda fault: self._down(metadata.PLACE),
             What.FILES_DOWN: lambda fault: self._down(files.PLACE),
+            What.WIPE_ZOOKEEPER: lambda fault: self._wipe(),
+            What.SWITCHOVER: lambda fault: self._move(fault, keep_driver=False),
+            What.SWITCHOVER_KEEPING: lambda fault: self._move(fault, keep_driver=True),
+            What.DRAIN: self._drain,
             What.EXPIRE: self._expire,
             What.LOSE_ADOPT: lambda fault: self._lose_reply(fault.target, Request.ADOPT),
             What.LOSE_ACTIVATE: lambda fault: self._lose_reply(fault.target, Request.ACTIVATE),
@@ -94,15 +100,26 @@ class Nemesis:
         for driver in world.drivers.values():
             driver.lose_reply_to.clear()
             driver.delay_adopt = 0.0
+        for undrain in self._draining:
+            undrain()
         for server in SERVERS:
             if world.server(server) is None:
                 world.start_server(server)
         world.ensemble.contact_changed()
 
-    def _do(self, fault: Fault) -> None:
-        self._world.say("NEMESIS", f"{fault.what} {fault.target} for {fault.seconds:g} s")
+    def begin(self, fault: Fault) -> Undo:
+        """Breaks it; the answer mends it, by `mend`."""
         undo = self._begin[fault.what](fault)
         self._world.ensemble.contact_changed()
+        return undo
+
+    def mend(self, undo: Undo) -> None:
+        undo()
+        self._world.ensemble.contact_changed()
+
+    def _do(self, fault: Fault) -> None:
+        self._world.say("NEMESIS", f"{fault.what} {fault.target} for {fault.seconds:g} s")
+        undo = self.begin(fault)
         if undo is not nothing:
             self._world.loop.call_later(fault.seconds, self._undo, fault, undo)
 
@@ -110,8 +127,7 @@ class Nemesis:
         if self._healed:
             return
         self._world.say("NEMESIS", f"ends: {fault.what} {fault.target}")
-        undo()
-        self._world.ensemble.contact_changed()
+        self.mend(undo)
 
     # At fail points
 
@@ -267,6 +283,43 @@ class Nemesis:
             if session.client.process.place == fault.target:
                 self._world.ensemble.expire(session)
         return nothing
+
+    def _wipe(self) -> Undo:
+        self._world.ensemble.wipe()
+        return nothing
+
+    # Planned moves
+
+    def _move(self, fault: Fault, *, keep_driver: bool) -> Undo:
+        grace = min(fault.seconds, 3.0)
+        asyncio.create_task(self._move_by_some_server(fault.target, grace, keep_driver))  # noqa: RUF006
+        return nothing
+
+    async def _move_by_some_server(self, name: str, grace: float, keep_driver: bool) -> None:
+        url = f"http://{self._world.random.choice(SERVERS)}"
+        try:
+            moved = await self._world.call(
+                None,
+                url,
+                60.0,
+                lambda one: one.core.switchover.by_name(name, None, grace, keep_driver=keep_driver),
+            )
+            self._world.say(CLIENT, f"{name} has moved from {moved.source} to {moved.target}")
+        except JobServerError as error:
+            self._world.say(CLIENT, f"{name} was not moved: {error.message}")
+
+    def _drain(self, fault: Fault) -> Undo:
+        server = self._world.server(fault.target)
+        if server is None:
+            return nothing
+        drainer, loop, context = server.core.drainer, self._world.loop, server.process.context
+
+        def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            loop.call_soon(lambda: asyncio.create_task(work()), context=context)
+
+        run(lambda: drainer.begin(grace=1.0, keep_drivers=self._world.random.random() < 0.5))
+        self._draining.append(lambda: run(drainer.end))
+        return lambda: run(drainer.end)
 
     def _lose_reply(self, context: str, request: Request) -> Undo:
         """Of the context's driver, or of any that is started until the end of the fault."""

@@ -40,6 +40,10 @@ class What(StrEnum):
     ZOOKEEPER_DOWN = "ZooKeeper down"
     SQL_DOWN = "SQL down"
     FILES_DOWN = "checkpoint store down"
+    WIPE_ZOOKEEPER = "wipe ZooKeeper"
+    SWITCHOVER = "switchover"
+    SWITCHOVER_KEEPING = "switchover, driver kept"
+    DRAIN = "drain"
     EXPIRE = "expire session"
     DELAY_ADOPT = "kill owner, and delay the next adopt"
     LOSE_ADOPT = "lose the reply to adopt"
@@ -74,6 +78,8 @@ OF_CONTEXTS = (
     What.FREEZE_OWNER,
     What.FREEZE_DRIVER,
     What.FREEZE_BOTH,
+    What.SWITCHOVER,
+    What.SWITCHOVER_KEEPING,
     What.CUT_DRIVER,
     What.CUT_PAIR,
     What.CUT_PAIR_FROM_SQL,
@@ -85,6 +91,7 @@ OF_CONTEXTS = (
 """Faults whose target is a context: whoever owns or runs it at that moment."""
 
 OF_NOBODY = (
+    What.WIPE_ZOOKEEPER,
     What.KILL_WAITING,
     What.FREEZE_WAITING,
     What.ZOOKEEPER_DOWN,
@@ -240,7 +247,20 @@ def _request(random: Random, contexts: Sequence[str]) -> Request:
     )
 
 
-_MAINS = ("add ?", "add ?", "once ?", "work ?", "work ?", "read ?", "read ?", "sleep 0.5", "sleep 3", "fail")
+_MAINS = (
+    "add ?",
+    "add ?",
+    "once ?",
+    "work ?",
+    "work ?",
+    "read ?",
+    "read ?",
+    "late l",
+    "late l",
+    "sleep 0.5",
+    "sleep 3",
+    "fail",
+)
 
 
 def to_json(scenario: Scenario) -> str:

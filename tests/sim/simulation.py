@@ -17,15 +17,17 @@ from checkpoint.epoch import list_manifests, load
 from checkpoint.errors import CheckpointError
 from jobserver.driver.binding import Role
 from jobserver.errors import JobServerError
-from jobserver.model import ContextRecord, ContextState
+from jobserver.model import ContextRecord, ContextState, JobRecord
 from tests.sim import blocking
 from tests.sim.clients import Clients
-from tests.sim.driver import ORPHAN_TIMEOUT, SECRET, values_of
+from tests.sim.driver import ORPHAN_TIMEOUT, SECRET, SimDriver, values_of
 from tests.sim.loop import PROCESS, START, Livelock, Process, SimLoop
 from tests.sim.nemesis import Nemesis
 from tests.sim.scenario import SERVERS, Scenario
 from tests.sim.world import Fences, World
 
+NAMES = ("a", "b", "l")
+"""Of the values that jobs update; "l" is updated with `durability: async`."""
 OWNED_WITHIN = 30.0
 """Seconds after healing within which every context has one owner with an open gate."""
 HOT_WITHIN = 40.0
@@ -49,6 +51,8 @@ class Report:
     steps: int
     acknowledgements: int
     harmed: tuple[str, ...]
+    failed_requests: tuple[str, ...]
+    jobs: tuple[JobRecord, ...]
 
     @property
     def text(self) -> str:
@@ -62,7 +66,7 @@ def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False)
     loop = SimLoop(MOST_STEPS)
     world = World(scenario, loop, fences or Fences(), tell=tell)
     judge = _Run(world)
-    with _listening(world):
+    with listening(world):
         try:
             loop.run(judge.run())
         except Livelock as error:
@@ -78,6 +82,8 @@ def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False)
         loop.steps,
         world.oracle.acknowledgements,
         tuple(world.harmed),
+        tuple(judge.failed_requests),
+        tuple(world.store.jobs.values()),
     )
 
 
@@ -89,6 +95,11 @@ class _Run:
         self._world = world
         self._clients = Clients(world)
         self._nemesis = Nemesis(world)
+
+    @property
+    def failed_requests(self) -> list[str]:
+        """Submissions that had to be repeated."""
+        return self._clients.failed
 
     async def run(self) -> None:
         world = self._world
@@ -177,11 +188,11 @@ class _Run:
             if driver is None or not driver.process.alive:
                 self._world.breach(f"context {context.name} has no living driver on record")
                 continue
-            for name in ("a", "b"):
+            for name in NAMES:
                 self._world.oracle.last_value(context.id, name, driver.values.get(name, ()))
-            await self._check_stored(context)
+            await self._check_stored(context, driver)
 
-    async def _check_stored(self, context: ContextRecord) -> None:
+    async def _check_stored(self, context: ContextRecord, driver: SimDriver) -> None:
         files = self._world.files_of(Process("checker", "checker", "checker"))
         try:
             names = await blocking.run(list_manifests, files, context.id)
@@ -194,9 +205,11 @@ class _Run:
             self._world.breach(f"the checkpoint of {context.name} cannot be read: {error}")
             return
         objects = good.objects if good else {}
-        for name in ("a", "b"):
-            values = values_of(objects[name]) if name in objects else ()
+        for name in NAMES:
+            values = values_of(objects[name], files.peek) if name in objects else ()
             self._world.oracle.last_value(context.id, name, values)
+            if values != driver.values.get(name, ()):
+                self._world.breach(f"long after the last update the store has {values} of {name}")
 
     def _stray_driver(self) -> str | None:
         """Every driver is some context's, or waits at a living server."""
@@ -258,7 +271,8 @@ class _Listener(logging.Handler):
 
 
 @contextlib.contextmanager
-def _listening(world: World) -> Iterator[None]:
+def listening(world: World) -> Iterator[None]:
+    """The loggers of the product tell the world's story meanwhile."""
     level = logging.INFO if world.story is not None else logging.ERROR
     listener = _Listener(world, level)
     loggers = [logging.getLogger(name) for name in ("jobserver", "ha", "checkpoint")]

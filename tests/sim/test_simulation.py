@@ -51,9 +51,16 @@ def test_what_once_broke_a_promise_does_so_no_more(name):
         (Fences(store=fences_off.NoEpochInSql), "still RUNNING"),
         (Fences(driver=fences_off.AnyEpochAdopts), "went from epoch"),
         (Fences(driver=fences_off.NoMarkersRead), "begins without an update"),
+        (Fences(driver=fences_off.SweepsWhatIsNew), "its data is gone|has lost an update"),
         (Fences(driver=fences_off.NoAttemptCompared), "ran 2 times|holds .* 2 times|was given the result"),
     ],
-    ids=["SQL compares no epoch", "any epoch adopts", "markers are not read", "attempts are not compared"],
+    ids=[
+        "SQL compares no epoch",
+        "any epoch adopts",
+        "markers are not read",
+        "the sweep takes what is new",
+        "attempts are not compared",
+    ],
 )
 def test_a_fence_that_is_off_is_noticed(fences, damage):
     for seed in range(1, ENOUGH + 1):

@@ -45,10 +45,12 @@ class NoAnswer(OwnerUnavailable):
 class World:
     """`story` collects (time, who, what) when somebody wants to read it; `supervised`: a server that ends is started again."""
 
-    def __init__(self, scenario: Scenario, loop: SimLoop, fences: Fences, *, tell: bool) -> None:
+    def __init__(
+        self, scenario: Scenario, loop: SimLoop, fences: Fences, *, tell: bool, chance: Random | None = None
+    ) -> None:
         self.scenario = scenario
         self.loop = loop
-        self.random = Random(f"world {scenario.seed}")
+        self.random = chance or Random(f"world {scenario.seed}")
         self.oracle = Oracle(self.say)
         self.story: list[tuple[float, str, str]] | None = [] if tell else None
         self.network = Network(loop, self.random)
