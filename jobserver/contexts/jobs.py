@@ -138,9 +138,14 @@ class ContextJobs:
         return frozenset(self._admission.running)
 
     def not_again(self) -> list[JobRecord]:
-        """Running jobs that may not run a second time (`onFailover: fail`)."""
-        jobs = (self._jobs.get(job_id) for job_id in self._admission.running)
-        return [job for job in jobs if job is not None and job.spec.on_failover is OnFailover.FAIL]
+        """Running jobs that may not run once more: `onFailover: fail`, or their last attempt (one that starts counts)."""
+        jobs = [self._jobs[job_id] for job_id in self._admission.running if job_id in self._jobs]
+        return [
+            job
+            for job in jobs
+            if job.spec.on_failover is OnFailover.FAIL
+            or job.attempt + (job.state is not JobState.RUNNING) >= job.spec.max_attempts
+        ]
 
     async def put_back(self, why: str) -> None:
         """Every running job goes back to the queue, its attempt ended: it runs again, from its own progress if it saved some.

@@ -66,7 +66,7 @@ class Mover:
         stuck = self.jobs.not_again()
         if stuck:
             raise MoveRefused(
-                f"job {stuck[0].id} may not run a second time (onFailover: fail) and did not end within "
+                f"job {stuck[0].id} may not run a second time (onFailover: fail, or its last attempt) and did not end within "
                 f"{grace:g} s: repeat with a longer grace, or with the driver kept"
             )
         await self.jobs.put_back(f"The context moved to server {self.order.to}")

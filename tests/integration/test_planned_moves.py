@@ -85,7 +85,7 @@ async def test_a_job_that_outlasts_the_grace_runs_again_on_the_other_server_and_
 ):
     _, _, other = moved
     old = cluster.driver()
-    waiting = asyncio.create_task(other.jobs.submit(submission("hold", max_attempts=1)))
+    waiting = asyncio.create_task(other.jobs.submit(submission("hold", max_attempts=2)))
     await until(lambda: old.started, "the job runs")
     await other.switchover.by_name("ctx", other.me.id, 0.05, keep_driver=False)
     new = cluster.driver()
@@ -95,9 +95,10 @@ async def test_a_job_that_outlasts_the_grace_runs_again_on_the_other_server_and_
     assert (await waiting).job.result == '"second"'
 
 
-async def test_a_job_that_may_not_run_twice_refuses_the_move_and_runs_on(cluster, moved):
+@pytest.mark.parametrize("once", [{"on_failover": "fail"}, {"max_attempts": 1}], ids=["fail", "last attempt"])
+async def test_a_job_that_may_not_run_twice_refuses_the_move_and_runs_on(cluster, moved, once):
     context, owner, other = moved
-    waiting = asyncio.create_task(other.jobs.submit(submission("hold", on_failover="fail")))
+    waiting = asyncio.create_task(other.jobs.submit(submission("hold", **once)))
     await until(lambda: cluster.driver().started, "the job runs")
     with pytest.raises(MoveRefused, match="may not run a second time"):
         await other.switchover.by_name("ctx", other.me.id, 0.05, keep_driver=False)

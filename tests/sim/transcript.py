@@ -3,7 +3,7 @@
     cluster [one host] [warm | hot]        three servers s1, s2, s3
     context NAME                           creates it; the first is c1
     submit JOB CONTEXT [words] MAIN        a client's request through s1; MAIN as in `tests/sim/driver.py`;
-                                           words: async, fail (on_failover), once (max_attempts 1), through s2
+                                           words: async, attempts=1, on_failover=fail, through s2
     break FAULT [TARGET]                   a fault by its name in `tests/sim/scenario.py`: it lasts until `mend`
     mend FAULT [TARGET]
     move CONTEXT [keeping the driver]      a planned switchover
@@ -155,8 +155,8 @@ class _Play:
             context,
             "async" not in chosen,
             60.0,
-            max_attempts=1 if "once" in chosen else 3,
-            on_failover="fail" if "fail" in chosen else "rerun",
+            max_attempts=1 if "attempts=1" in chosen else 3,
+            on_failover="fail" if "on_failover=fail" in chosen else "rerun",
             idempotency_key=label,
             request_digest=label,
         )
@@ -237,7 +237,7 @@ class _Play:
             return f"{context.name}: {context.state}"
         node = world.ensemble.owner(context.id)
         driver = context.driver.driver_id if context.driver else "no driver"
-        ready = ", ".join(f"{one['server']} {one['mode']}" for one in standbys)
+        ready = ", ".join(f"{one['server']} {one['mode']}" for one in standbys) or "none"
         failover = context.last_failover
         last = f"; last failover {failover.kind} in {failover.seconds:.2f} s" if failover else ""
         owner = node.server if node else "nobody"
