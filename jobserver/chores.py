@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobserver.assembly import Core
 from jobserver.contexts.standbys import tend_always
+from jobserver.driver_folders import remove_ended
 from jobserver.errors import JobServerError
+from jobserver.pruning import Pruner
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +27,31 @@ def chores(core: Core, interval: float, *, unowned_after: float) -> dict[str, Co
         "standbys": tend_always(core.standbys, core.registry, interval),
         "announcer": core.announcer.run(),
     }
+
+
+async def retain(
+    pruner: Pruner, folders: Path, limits: FolderLimits, leads: Callable[[], bool], interval: float
+) -> None:
+    """Removes what retention no longer keeps: the leader of the cluster's past, each server of its own drivers' folders."""
+    while True:
+        await asyncio.sleep(interval)
+        gone = await asyncio.to_thread(remove_ended, folders, time.time(), age=limits.age, most=limits.most)
+        if gone:
+            log.info("retention removed %d folders of ended drivers", gone)
+        if leads():
+            removed = await pruner.prune(leads)
+            if removed.total:
+                log.info("retention removed %s", removed)
+            for left in removed.unfinished:
+                log.warning("retention did not finish %s", left)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderLimits:
+    """How long (seconds) and how many folders of ended drivers stay."""
+
+    age: float | None
+    most: int | None
 
 
 async def _look_around(core: Core, interval: float, unowned_after: float) -> None:

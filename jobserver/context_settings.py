@@ -18,6 +18,7 @@ from jobserver.contexts.standbys import MODES
 from jobserver.errors import BadRequest
 from jobserver.local.java import find_java
 from jobserver.model import ContextRecord
+from jobserver.retention import Limits
 from jobserver.settings import Settings, secret_of
 from jobserver.settings.checks import ANY_ADDRESS
 
@@ -27,7 +28,7 @@ SIDE_BY_SIDE = 1024
 
 def launcher_settings(settings: Settings, secret: str) -> LauncherSettings:
     """What every driver of this server is started with. Makes the drivers' folder."""
-    folder = settings.server.dir.absolute() / "drivers"
+    folder = drivers_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     listen_host, host = driver_hosts(settings)
     return LauncherSettings(
@@ -78,6 +79,28 @@ def hdfs_access(settings: Settings) -> HdfsAccess | None:
 def checkpoint_files(settings: Settings) -> FileStore:
     """The checkpoint store of this cluster. Raises the checkpoint's StoreUnavailable."""
     return open_store(checkpoint_root(settings), settings.cluster.name, hdfs_access(settings))
+
+
+def retention_limits(settings: Settings) -> Limits:
+    """How much of the past the cluster keeps."""
+    kept = settings.retention
+    return Limits(
+        jobs_age=kept.jobs_age,
+        jobs_count=kept.jobs_count,
+        results_age=kept.results_age,
+        logs_age=kept.logs_age,
+        contexts_age=kept.contexts_age,
+        contexts_count=kept.contexts_count,
+        versions_age=kept.versions_age,
+        versions_count=kept.versions_count,
+        audit_age=kept.audit_age,
+        bytes_grace=kept.binaries_grace,
+    )
+
+
+def drivers_folder(settings: Settings) -> Path:
+    """Where the folders of this server's drivers are."""
+    return settings.server.dir.absolute() / "drivers"
 
 
 def cluster_secret(settings: Settings) -> str:

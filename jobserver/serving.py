@@ -13,8 +13,10 @@ from typing import Any
 from aiohttp import web
 
 from ha.errors import HaError
-from jobserver.chores import chores
+from jobserver import context_settings
+from jobserver.chores import FolderLimits, chores, retain
 from jobserver.errors import CoordinationUnavailable
+from jobserver.pruning import Pace, Pruner
 from jobserver.settings import Settings, database_url
 from jobserver.store.metadata import Metadata
 from jobserver.watchdog import Watchdog
@@ -77,9 +79,27 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         unasked = {**chores(core, interval, unowned_after=interval), "callbacks": parts.callbacks.run()}
         for name, chore in unasked.items():
             stack.push_async_callback(_cancelled, _task(chore, name))
+        stack.push_async_callback(_cancelled, _task(_retention(settings, parts, store), "retention"))
         core.pool.refill()
         log.info("server %s serves at %s", core.ports.me.id, core.ports.me.url)
         yield parts
+
+
+def _retention(settings: Settings, parts: Parts, store: Metadata) -> Coroutine[Any, Any, None]:
+    kept, ports = settings.retention, parts.core.ports
+    pruner = Pruner(
+        store.retention,
+        ports.files,
+        context_settings.retention_limits(settings),
+        Pace(kept.batch, kept.pause),
+    )
+    return retain(
+        pruner,
+        context_settings.drivers_folder(settings),
+        FolderLimits(kept.drivers_age, kept.drivers_count),
+        lambda: parts.coordination.leader == ports.me.id,
+        kept.interval,
+    )
 
 
 async def _announce(parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""`jobserver db`: the schema of the metadata database, brought up to date or looked at."""
+"""`jobserver db`: the metadata database, its schema and its past, brought up to date or looked at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from jobserver.settings import database_url, load
+from jobserver.retention import Removed
+from jobserver.settings import Settings, database_url, load
 
 TIMEOUT = 60.0
 """Seconds: a migration may wait for another server's, and for locks."""
@@ -67,3 +68,41 @@ async def _checked(url: str) -> str | None:
         return await metadata.schema_current()
     finally:
         await metadata.close()
+
+
+def prune(config: Path, *, dry_run: bool) -> str:
+    """Removes what retention no longer keeps, or counts it. Raises as `upgrade`, and the checkpoint's StoreUnavailable."""
+    removed = asyncio.run(_pruned(load(config), dry_run=dry_run))
+    left = "".join(f"\nNot finished: {sentence}" for sentence in removed.unfinished)
+    return f"{'Would remove' if dry_run else 'Removed'} {removed}.{left}"
+
+
+async def _pruned(settings: Settings, *, dry_run: bool) -> Removed:
+    from jobserver import context_settings
+    from jobserver.pruning import Pace, Pruner
+    from jobserver.records import Records
+    from jobserver.store.metadata import Metadata
+
+    metadata = await Metadata.open(
+        database_url(settings.database, os.environ), timeout=TIMEOUT, server="jobserver db"
+    )
+    try:
+        await metadata.check()
+        pruner = Pruner(
+            metadata.retention,
+            context_settings.checkpoint_files(settings),
+            context_settings.retention_limits(settings),
+            Pace(settings.retention.batch, settings.retention.pause),
+        )
+        if dry_run:
+            return await pruner.count()
+        removed = await pruner.prune()
+        await Records(metadata).note(_who(), "prune", "", {"removed": str(removed)})
+        return removed
+    finally:
+        await metadata.close()
+
+
+def _who() -> str:
+    """Who runs this command, as the machine knows them."""
+    return os.environ.get("USER") or f"uid {os.getuid()}"

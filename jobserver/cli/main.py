@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
-db_app = typer.Typer(help="The schema of the metadata database.", no_args_is_help=True)
+db_app = typer.Typer(help="The metadata database: its schema and its past.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
 
@@ -182,6 +182,17 @@ def db_check(config: ConfigOption) -> None:
     from jobserver.cli import db
 
     typer.echo(db.check(config))
+
+
+@db_app.command("prune")
+def db_prune(
+    config: ConfigOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+) -> None:
+    """Remove at once what the settings in section `retention` no longer keep; servers may run."""
+    from jobserver.cli import db
+
+    typer.echo(db.prune(config, dry_run=dry_run))
 
 
 def main() -> None:

@@ -225,6 +225,41 @@ class HaSettings(Section):
     """Whether the leader moves contexts from full to empty servers, one a sweep, by switchover."""
 
 
+class RetentionSettings(Section):
+    """What is kept of the past, by age and number; null: for ever, or however many. What lives is never removed."""
+
+    interval: Annotated[Duration, Field(ge=1)] = 600.0
+    """How often the leader looks for what may go, and each server for folders of its ended drivers."""
+    jobs_age: Annotated[Duration, Positive] | None = 30 * 86_400.0
+    """Ended jobs go after this, with their results, histories and Idempotency-Keys."""
+    jobs_count: Annotated[int, Positive] | None = 1_000_000
+    """Of more jobs than this the oldest ended ones go."""
+    results_age: Annotated[Duration, Positive] | None = None
+    """Results go after this, before their jobs; null: with them."""
+    logs_age: Annotated[Duration, Positive] | None = None
+    """Output of jobs goes after this, before them; null: with them."""
+    contexts_age: Annotated[Duration, Positive] | None = 30 * 86_400.0
+    """Ended contexts without jobs go after this."""
+    contexts_count: Annotated[int, Positive] | None = 100_000
+    """Of more ended contexts than this the oldest without jobs go."""
+    versions_age: Annotated[Duration, Positive] | None = 90 * 86_400.0
+    """Uploads that were replaced go after this, unless a living context has taken jobs with them."""
+    versions_count: Annotated[int, Positive] | None = 100
+    """Of more uploads of one name than this the oldest go, unless a living context has taken jobs with them."""
+    binaries_grace: Annotated[Duration, Field(ge=3600)] = 86_400.0
+    """Bytes of code that no upload and no living context needs any more are kept for so long."""
+    audit_age: Annotated[Duration, Positive] | None = 365 * 86_400.0
+    """Audited operations go after this."""
+    drivers_age: Annotated[Duration, Field(ge=600)] | None = 7 * 86_400.0
+    """Folders of ended drivers, with what they wrote to stdout and stderr, go after this."""
+    drivers_count: Annotated[int, Field(ge=1)] | None = 100
+    """Of more folders of ended drivers than this, on each server, the oldest go."""
+    batch: Annotated[int, Field(ge=1, le=1000)] = 200
+    """Rows that are removed at once; other writes wait for so many at most."""
+    pause: Annotated[Duration, Field(ge=0)] = 0.05
+    """Pause after each batch."""
+
+
 class ApiSettings(Section):
     """Limits of the REST API."""
 
@@ -257,6 +292,7 @@ class Settings(Section):
     contexts: ContextsSettings = ContextsSettings()
     driver: DriverSettings = DriverSettings()
     ha: HaSettings = HaSettings()
+    retention: RetentionSettings = RetentionSettings()
     api: ApiSettings = ApiSettings()
     callbacks: CallbacksSettings = CallbacksSettings()
 

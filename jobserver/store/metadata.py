@@ -35,6 +35,7 @@ from jobserver.store.binaries import KnownNeeds
 from jobserver.store.callbacks import Callbacks
 from jobserver.store.change import Change
 from jobserver.store.database import Database
+from jobserver.store.retention import Retention
 from jobserver.store.rows import storable
 from jobserver.store.saved import SavedItems
 
@@ -49,6 +50,7 @@ class Metadata:
         self.saved = SavedItems(database)
         self.callbacks = Callbacks(database)
         self.audit = AuditLog(database, server)
+        self.retention = Retention(database)
 
     @classmethod
     async def open(cls, url: str, *, timeout: float, synchronous: str = "FULL", server: str = "") -> Self:

@@ -13,7 +13,19 @@ from sqlalchemy.sql import Executable
 
 from jobserver.listing import JobQuery, Place
 from jobserver.model import ContextState, JobState
-from jobserver.store import audit, binaries, callbacks, contexts, fences, history, jobs, saved, schema, tables
+from jobserver.store import (
+    audit,
+    binaries,
+    callbacks,
+    contexts,
+    fences,
+    history,
+    jobs,
+    retention,
+    saved,
+    schema,
+    tables,
+)
 from jobserver.store.database import Database
 from jobserver.store.listings import listing
 from jobserver.store.statement import Statement
@@ -58,7 +70,20 @@ QUERIES: dict[str, tuple[Select, str]] = {
     "queries by name": (saved.page_of(tables.queries, 50, "a"), "sqlite_autoindex_queries"),
     "data files by name": (saved.page_of(tables.data_files, 50, "a"), "sqlite_autoindex_data_files"),
     "newest operations": (audit.newest_of(50), "ix_audit_at"),
+    "the job that is too many": (retention.place_of_newest(1000), "ix_jobs_submitted"),
+    "ended jobs from a place on": (retention.ended_jobs(PLACE, THEN), "ix_jobs_submitted"),
+    "the context that is too many": (retention.end_of_newest_context(1000), "ix_contexts_ended"),
+    "old operations": (retention.old_operations(THEN), "ix_audit_at"),
+    "interrupted removals": (retention.interrupted_removals(THEN), "ix_binary_files_state"),
 }
+
+LOOKED_UP: dict[str, tuple[Select, str]] = {
+    "old jobs": (retention.old_jobs(THEN).limit(200), "ix_jobs_submitted"),
+    "surplus jobs": (retention.jobs_up_to(PLACE).limit(200), "ix_jobs_submitted"),
+    "unused bytes": (retention.unused_bytes(THEN).limit(200), "ix_binary_files_state"),
+    "old contexts": (retention.old_contexts(THEN).limit(200), "ix_contexts_ended"),
+}
+"""Queries with another one inside: the outer goes by its index, in its order."""
 
 GUARDED: dict[str, Statement] = {
     "start": jobs.START,
@@ -108,6 +133,15 @@ async def test_a_query_goes_by_its_index_and_sorts_nothing(
     plan = await plan_of(database, query)
     assert all("USING" in step and index in step for step in plan), plan
     assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+@pytest.mark.parametrize(("query", "index"), LOOKED_UP.values(), ids=LOOKED_UP)
+async def test_what_may_go_is_found_by_its_age_and_nothing_is_sorted_or_walked_through(
+    database: Database, query: Select, index: str
+) -> None:
+    plan = await plan_of(database, query)
+    assert index in plan[0], plan
+    assert not any(step.startswith("SCAN") or "TEMP B-TREE" in step for step in plan), plan
 
 
 async def test_due_callbacks_are_found_by_their_time_and_their_jobs_by_id(database: Database) -> None:
