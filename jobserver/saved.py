@@ -1,4 +1,4 @@
-"""What clients save under a name, or for later: configs, queries, data files, callbacks. Values only."""
+"""What clients save under a name, or for later: configs, queries, callbacks. Values only."""
 
 from __future__ import annotations
 
@@ -32,17 +32,6 @@ class SavedQuery:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     context: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """A file that a client uploaded for its jobs. Its bytes are in the checkpoint store; `digest` is their SHA-256 (hex)."""
-
-    name: str
-    size: int
-    digest: str
-    principal: str
-    uploaded_at: datetime
 
 
 class CallbackState(StrEnum):

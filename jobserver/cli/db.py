@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from jobserver.errors import LocalPartFailed
 from jobserver.retention import Removed
 from jobserver.settings import Settings, database_url, load
 
@@ -101,6 +102,60 @@ async def _pruned(settings: Settings, *, dry_run: bool) -> Removed:
         return removed
     finally:
         await metadata.close()
+
+
+def export(config: Path, file: Path) -> str:
+    """Writes the database to a new file; what to tell. Raises as `upgrade`, and LocalPartFailed."""
+    if file.exists():
+        raise LocalPartFailed(f"{file} exists: name a new file")
+    counts = asyncio.run(_exported(_url(config), file))
+    return f"Exported {_shown(counts)} to {file}."
+
+
+async def _exported(url: str, file: Path) -> dict[str, int]:
+    """Under another name until it is whole; for the eyes of this user only, as results and drivers' secrets are in it."""
+    from jobserver.store.metadata import Metadata
+
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    metadata = await Metadata.open(url, timeout=TIMEOUT)
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            counts = await metadata.transfer.export(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.rename(file)
+        return counts
+    except OSError as error:
+        raise LocalPartFailed(f"{file} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+        await metadata.close()
+
+
+def take_in(config: Path, file: Path) -> str:
+    """Fills an empty database from an exported file; what to tell. Raises as `upgrade`, BadRequest and LocalPartFailed."""
+    return f"Imported {_shown(asyncio.run(_taken_in(_url(config), file)))}."
+
+
+async def _taken_in(url: str, file: Path) -> dict[str, int]:
+    from jobserver.records import Records
+    from jobserver.store.metadata import Metadata
+
+    metadata = await Metadata.open(url, timeout=TIMEOUT, server="jobserver db")
+    try:
+        with file.open(encoding="ascii", errors="replace") as stream:
+            counts = await metadata.transfer.take_in(stream)
+        await Records(metadata).note(_who(), "import", file.name, dict(counts))
+        return counts
+    except OSError as error:
+        raise LocalPartFailed(f"{file} cannot be read: {error}") from error
+    finally:
+        await metadata.close()
+
+
+def _shown(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
 
 
 def _who() -> str:

@@ -195,6 +195,26 @@ def db_prune(
     typer.echo(db.prune(config, dry_run=dry_run))
 
 
+@db_app.command("export")
+def db_export(
+    file: Annotated[Path, typer.Argument(help="New file to write.", dir_okay=False)], config: ConfigOption
+) -> None:
+    """Write the whole database to a file of JSON lines, as a backup or to move to another database."""
+    from jobserver.cli import db
+
+    typer.echo(db.export(config, file))
+
+
+@db_app.command("import")
+def db_import(
+    file: Annotated[Path, typer.Argument(help="File of `db export`.", dir_okay=False)], config: ConfigOption
+) -> None:
+    """Fill an empty database (`db upgrade` makes its tables) from an exported file; all of it or nothing."""
+    from jobserver.cli import db
+
+    typer.echo(db.take_in(config, file))
+
+
 def main() -> None:
     """Entry point of the command."""
     try:

@@ -42,7 +42,7 @@ class Database:
         self.patience = 2 * timeout
         self.writing = backend.writing
         self.name = backend.name
-        self._reading = backend.reading
+        self.reading = backend.reading
         self._closed = False
         self._writer = GroupWriter(backend.writing, backend.run_together, patience=self.patience)
         self._readers = ThreadPoolExecutor(max_workers=backend.readers, thread_name_prefix="store-read")
@@ -119,7 +119,7 @@ class Database:
         self._closed = True
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown, cancel_futures=True)
-        self._reading.dispose()
+        self.reading.dispose()
 
     def _run_read(self, work: Work[T]) -> T:
         try:
@@ -136,7 +136,7 @@ class Database:
             raise unavailable(error) from error
 
     def _read_once(self, work: Work[T]) -> T:
-        with self._reading.connect() as connection:
+        with self.reading.connect() as connection:
             return work(connection)
 
 

@@ -38,6 +38,7 @@ from jobserver.store.database import Database
 from jobserver.store.retention import Retention
 from jobserver.store.rows import storable
 from jobserver.store.saved import SavedItems
+from jobserver.store.transfer import Transfer
 
 
 class Metadata:
@@ -51,6 +52,7 @@ class Metadata:
         self.callbacks = Callbacks(database)
         self.audit = AuditLog(database, server)
         self.retention = Retention(database)
+        self.transfer = Transfer(database)
 
     @classmethod
     async def open(cls, url: str, *, timeout: float, synchronous: str = "FULL", server: str = "") -> Self:

@@ -1,4 +1,4 @@
-"""What clients save under a name: configs, queries, the index of data files."""
+"""What clients save under a name: configs and queries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from jobserver.saved import DataFile, SavedConfig, SavedQuery
+from jobserver.saved import SavedConfig, SavedQuery
 from jobserver.store.acceptance import check_storable
 from jobserver.store.database import Database
 from jobserver.store.rows import Values, instant, json_text, micros, storable
-from jobserver.store.tables import configs, data_files, queries
+from jobserver.store.tables import configs, queries
 from jobserver.store.transaction import Work
 
 
@@ -78,32 +78,6 @@ class SavedItems:
         """False when there was none."""
         return storable(name) and await self._database.write(_delete(queries, name))
 
-    async def put_data_file(self, file: DataFile) -> bool:
-        """Whether the name is new. Raises BadRequest."""
-        check_storable("the name of a data file", file.name)
-        values = {
-            "name": file.name,
-            "size": file.size,
-            "digest": file.digest,
-            "principal": file.principal,
-            "uploaded_at": micros(file.uploaded_at),
-        }
-        return await self._database.write(_put(data_files, values, kept=()))
-
-    async def data_file(self, name: str) -> DataFile | None:
-        if not storable(name):
-            return None
-        row = await self._database.read(_named(data_files, name))
-        return None if row is None else _data_file_of(row)
-
-    async def data_files(self, limit: int, after: str = "") -> list[DataFile]:
-        """At most `limit`, by name, beginning behind the name `after`."""
-        return [_data_file_of(row) for row in await self._database.read(_page(data_files, limit, after))]
-
-    async def delete_data_file(self, name: str) -> bool:
-        """False when there was none."""
-        return storable(name) and await self._database.write(_delete(data_files, name))
-
 
 def _put(table: Table, values: Values, *, kept: tuple[str, ...]) -> Work[bool]:
     """Update, else insert, else (another server inserted meanwhile) update. True when it was inserted."""
@@ -163,14 +137,4 @@ def _query_of(row: Row[Any]) -> SavedQuery:
         parameters=json.loads(row.parameters),
         context=row.context,
         defaults=json.loads(row.defaults),
-    )
-
-
-def _data_file_of(row: Row[Any]) -> DataFile:
-    return DataFile(
-        name=row.name,
-        size=row.size,
-        digest=row.digest,
-        principal=row.principal,
-        uploaded_at=instant(row.uploaded_at),
     )

@@ -187,16 +187,6 @@ callbacks = Table(
     Index("ix_callbacks_due", "state", "next_at"),
 )
 
-data_files = Table(
-    "data_files",
-    metadata,
-    Column("name", exact(255), primary_key=True),
-    Column("size", BigInteger, nullable=False),
-    Column("digest", exact(64), nullable=False),
-    Column("principal", exact(255), nullable=False),
-    Column("uploaded_at", instant(), nullable=False),
-)
-
 audit = Table(
     "audit",
     metadata,

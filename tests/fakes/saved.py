@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeVar
 
 from jobserver.history import Operation
 from jobserver.model import JobRecord
-from jobserver.saved import Callback, CallbackState, DataFile, SavedConfig, SavedQuery
+from jobserver.saved import Callback, CallbackState, SavedConfig, SavedQuery
 from jobserver.store.acceptance import check_storable
 from jobserver.store.audit import LONGEST_TARGET
 
 T = TypeVar("T")
-Item = TypeVar("Item", SavedConfig, SavedQuery, DataFile)
+Item = TypeVar("Item", SavedConfig, SavedQuery)
 
 
 @dataclass
@@ -23,7 +23,6 @@ class SavedTables:
 
     configs: dict[str, SavedConfig] = field(default_factory=dict)
     queries: dict[str, SavedQuery] = field(default_factory=dict)
-    data_files: dict[str, DataFile] = field(default_factory=dict)
     callbacks: dict[str, Callback] = field(default_factory=dict)
     audit: list[Operation] = field(default_factory=list)
 
@@ -67,27 +66,6 @@ class FakeSavedItems:
 
     async def delete_query(self, name: str) -> bool:
         return await self._call("delete_query", lambda: self._tables.queries.pop(name, None) is not None)
-
-    async def put_data_file(self, file: DataFile) -> bool:
-        check_storable("the name", file.name)
-
-        def put() -> bool:
-            new = file.name not in self._tables.data_files
-            self._tables.data_files[file.name] = file
-            return new
-
-        return await self._call("put_data_file", put)
-
-    async def data_file(self, name: str) -> DataFile | None:
-        return await self._call("data_file", lambda: self._tables.data_files.get(name))
-
-    async def data_files(self, limit: int, after: str = "") -> list[DataFile]:
-        return await self._call("data_files", lambda: _page(self._tables.data_files, limit, after))
-
-    async def delete_data_file(self, name: str) -> bool:
-        return await self._call(
-            "delete_data_file", lambda: self._tables.data_files.pop(name, None) is not None
-        )
 
 
 def _put_kept(table: dict[str, Any], item: SavedConfig | SavedQuery) -> bool:

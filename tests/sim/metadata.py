@@ -41,8 +41,6 @@ _READS = frozenset(
         "configs",
         "query",
         "queries",
-        "data_file",
-        "data_files",
         "due_callbacks",
         "callback_of_job",
         "newest_operations",

@@ -68,7 +68,6 @@ QUERIES: dict[str, tuple[Select, str]] = {
     "history of a job": (history.moves_of("j1"), "PRIMARY KEY"),
     "configs by name": (saved.page_of(tables.configs, 50, "a"), "sqlite_autoindex_configs"),
     "queries by name": (saved.page_of(tables.queries, 50, "a"), "sqlite_autoindex_queries"),
-    "data files by name": (saved.page_of(tables.data_files, 50, "a"), "sqlite_autoindex_data_files"),
     "newest operations": (audit.newest_of(50), "ix_audit_at"),
     "the job that is too many": (retention.place_of_newest(1000), "ix_jobs_submitted"),
     "ended jobs from a place on": (retention.ended_jobs(PLACE, THEN), "ix_jobs_submitted"),

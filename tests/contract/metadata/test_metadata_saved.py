@@ -1,4 +1,4 @@
-"""Configs, queries, data files and callbacks: what every metadata store promises."""
+"""Configs, queries and callbacks: what every metadata store promises."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from store_records import PROBLEM, T0, Store, a_job, after, an_outcome, end, own
 
 from jobserver.errors import BadRequest, QueueFull
 from jobserver.model import ContextState, JobState
-from jobserver.saved import Callback, CallbackState, DataFile, SavedConfig, SavedQuery
+from jobserver.saved import Callback, CallbackState, SavedConfig, SavedQuery
 
 CONFIG = SavedConfig("nightly", {"input": {"ü": [1, 2.5, None]}, "half": "\ud800"}, "eve", T0, T0)
 QUERY = SavedQuery(
     "top", "select :n, '\ud800 ü'", "eve", T0, T0, {"n": {"type": "int"}}, "ctx", {"n": 10, "limit": None}
 )
-FILE = DataFile("words.txt", 2**40, "a" * 64, "eve", T0)
 URL = "http://127.0.0.1:9/ü?x=%20"
 
 
@@ -51,20 +50,11 @@ async def test_a_query_is_read_back_as_it_was_saved(store: Store, other: Store) 
     assert await other.saved.query("plain") == plain
 
 
-async def test_data_files_are_read_back_and_replaced(store: Store, other: Store) -> None:
-    assert await store.saved.put_data_file(FILE)
-    assert await other.saved.data_file("words.txt") == FILE
-    newer = replace(FILE, size=0, digest="b" * 64, uploaded_at=after(1))
-    assert not await other.saved.put_data_file(newer)
-    assert await store.saved.data_file("words.txt") == newer
-
-
 async def test_saved_things_are_listed_by_name_in_pages(store: Store) -> None:
     for name in ("b", "a", "C", "d"):
         await store.saved.put_config(replace(CONFIG, name=name))
         await store.saved.put_query(replace(QUERY, name=name))
-        await store.saved.put_data_file(replace(FILE, name=name))
-    for listing in (store.saved.configs, store.saved.queries, store.saved.data_files):
+    for listing in (store.saved.configs, store.saved.queries):
         assert [one.name for one in await listing(10)] == ["C", "a", "b", "d"]
         assert [one.name for one in await listing(2, "a")] == ["b", "d"]
         assert await listing(0) == []
@@ -74,11 +64,9 @@ async def test_saved_things_are_listed_by_name_in_pages(store: Store) -> None:
 async def test_saved_things_are_deleted_once(store: Store, other: Store) -> None:
     await store.saved.put_config(CONFIG)
     await store.saved.put_query(QUERY)
-    await store.saved.put_data_file(FILE)
     for delete, name in (
         (other.saved.delete_config, "nightly"),
         (other.saved.delete_query, "top"),
-        (other.saved.delete_data_file, "words.txt"),
     ):
         assert await delete(name)
         assert not await delete(name)
@@ -91,8 +79,6 @@ async def test_names_that_no_encoding_holds_are_refused(store: Store) -> None:
         await store.saved.put_config(replace(CONFIG, name="\udc80"))
     with pytest.raises(BadRequest):
         await store.saved.put_query(replace(QUERY, context="\udc80"))
-    with pytest.raises(BadRequest):
-        await store.saved.put_data_file(replace(FILE, name="\udc80"))
 
 
 # Callbacks

@@ -1,4 +1,4 @@
-"""History of jobs, saved configs and queries, callbacks, audit, bytes of binaries, data files; foreign keys."""
+"""History of jobs, saved configs and queries, callbacks, audit, bytes of binaries; foreign keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def upgrade() -> None:
     _create_binary_files()
     _create_saved()
     _create_callbacks()
-    _create_data_files()
     _create_audit()
     _fill_main_class()
     _fill_binary_files()
@@ -137,17 +136,6 @@ def _create_callbacks() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_callbacks_job", ondelete="CASCADE"),
     )
     steps.create_index("ix_callbacks_due", "callbacks", ["state", "next_at"])
-
-
-def _create_data_files() -> None:
-    steps.create_table(
-        "data_files",
-        sa.Column("name", steps.exact(255), primary_key=True),
-        sa.Column("size", sa.BigInteger, nullable=False),
-        sa.Column("digest", steps.exact(64), nullable=False),
-        sa.Column("principal", steps.exact(255), nullable=False),
-        sa.Column("uploaded_at", sa.BigInteger, nullable=False),
-    )
 
 
 def _create_audit() -> None:
