@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from jobserver.contexts.launch_spec import launch_spec
 from jobserver.contexts.looks import Look
 from jobserver.data_files import check_prefix, file_name
 from jobserver.errors import (
@@ -181,6 +182,7 @@ class FakeService:
         found = self._find(name)
         if found is not None and found.state in _LIVING:
             raise ContextExists(f"context {name} exists")
+        launch_spec(settings, master="local[1]", driver_memory="1g", python="", conf={})
         self.created_with[name] = settings
         return self.put_context(self._new_context(name, adhoc=False))
 

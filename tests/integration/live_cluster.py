@@ -29,7 +29,11 @@ class Reply:
 
     status: int
     body: bytes
-    type: str
+    headers: Mapping[str, str]
+
+    @property
+    def type(self) -> str:
+        return self.headers.get("Content-Type", "")
 
     @property
     def json(self) -> Any:
@@ -75,7 +79,7 @@ class Live:
         try:
             connection.request(method, path, data, {"Content-Type": "text/plain", **(headers or {})})
             response = connection.getresponse()
-            return Reply(response.status, response.read(), response.headers.get("Content-Type", ""))
+            return Reply(response.status, response.read(), response.headers)
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"{method} {path} at {url}: {error!r}") from error
         finally:

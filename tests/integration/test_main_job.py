@@ -3,17 +3,22 @@ submitted, watched and killed through any server."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bundles_by_hand import EGG, WHEEL, ZIP, egg, wheel, zipped
 from live_cluster import Live
+
+from tests.contract.contract_table import ROWS
+from tests.contract.situation import Situation
 
 KILL_LIMIT = 2.0
 """Seconds from the request to kill until the job's slot is free again."""
@@ -139,6 +144,27 @@ def test_a_data_file_is_read_by_jobs_whichever_server_took_it(live: Live, code: 
         assert all(path in live.get("/data", other) for other in live.ids)
     assert live.ask("PUT", "/data?reset=reboot").status == 200
     assert [live.get("/data", server) for server in live.ids] == [[], [], []]
+
+
+@pytest.mark.parametrize("through", ["owner", "another"])
+async def test_the_tables_of_the_contract_hold_through_every_server(
+    live: Live, wide: str, through: str
+) -> None:
+    owner = live.running(wide)["owner"]
+    server = owner if through == "owner" else next(each for each in live.ids if each != owner)
+
+    async def send(
+        method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, str, Mapping[str, str]]:
+        reply = await asyncio.to_thread(live.ask, method, path, body, server=server, headers=headers)
+        return reply.status, reply.body.decode(), reply.headers
+
+    async def context() -> str:
+        return wide
+
+    situation = Situation(send, context)
+    found = {str(row): await situation.differences(row) for row in ROWS}
+    assert {row: differences for row, differences in found.items() if differences} == {}
 
 
 def test_a_single_file_runs_as_a_class_and_as_functions(live: Live, code: str, shared: str) -> None:
