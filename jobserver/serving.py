@@ -14,6 +14,7 @@ from aiohttp import web
 
 from ha.errors import HaError
 from jobserver import context_settings
+from jobserver.api.connections import listening
 from jobserver.chores import FolderLimits, chores, retain
 from jobserver.errors import CoordinationUnavailable
 from jobserver.pruning import Pace, Pruner
@@ -73,8 +74,10 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         await _announce(parts)
         stack.push_async_callback(parts.coordination.stop)
         stack.push_async_callback(runner.cleanup)
+        await stack.enter_async_context(
+            listening(runner, settings.server.host, settings.server.port, settings.api.max_connections)
+        )
         stack.push_async_callback(core.registry.leave)
-        await web.TCPSite(runner, settings.server.host, settings.server.port, backlog=1024).start()
         interval = settings.ha.sweep_interval
         unasked = {**chores(core, interval, unowned_after=interval), "callbacks": parts.callbacks.run()}
         for name, chore in unasked.items():

@@ -82,5 +82,5 @@ class Call:
             raise too_large(limit + 1, limit) from error
         except TimeoutError as error:
             raise too_slow(self.limits.read_timeout) from error
-        except web.RequestPayloadError as error:
+        except (web.RequestPayloadError, ConnectionError) as error:  # the latter: the client has hung up
             raise broken_body() from error

@@ -267,6 +267,8 @@ class ApiSettings(Section):
     """Largest body of a request."""
     max_wait: Annotated[Duration, Positive] = 3600.0
     """Longest wait that a request may ask for."""
+    max_connections: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
+    """Connections at a time, those of other servers included; more are told 503 and closed."""
 
 
 class CallbacksSettings(Section):
