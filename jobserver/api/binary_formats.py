@@ -6,6 +6,7 @@ import ast
 import asyncio
 
 from jobserver.api.limits import ApiLimits
+from jobserver.archives import MAX_PYTHON, MAX_UNPACKED, fault_of
 from jobserver.errors import BadBinary
 from jobserver.model import BinaryType
 
@@ -32,10 +33,17 @@ def named_type(content_type: str | None) -> BinaryType | None:
 
 
 async def check_bytes(kind: BinaryType, data: bytes, limits: ApiLimits) -> None:
-    """Raises BadBinary unless the bytes can be of that kind: a zip's head, or Python source that parses."""
+    """Raises BadBinary unless the bytes can be of that kind: a zip's head, or Python source that parses.
+
+    What reads as an archive must not unpack to too much, nor hold paths that lead out of it.
+    """
     if kind is not BinaryType.PYTHON:
         if len(data) <= len(_ZIP_HEAD) or not data.startswith(_ZIP_HEAD):
             raise BadBinary(_WRONG)
+        most = MAX_UNPACKED if kind is BinaryType.JAR else MAX_PYTHON
+        fault = await asyncio.to_thread(fault_of, data, most)
+        if fault is not None:
+            raise BadBinary(fault)
         return
     if len(data) > limits.max_python_source:
         raise BadBinary(f"A single Python file must not be larger than {limits.max_python_source} bytes")

@@ -14,6 +14,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 
+from jobserver.archives import MAX_PYTHON, fault_of
 from jobserver.model import BinaryType
 
 ROOT = re.compile(r"c[0-9a-f]{12}")
@@ -97,6 +98,9 @@ def _single(data: bytes, module: str) -> dict[str, bytes]:
 
 def _unzipped(data: bytes) -> dict[str, bytes]:
     """The files of a wheel, egg or zip as they would be on an import path."""
+    fault = fault_of(data, MAX_PYTHON)
+    if fault is not None:
+        raise BrokenBundle(fault)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = {item.filename: archive.read(item) for item in archive.infolist() if not item.is_dir()}

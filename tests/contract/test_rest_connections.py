@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -123,4 +125,21 @@ async def test_an_upload_that_is_cut_off_stores_nothing(door: Door) -> None:
     reader, writer = await door.open()
     writer.write(b"GET /binaries HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert (await answer(reader)).endswith(b"{}")
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", ["application/python-wheel", "application/java-archive", "application/zip"])
+async def test_an_archive_that_would_hurt_who_unpacks_it_is_refused(door: Door, kind: str) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../etc/cron.d/x", b"x")
+    body = out.getvalue()
+    head = (
+        f"POST /binaries/bad HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    )
+    reader, writer = await door.open()
+    writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+    found = await answer(reader)
+    assert found.startswith(b"HTTP/1.1 400")
+    assert b"an entry that leaves it" in found
     writer.close()
