@@ -28,7 +28,10 @@ _REFUSAL = (
 
 
 class BoundedConnections:
-    """What a listening socket asks for a protocol: the server's while fewer than `most` are open, else a refusal."""
+    """What a listening socket asks for a protocol: the server's while fewer than `most` are open, else a refusal.
+
+    Connections that are accepted in one go are counted only after it, so a burst may pass the bound by its own size (BACKLOG).
+    """
 
     def __init__(self, server: web.Server, most: int) -> None:
         self._server = server
