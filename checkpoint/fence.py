@@ -27,6 +27,10 @@ class Marker:
     token: str
 
 
+REMOVED = Marker(layout.HIGHEST, "removed")
+"""Above every epoch: whoever still writes for a context that is being removed acknowledges nothing."""
+
+
 def markers_in(file_names: Iterable[str]) -> tuple[Marker, ...]:
     """The markers among the names of a folder."""
     parsed = (layout.parse_marker(name) for name in file_names)

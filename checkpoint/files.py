@@ -39,6 +39,15 @@ class FileStore(Protocol):
         What starts with "." (an unfinished write, a checksum of Spark's local files) is not listed.
         """
 
+    def top(self) -> list[str]:
+        """Names of the folders and files directly below the root, as `names` tells them."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Make a file of the same bytes under a name that is taken once, as `write_new` does, whatever its length.
+
+        Raises Missing, AlreadyExists, and Corrupt.
+        """
+
     def size(self, path: str) -> int:
         """Length in bytes. Raises Missing."""
 

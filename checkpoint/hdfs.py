@@ -33,13 +33,17 @@ class HdfsFiles:
         return self._hdfs.read(self._at(path))
 
     def write_new(self, path: str, data: bytes) -> None:
-        """See FileStore.
+        """See FileStore."""
+        self._seal(path, lambda unfinished: self._hdfs.create(unfinished, data))
+
+    def _seal(self, path: str, create: Callable[[str], None]) -> None:
+        """Make the file under a hidden name, then give it its own.
 
         After a rename without an answer nothing is cleared away: the file may have its name, or get it later.
         """
         target = self._at(path)
         unfinished = f"{target.rpartition('/')[0]}/.{uuid4().hex}.unfinished"
-        self._create(unfinished, data)
+        self._create(unfinished, create)
         try:
             self._hdfs.rename(unfinished, target)
         except AlreadyExists as taken:
@@ -59,6 +63,19 @@ class HdfsFiles:
             ]
         except Missing:
             return []
+
+    def top(self) -> list[str]:
+        """See FileStore."""
+        try:
+            entries = self._hdfs.entries(self._folder)
+        except Missing:
+            return []
+        return [entry.name for entry in entries if not entry.name.startswith(".")]
+
+    def copy(self, source: str, target: str) -> None:
+        """See FileStore. The bytes pass through this process, a piece at a time."""
+        origin = self._at(source)
+        self._seal(target, lambda unfinished: self._hdfs.copy(origin, unfinished))
 
     def size(self, path: str) -> int:
         """See FileStore."""
@@ -101,10 +118,10 @@ class HdfsFiles:
     def _at(self, path: str) -> str:
         return f"{self._folder.rstrip('/')}/{below_root(path)}"
 
-    def _create(self, unfinished: str, data: bytes) -> None:
+    def _create(self, unfinished: str, create: Callable[[str], None]) -> None:
         """Write the hidden file; what a full or refusing HDFS has begun is cleared away if it can be."""
         try:
-            self._hdfs.create(unfinished, data)
+            create(unfinished)
         except StoreUnavailable as error:
             if error.trouble is not Trouble.AWAY:
                 with suppress(CheckpointError):

@@ -18,6 +18,8 @@ WIDTH = 12
 """Digits of a padded number; an epoch that grows every second fills them in 30,000 years."""
 
 _LIMIT = 10**WIDTH
+HIGHEST = _LIMIT - 1
+"""The highest number that a name can hold."""
 _LONGEST = 200
 """Longest component in characters; file systems end at 255 and Spark's temporary files add to it."""
 
@@ -138,6 +140,16 @@ def progress_path(job_id: str, attempt: int, seq: int) -> str:
 def in_context(context_id: str, relative: str) -> str:
     """The store's path of something given relative to the context's folder."""
     return f"{component(context_id)}/{relative}"
+
+
+def kept_path(context_id: str) -> str:
+    """A file that says: this checkpoint stays when its context has ended."""
+    return f"{component(context_id)}/kept"
+
+
+def context_of(top: str) -> str | None:
+    """The context whose folder has that name directly below the root; None for the other folders there."""
+    return None if top in ("binaries", "results", DATA) else text_of(top)
 
 
 def binary_path(digest: str) -> str:

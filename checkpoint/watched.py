@@ -50,6 +50,14 @@ class WatchedFiles:
         """See FileStore."""
         return self._counted(lambda: self._files.names(folder))
 
+    def top(self) -> list[str]:
+        """See FileStore."""
+        return self._counted(self._files.top)
+
+    def copy(self, source: str, target: str) -> None:
+        """See FileStore."""
+        self._counted(lambda: self._files.copy(source, target))
+
     def size(self, path: str) -> int:
         """See FileStore."""
         return self._counted(lambda: self._files.size(path))

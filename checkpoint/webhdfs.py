@@ -8,7 +8,8 @@ good answer the outcome is unknown: `StoreUnavailable`.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from checkpoint.stores import HdfsAccess
 
 CONNECT_TIMEOUT = 3.0
 """Seconds to connect at most; a machine that is down and says nothing costs so much before the next NameNode is asked."""
+
+PIECE = 1024 * 1024
+"""Bytes of a file in memory while it is copied."""
 
 _TROUBLE = {
     "SafeModeException": Trouble.SAFE_MODE,
@@ -54,10 +58,7 @@ class WebHdfs:
     def read(self, path: str) -> bytes:
         """The whole file. Raises Missing, and Corrupt when every replica of a block is known to be."""
         try:
-            answer = self._call(path, lambda: self._client._open(path))
-            if "octet-stream" not in answer.headers.get("content-type", ""):
-                # a proxy's page of apology must not pass for the file, which would then look damaged
-                raise StoreUnavailable(f"{path}: what answered in the place of HDFS sent a page")
+            answer = self._opened(path)
             data: bytes = self._call(path, lambda: answer.content)
             return data
         except StoreUnavailable as error:
@@ -65,7 +66,20 @@ class WebHdfs:
                 self._prove_corrupt(path)
             raise
 
-    def create(self, path: str, data: bytes) -> None:
+    def copy(self, source: str, target: str) -> None:
+        """As `create`, of the bytes of another file, of which only a piece is in memory at a time."""
+        answer = self._opened(source)
+        self.create(target, _pieces(answer))
+
+    def _opened(self, path: str) -> Any:
+        """The answer whose body is the file."""
+        answer = self._call(path, lambda: self._client._open(path))
+        if "octet-stream" not in answer.headers.get("content-type", ""):
+            # a proxy's page of apology must not pass for the file, which would then look damaged
+            raise StoreUnavailable(f"{path}: what answered in the place of HDFS sent a page")
+        return answer
+
+    def create(self, path: str, data: bytes | Iterator[bytes]) -> None:
         """Make the file with its folders; its bytes are on the disks of its DataNodes before this returns.
 
         SYNC_BLOCK makes every DataNode of the file's blocks fsync them when they are closed. Raises AlreadyExists.
@@ -77,7 +91,7 @@ class WebHdfs:
         place = asked.headers["location"]
         self._call(path, lambda: self._put(place, data))
 
-    def _put(self, place: str, data: bytes) -> None:
+    def _put(self, place: str, data: bytes | Iterator[bytes]) -> None:
         """Send the bytes to the DataNode that the NameNode chose."""
         answer = self._client._request(method="PUT", url=place, data=data)
         if not answer.ok:
@@ -137,6 +151,11 @@ class _Client(hdfs.Client):  # type: ignore[misc]
     """With one more call: which replicas a file's blocks have."""
 
     _get_file_block_locations = hdfs.client._Request("GET")
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """The body of an answer; an empty one is one empty piece, for a body of no piece is not sent."""
+    return itertools.chain(answer.iter_content(PIECE), [b""])
 
 
 def _refusal(answer: requests.Response) -> HdfsError:

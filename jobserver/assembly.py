@@ -20,6 +20,7 @@ from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.drain import Drainer, Rebalancer
 from jobserver.contexts.fail_points import Reach, nowhere
 from jobserver.contexts.keeper import KeeperParts, KeeperTimes
+from jobserver.contexts.kept import KeptCheckpoints
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
 from jobserver.contexts.objects import ObjectDesk
@@ -71,6 +72,7 @@ class Core:
     pool: DriverPool
     standbys: HotStandbys
     contexts: ContextDesk
+    kept: KeptCheckpoints
     binaries: Binaries
     jobs: JobDesk
     objects: ObjectDesk
@@ -108,7 +110,8 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
             ended=registry.ended,
         )
     )
-    contexts = _contexts(settings, ports, registry)
+    kept = KeptCheckpoints(ports.store, ports.files, secret.encode(), ports.run)
+    contexts = _contexts(settings, ports, registry, kept)
     binaries = Binaries(ports.store, ports.files)
     jobs = _jobs(settings, ports, registry, contexts, binaries)
     objects = ObjectDesk(ports.store, registry, ports.peers, patience=settings.contexts.sync_timeout)
@@ -127,6 +130,7 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
         pool=pool,
         standbys=standbys,
         contexts=contexts,
+        kept=kept,
         binaries=binaries,
         jobs=jobs,
         objects=objects,
@@ -215,7 +219,9 @@ def _times(settings: Settings) -> KeeperTimes:
     )
 
 
-def _contexts(settings: Settings, ports: Ports, registry: ContextRegistry) -> ContextDesk:
+def _contexts(
+    settings: Settings, ports: Ports, registry: ContextRegistry, kept: KeptCheckpoints
+) -> ContextDesk:
     return ContextDesk(
         ports.me.id,
         ports.store,
@@ -232,6 +238,7 @@ def _contexts(settings: Settings, ports: Ports, registry: ContextRegistry) -> Co
             ports.peers,
             lambda context: _fits_pool(settings, context),
         ),
+        kept=kept,
         new_id=ports.new_id,
     )
 

@@ -20,12 +20,17 @@ from jobserver.pruning import Pruner
 log = logging.getLogger(__name__)
 
 
+REMOVE_EVERY = 30.0
+"""Seconds between two looks for checkpoints of ended contexts: one listing of the store."""
+
+
 def chores(core: Core, interval: float, *, unowned_after: float) -> dict[str, Coroutine[Any, Any, None]]:
     """By name, each to be run until the server leaves. Seconds: between two looks; age of a context that should have an owner."""
     return {
         "chores": _look_around(core, interval, unowned_after),
         "standbys": tend_always(core.standbys, core.registry, interval),
         "announcer": core.announcer.run(),
+        "removal": _remove_ended(core),
     }
 
 
@@ -52,6 +57,17 @@ class FolderLimits:
 
     age: float | None
     most: int | None
+
+
+async def _remove_ended(core: Core) -> None:
+    """The leader's: checkpoints of contexts that were deleted go, some time after the context."""
+    while True:
+        await asyncio.sleep(REMOVE_EVERY)
+        if core.ports.coordination.leader == core.ports.me.id:
+            try:
+                await core.kept.remove_ended()
+            except JobServerError as error:
+                log.warning("no checkpoint was removed: %s", error.message)
 
 
 async def _look_around(core: Core, interval: float, unowned_after: float) -> None:

@@ -108,8 +108,8 @@ class JobServer:
     async def create_context(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
         return await self._contexts.create(name, settings)
 
-    async def delete_context(self, name: str, *, force: bool) -> bool:
-        return await self._contexts.delete(name, force=force)
+    async def delete_context(self, name: str, *, force: bool, keep: bool) -> bool:
+        return await self._contexts.delete(name, force=force, keep=keep)
 
     async def reset_contexts(self, *, wait: bool) -> None:
         await self._contexts.reset(wait=wait)

@@ -126,8 +126,11 @@ class Service(Protocol):
     async def create_context(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
         """Returns when it runs. Raises BadRequest, ContextExists, ContextInitFailed, TimedOut, Unavailable."""
 
-    async def delete_context(self, name: str, *, force: bool) -> bool:
-        """True when stopped, False when still stopping at the end of the wait. Raises NotFound."""
+    async def delete_context(self, name: str, *, force: bool, keep: bool) -> bool:
+        """True when stopped, False when still stopping at the end of the wait. Its checkpoint goes unless `keep`.
+
+        Raises NotFound, StoreUnavailable.
+        """
 
     async def reset_contexts(self, *, wait: bool) -> None:
         """Stops every context and starts the configured ones again."""

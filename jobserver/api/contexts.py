@@ -17,6 +17,9 @@ from jobserver.service import ContextView
 
 _CODE_KEYS = ("cp", "dependent-jar-uris")
 
+KEEP = Flag(
+    "keep-checkpoint", "Let its checkpoint stay, for a new context that is started with restore-from."
+)
 FORCE = Flag("force", "End the driver at once instead of letting running jobs be cancelled first.")
 RESET = Word("reset", "Stop every context and start the configured ones again.", ("reboot",), needed=True)
 SYNC = Flag("sync", "Answer when it is done.", default=True)
@@ -46,7 +49,7 @@ async def post_context(call: Call) -> Answer:
 async def delete_context(call: Call) -> Answer:
     """DELETE /contexts/<name>: 202 with the address to poll when it is still stopping at the end of the wait."""
     force = FORCE.read(call.query)
-    if await call.service.delete_context(call.name, force=force):
+    if await call.service.delete_context(call.name, force=force, keep=KEEP.read(call.query)):
         return ok("Context stopped")
     return Answer(202, b"", headers={"Location": call.uri, "Retry-After": "1"})
 

@@ -116,7 +116,7 @@ OPERATIONS: dict[Route, Operation] = {
             Reply(200, "Stopped.", _OK),
             Reply(202, "Still stopping; `Location` is where to look.", headers=("Location", "Retry-After")),
         ),
-        parameters=(contexts.FORCE,),
+        parameters=(contexts.FORCE, contexts.KEEP),
     ),
     Route.RESET_CONTEXTS: Operation(
         "contexts",

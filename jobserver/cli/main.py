@@ -23,6 +23,10 @@ config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
 db_app = typer.Typer(help="The metadata database: its schema and its past.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
+checkpoint_app = typer.Typer(
+    help="What lies in the checkpoint store; no server is needed.", no_args_is_help=True
+)
+app.add_typer(checkpoint_app, name="checkpoint")
 
 
 ServersOption = Annotated[int, typer.Option(min=1, max=9, help="How many servers.")]
@@ -38,6 +42,8 @@ GraceOption = Annotated[
     str, typer.Option(help="How long running jobs have to end, like 30s; then they run again elsewhere.")
 ]
 ConfigOption = Annotated[Path, typer.Option(help="Settings file.", dir_okay=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
+ContextsArgument = Annotated[list[str] | None, typer.Argument(help="Ids of contexts.", metavar="[ID]...")]
 DEFAULT_URL = "http://127.0.0.1:8090"
 
 
@@ -158,6 +164,50 @@ def config_default() -> None:
     from jobserver.settings.document import default_file
 
     typer.echo(default_file(), nl=False)
+
+
+@checkpoint_app.command("ls")
+def checkpoint_ls(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """List the contexts that have a checkpoint."""
+    from jobserver.cli import checkpoint
+
+    checkpoint.ls(config, as_json=as_json)
+
+
+@checkpoint_app.command("show")
+def checkpoint_show(
+    context: Annotated[str, typer.Argument(help="Id of the context.")],
+    config: ConfigOption,
+    manifest: Annotated[str | None, typer.Option(help="An older manifest, as <epoch>-<number>.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a restore of one context would find."""
+    from jobserver.cli import checkpoint
+
+    checkpoint.show(config, context, manifest, as_json=as_json)
+
+
+@checkpoint_app.command("verify")
+def checkpoint_verify(
+    config: ConfigOption, contexts: ContextsArgument = None, as_json: JsonOption = False
+) -> None:
+    """Check manifests and data files; exit code 1 when something is damaged."""
+    from jobserver.cli import checkpoint
+
+    sys.exit(checkpoint.verify(config, contexts or (), as_json=as_json))
+
+
+@checkpoint_app.command("prune")
+def checkpoint_prune(
+    config: ConfigOption,
+    contexts: ContextsArgument = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only tell what would go.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove checkpoints of ended contexts; kept ones, and ones that SQL does not know, only by their id."""
+    from jobserver.cli import checkpoint
+
+    checkpoint.prune(config, contexts or (), yes=yes, as_json=as_json)
 
 
 @db_app.command("upgrade")

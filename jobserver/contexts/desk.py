@@ -13,6 +13,7 @@ from typing import Any
 from ha.coordination import Coordination
 from ha.placement import place
 from jobserver.contexts.clock import now, seconds_left
+from jobserver.contexts.kept import KeptCheckpoints, restore_source
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.readiness import Picture, Readiness
 from jobserver.contexts.registry import ContextRegistry
@@ -51,6 +52,7 @@ class ContextDesk:
         deletion_timeout: float,
         check: Callable[[Mapping[str, Any]], None],
         readiness: Readiness,
+        kept: KeptCheckpoints,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._me = me
@@ -63,6 +65,7 @@ class ContextDesk:
         self._creation_timeout = creation_timeout
         self._deletion_timeout = deletion_timeout
         self._check = check
+        self._kept = kept
         self._readiness = readiness
         self._new_id = new_id
         self._starting: set[asyncio.Task[None]] = set()
@@ -98,7 +101,8 @@ class ContextDesk:
     # Creating
 
     async def create(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
-        """Returns when it runs. Raises ContextExists, ContextInitFailed, TimedOut, Unavailable."""
+        """Returns when it runs. Raises BadRequest, ContextExists, ContextInitFailed, TimedOut, Unavailable."""
+        await self._kept.check_source(settings)
         context = await self.insert(name, settings, adhoc=False)
         await self._start(context, now() + self._creation_timeout)
         return await self._store.context(context.id) or context
@@ -107,6 +111,7 @@ class ContextDesk:
         """The row of a new context in STARTED; nobody owns it yet."""
         settings = {**self._defaults, **settings}
         self._check(settings)
+        restore_source(settings)
         context = ContextRecord(
             id=self._new_id(),
             name=name,
@@ -184,11 +189,16 @@ class ContextDesk:
 
     # Stopping
 
-    async def delete(self, name: str, *, force: bool) -> bool:
-        """True when it has ended, False when it is still stopping at the end of the wait. Raises NotFound."""
+    async def delete(self, name: str, *, force: bool, keep: bool = False) -> bool:
+        """True when it has ended, False when it is still stopping at the end of the wait.
+
+        With `keep` its checkpoint stays. Raises NotFound, StoreUnavailable.
+        """
         context = await self._store.latest_context(name)
         if context is None or context.state.final:
             raise NotFound(f"context {name} not found")
+        if keep:
+            await self._kept.keep(context.id)
         await self._store.request_stop(context.id)
         return await self._stop(context, now() + self._deletion_timeout, force=force)
 

@@ -16,6 +16,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import checkpoint.errors as checkpoint_errors
 from checkpoint.epoch import Base, Step, begin_epoch
 from checkpoint.files import FileStore
+from checkpoint.transplant import source_of, transplant
 from ha.actions import Action, Adopt, MakeBase, PlanJobs, StartDriver
 from ha.coordination import ServerInfo
 from ha.events import (
@@ -292,6 +293,7 @@ class Takeover:
         """A store that does not answer is asked again for as long as the takeover may last."""
         while True:
             try:
+                await self._parts.run(self._transplant)
                 return await self._parts.run(
                     begin_epoch,
                     self._parts.files,
@@ -304,6 +306,12 @@ class Takeover:
             except checkpoint_errors.StoreUnavailable as error:
                 log.warning("context %s: the checkpoint store does not answer: %s", self.context.name, error)
                 await asyncio.sleep(STORE_RETRY)
+
+    def _transplant(self) -> None:
+        """A new context that starts from another's checkpoint gets it before its first base; afterwards it has one."""
+        text = dict(flatten(self.context.settings)).get("restore-from")
+        if text is not None:
+            transplant(self._parts.files, source_of(text), self._context_id, self._parts.checkpoint_secret)
 
     def _acquire(self) -> None:
         """A driver is taken or started beside the work on the base."""

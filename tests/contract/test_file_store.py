@@ -95,6 +95,27 @@ class FileStorePromises:
         files.write_new("t/one", b"y")
         assert files.read("t/one") == b"y"
 
+    def test_a_copy_has_the_bytes_and_a_name_that_is_taken_once(self, files: FileStore) -> None:
+        data = bytes(range(256)) * 9000
+        files.write_new("a/from", data)
+        files.write_new("a/empty", b"")
+        files.copy("a/from", "b/deep/to")
+        files.copy("a/empty", "b/empty")
+        assert (files.read("b/deep/to"), files.read("b/empty")) == (data, b"")
+        with pytest.raises(AlreadyExists):
+            files.copy("a/empty", "b/deep/to")
+        with pytest.raises(Missing):
+            files.copy("a/none", "b/none")
+        files.remove("a")
+        assert files.read("b/deep/to") == data
+        assert files.names("b") == ["deep", "empty"]
+
+    def test_the_top_is_what_lies_directly_below_the_root(self, files: FileStore) -> None:
+        assert files.top() == []
+        for path in ("one/file", "two/sub/file"):
+            files.write_new(path, b"x")
+        assert files.top() == ["one", "two"]
+
     def test_sealing_a_tree_tells_each_file_and_its_length(self, files: FileStore) -> None:
         files.write_new("d/part-0", b"12345")
         files.write_new("d/sub/part-1", b"1")

@@ -153,7 +153,7 @@ class FakeServer:
             Ports(self.me, self.coordination, self.peers, self.store, self.files, cluster.launcher),
         )
         self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
-        self.contexts, self.jobs, self.objects = core.contexts, core.jobs, core.objects
+        self.contexts, self.jobs, self.objects, self.kept = core.contexts, core.jobs, core.objects, core.kept
         self.switchover, self.drainer = core.switchover, core.drainer
         self.announcing = asyncio.create_task(core.announcer.run())
 

@@ -127,6 +127,19 @@ class FaultyFiles:
             below = [path[len(folder) + 1 :] for path in known if path.startswith(folder + "/")]
         return sorted({name.split("/")[0] for name in below if not name.startswith(".")})
 
+    def top(self) -> list[str]:
+        self._enter("top", "top")
+        with self._lock:
+            return sorted({path.split("/")[0] for path in self.content if not path.startswith(".")})
+
+    def copy(self, source: str, target: str) -> None:
+        self._enter("copy", source)
+        with self._lock:
+            if source not in self.content:
+                raise Missing(source)
+            data = self.content[source]
+        self.write_new(target, data)
+
     def size(self, path: str) -> int:
         self._enter("size", path)
         with self._lock:

@@ -57,6 +57,12 @@ class SteppedFiles:
         assert isinstance(answer, tuple)
         return list(answer)
 
+    def top(self) -> list[str]:
+        raise NotImplementedError
+
+    def copy(self, source: str, target: str) -> None:
+        raise NotImplementedError
+
     def size(self, path: str) -> int:
         raise NotImplementedError
 

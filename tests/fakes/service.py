@@ -81,6 +81,7 @@ class FakeService:
     submissions: list[Submission] = field(default_factory=list)
     created_with: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     resets: list[bool] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     objects: dict[str, list[NamedObjectInfo]] = field(default_factory=dict)
     object_orders: list[ObjectOrder] = field(default_factory=list)
     histories: dict[str, list[JobMove]] = field(default_factory=dict)
@@ -200,8 +201,9 @@ class FakeService:
             driver=driver,
         )
 
-    async def delete_context(self, name: str, *, force: bool) -> bool:
+    async def delete_context(self, name: str, *, force: bool, keep: bool = False) -> bool:
         self._fault("delete_context")
+        self.kept += [name] if keep else []
         context = self._find(name)
         if context is None or context.state not in _LIVING:
             raise NotFound(f"context {name} not found")

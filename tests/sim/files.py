@@ -50,6 +50,14 @@ class SimFiles:
         self._reach(folder)
         return self._shelf.content.names(folder)
 
+    def top(self) -> list[str]:
+        self._reach("top")
+        return self._shelf.content.top()
+
+    def copy(self, source: str, target: str) -> None:
+        self._reach(source)
+        self._shelf.content.copy(source, target)
+
     def size(self, path: str) -> int:
         self._reach(path)
         return self._shelf.content.size(path)
