@@ -290,10 +290,22 @@ class Takeover:
         return BaseReady()
 
     async def _begin_epoch(self) -> Base:
-        """A store that does not answer is asked again for as long as the takeover may last."""
+        """A store that does not answer is asked again for as long as the takeover may last.
+
+        A new context that starts from another's checkpoint gets it before its first base; afterwards it has its own.
+        """
+        text = dict(flatten(self.context.settings)).get("restore-from")
+        source = None if text is None else source_of(text)
         while True:
             try:
-                await self._parts.run(self._transplant)
+                if source is not None:
+                    await self._parts.run(
+                        transplant,
+                        self._parts.files,
+                        source,
+                        self._context_id,
+                        self._parts.checkpoint_secret,
+                    )
                 return await self._parts.run(
                     begin_epoch,
                     self._parts.files,
@@ -306,12 +318,6 @@ class Takeover:
             except checkpoint_errors.StoreUnavailable as error:
                 log.warning("context %s: the checkpoint store does not answer: %s", self.context.name, error)
                 await asyncio.sleep(STORE_RETRY)
-
-    def _transplant(self) -> None:
-        """A new context that starts from another's checkpoint gets it before its first base; afterwards it has one."""
-        text = dict(flatten(self.context.settings)).get("restore-from")
-        if text is not None:
-            transplant(self._parts.files, source_of(text), self._context_id, self._parts.checkpoint_secret)
 
     def _acquire(self) -> None:
         """A driver is taken or started beside the work on the base."""

@@ -140,6 +140,16 @@ async def test_a_context_that_stops_slowly_is_a_202_with_an_address_and_no_body(
     assert (refused.status, refused.json["result"]) == (409, "Context stop in progress")
 
 
+async def test_a_context_is_deleted_with_its_checkpoint_unless_that_is_to_be_kept(
+    rest: Rest, fake: FakeService
+) -> None:
+    gone, kept = await rest.context(), await rest.context()
+    assert (await rest("DELETE", f"/contexts/{gone}")).status == 200
+    assert (await rest("DELETE", f"/contexts/{kept}?keep-checkpoint=true")).status == 200
+    assert fake.kept == [kept]
+    assert (await rest("DELETE", f"/contexts/{kept}?keep-checkpoint=perhaps")).status == 400
+
+
 @pytest.mark.parametrize(
     ("query", "wait", "words"),
     [("", True, "Context reset"), ("&sync=no", False, "Context reset requested")],
