@@ -30,7 +30,6 @@ def chores(core: Core, interval: float, *, unowned_after: float) -> dict[str, Co
         "chores": _look_around(core, interval, unowned_after),
         "standbys": tend_always(core.standbys, core.registry, interval),
         "announcer": core.announcer.run(),
-        "removal": _remove_ended(core),
     }
 
 
@@ -59,7 +58,7 @@ class FolderLimits:
     most: int | None
 
 
-async def _remove_ended(core: Core) -> None:
+async def remove_ended_checkpoints(core: Core) -> None:
     """The leader's: checkpoints of contexts that were deleted go, some time after the context."""
     while True:
         await asyncio.sleep(REMOVE_EVERY)

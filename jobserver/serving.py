@@ -15,7 +15,7 @@ from aiohttp import web
 from ha.errors import HaError
 from jobserver import context_settings
 from jobserver.api.connections import listening
-from jobserver.chores import FolderLimits, chores, retain
+from jobserver.chores import FolderLimits, chores, remove_ended_checkpoints, retain
 from jobserver.errors import CoordinationUnavailable
 from jobserver.pruning import Pace, Pruner
 from jobserver.settings import Settings, database_url
@@ -79,7 +79,11 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         )
         stack.push_async_callback(core.registry.leave)
         interval = settings.ha.sweep_interval
-        unasked = {**chores(core, interval, unowned_after=interval), "callbacks": parts.callbacks.run()}
+        unasked = {
+            **chores(core, interval, unowned_after=interval),
+            "callbacks": parts.callbacks.run(),
+            "removal": remove_ended_checkpoints(core),
+        }
         for name, chore in unasked.items():
             stack.push_async_callback(_cancelled, _task(chore, name))
         stack.push_async_callback(_cancelled, _task(_retention(settings, parts, store), "retention"))
