@@ -20,10 +20,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement with its values."""
+    """One statement with its values.
+
+    `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
+    group in one transaction then inserts the rows of all its changes at once, before it commits.
+    """
 
     statement: Statement
     values: Mapping[str, Any]
+    plain: Statement | None = None
+
+
+Late = dict[Statement, list[Mapping[str, Any]]]
+"""Rows that a group inserts at its end, by their plain statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +51,15 @@ class Change(Generic[T]):
         """The same change with more steps behind it."""
         return Change((*self.steps, *steps), self.conclude, self.duplicate)
 
-    def __call__(self, connection: Connection) -> T:
-        """Runs the steps in the connection's transaction."""
+    def __call__(self, connection: Connection, late: Late | None = None) -> T:
+        """Runs the steps in the connection's transaction. What `late` takes is left to its caller."""
         counts: list[int] = []
         for step in self.steps:
+            if late is not None and step.plain is not None and counts:
+                if counts[0]:
+                    late.setdefault(step.plain, []).append(step.values)
+                counts.append(counts[0])
+                continue
             try:
                 counts.append(step.statement.changed(connection, step.values))
             except IntegrityError:

@@ -30,6 +30,8 @@ _CAME_TO: Final = (
 )
 RECORD = insertion_where(job_history, _COLUMNS, select(jobs.c.id).where(*_CAME_TO).exists())
 
+_PLAIN = Statement(insert(job_history).values({name: bindparam(name) for name in _COLUMNS}))
+
 RECORD_END = Statement(
     ignoring_duplicates(insert(job_history)).from_select(
         _COLUMNS,
@@ -94,7 +96,7 @@ def record(job_id: str, move: JobMove) -> Step:
         "epoch": move.epoch,
         "reason": None if move.reason is None else json_text(move.reason),
     }
-    return Step(RECORD, values)
+    return Step(RECORD, values, plain=_PLAIN)
 
 
 def reason_of(error: ErrorInfo | None) -> str | None:

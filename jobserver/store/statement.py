@@ -25,6 +25,11 @@ class Statement:
         prepared = self._prepared_for(connection.dialect)
         return connection.exec_driver_sql(prepared.text, prepared.parameters(values)).rowcount
 
+    def insert_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Runs an insertion once for each row, in one call of the driver."""
+        prepared = self._prepared_for(connection.dialect)
+        connection.exec_driver_sql(prepared.text, [prepared.parameters(row) for row in rows])
+
     def written_out(
         self,
         dialect: Dialect,

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
+from jobserver.store.change import Change, Late
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -72,7 +73,10 @@ def run_alone(engine: Engine, work: Work[Any]) -> Outcome:
 def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcome]:
     transaction = connection.begin()
     try:
-        values = [work(connection) for work in works]
+        late: Late = {}
+        values = [work(connection, late) if isinstance(work, Change) else work(connection) for work in works]
+        for statement, rows in late.items():
+            statement.insert_all(connection, rows)
     except Exception as error:
         transaction.rollback()
         raise _RolledBack(error) from error

@@ -163,3 +163,20 @@ async def test_a_target_too_long_for_its_column_is_cut_and_a_name_without_encodi
     assert (await store.audit.newest(1))[0].target == "x" * 255
     with pytest.raises(BadRequest):
         await store.audit.add(Operation(after(1), "\udc80", "delete", "x"))
+
+
+async def test_what_a_group_of_writes_did_and_did_not_do_is_told_of_each(store: Store, other: Store) -> None:
+    fence = await owned(store)
+    names = [f"j{number}" for number in range(40)]
+    await asyncio.gather(
+        *(store.insert_job(a_job(name), queue_limit=30) for name in names), return_exceptions=True
+    )
+    taken = {job.id for job in await store.unfinished_jobs("c1")}
+    assert len(taken) == 30
+    started = await asyncio.gather(
+        *(server.start_attempt(fence, name, 1, after(1)) for name in names for server in (store, other))
+    )
+    assert started.count(True) == 30
+    for name in names:
+        moves = await states_of(store, name)
+        assert moves == ([(0, JobState.QUEUED), (1, JobState.RUNNING)] if name in taken else [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from store_records import PROBLEM, a_binary, a_job, after, an_outcome, owned, running
+from store_records import PROBLEM, a_binary, a_job, after, an_outcome, owned
 
 from jobserver.history import Operation
 from jobserver.model import JobState
@@ -27,7 +27,8 @@ async def test_all_rows_move_from_sqlite_to_mariadb_and_can_be_moved_back(
     await one.put_binary(a_binary())
     for number in range(600):
         await one.insert_job(a_job(f"j{number}", submitted_at=after(number)), queue_limit=1000)
-    await running(one, fence, a_job("ü", idempotency_key="k", request_digest="a"))
+    await one.insert_job(a_job("ü", idempotency_key="k", request_digest="a"), queue_limit=1000)
+    await one.start_attempt(fence, "ü", 1, after(1))
     await one.finish_job(fence, an_outcome("ü", result='"\U0001f600"' * 1000), JobState.FINISHED, after(2))
     await one.start_attempt(fence, "j1", 1, after(3))
     await one.restart_job(fence, "j1", 1, died=True, error=PROBLEM, at=after(4))
