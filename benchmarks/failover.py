@@ -1,4 +1,4 @@
-"""From a kill to the first right answer: of the owner server, of the driver, of both.
+"""From a kill to the first right answer: of the owner server, of the driver, of both; and both frozen instead of killed.
 
 The answer is a group-by over a named DataFrame of random rows, asked through a server that lives and does not own the
 context, with one idempotency key for all tries. Each round kills once, and begins when all that was killed is there again.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,12 +22,21 @@ from benchmarks.measure import Effort, Goal, Section, Series
 from jobserver.local.processes import wait_until
 
 CONTEXT = "bench"
+SESSION = 4.0
+"""ZooKeeper's session timeout by default, seconds: what a frozen server costs before anybody may act."""
 GOALS: dict[str, dict[str, float | None]] = {
-    "cold": {"server": 0.5, "driver": None, "both": None},
-    "warm": {"server": 0.5, "driver": 3.0, "both": 3.2},
-    "hot": {"server": 0.5, "driver": 1.0, "both": 1.2},
+    "cold": {"server": 0.5, "driver": None, "both": None, "frozen": None},
+    "warm": {"server": 0.5, "driver": 3.0, "both": 3.2, "frozen": SESSION + 3.2},
+    "hot": {"server": 0.5, "driver": 1.0, "both": 1.2, "frozen": SESSION + 1.2},
 }
-KILLED = {"server": "owner server killed", "driver": "driver killed", "both": "server and driver killed"}
+KILLED = {
+    "server": "owner server killed",
+    "driver": "driver killed",
+    "both": "server and driver killed",
+    "frozen": "server and driver frozen",
+}
+STEPS = ("electing", "granting", "adopting", "basing", "starting", "planning")
+"""Phases of a takeover, in their order; which of them there are depends on its kind."""
 PATIENCE = 120.0
 AGAIN = 0.02
 """Seconds between two tries of a request that was answered 503."""
@@ -38,6 +49,7 @@ class Parts:
     whole: Series
     noticed: Series
     takeover: Series
+    steps: dict[str, Series]
     answered: Series
     kinds: Counter[str] = field(default_factory=Counter)
 
@@ -50,7 +62,7 @@ def run(effort: Effort, standby: str = "warm") -> Section:
         bench.create_context(CONTEXT)
         bench.run(CONTEXT, "build", {})
         wanted = bench.run(CONTEXT, "totals", {})
-        for _ in range(effort.rounds_of(10)):
+        for _ in range(effort.rounds_of(20)):
             for what, series in parts.items():
                 _wait_ready(bench, standby)
                 _round(bench, what, wanted, series)
@@ -81,12 +93,14 @@ def _parts(what: str, goal: float | None, calm: Series) -> Parts:
         Series(name, goals=() if goal is None else (Goal(0.95, goal),), baseline=calm),
         Series(f"{name}: until the takeover begins"),
         Series(f"{name}: takeover, until jobs may start"),
+        {step: Series(f"{name}: … of it {step}") for step in STEPS},
         Series(f"{name}: from there to the answer"),
     )
 
 
 def _series_of(parts: Parts) -> tuple[Series, ...]:
-    return (parts.whole, parts.noticed, parts.takeover, parts.answered)
+    steps = (series for series in parts.steps.values() if series.values)
+    return (parts.whole, parts.noticed, parts.takeover, *steps, parts.answered)
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -97,17 +111,43 @@ def _round(bench: BenchCluster, what: str, wanted: Any, parts: Parts) -> None:
     before = _running(bench, "s1")
     owner, asked = before["owner"], bench.other_than(before["owner"])
     began, began_clock = time.time(), time.perf_counter()
+    frozen = [bench.pid(owner), before["driver"]["pid"], before["driver"]["jvm_pid"]]
     if what in ("server", "both"):
         os.kill(bench.pid(owner), signal.SIGKILL)
     if what in ("driver", "both"):
         os.kill(before["driver"]["pid"], signal.SIGKILL)
+    if what == "frozen":
+        _freeze(bench, frozen)
     totals = _asked_until_answered(bench, asked)
     whole = time.perf_counter() - began_clock
     if totals != wanted:
         raise Refused(f"the totals after the failover: {totals}, before: {wanted}")
     _note(parts, began, whole, _failover_after(bench, asked, began))
+    if what == "frozen":
+        _thaw(frozen)
     if what in ("server", "both"):
         bench.local.start_server(owner)
+
+
+def _freeze(bench: BenchCluster, pids: list[int]) -> None:
+    """SIGSTOP to all, with the server outside of an SQLite write: nobody can take its lock from a frozen process."""
+    for _ in range(100):
+        os.kill(pids[0], signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(bench.folder / "jobserver.db", timeout=1)) as sql:
+                sql.execute("begin immediate")
+            break
+        except sqlite3.OperationalError:
+            os.kill(pids[0], signal.SIGCONT)
+    for pid in pids[1:]:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _thaw(pids: list[int]) -> None:
+    """A driver that was frozen on the next owner's machine has been ended by now."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def _note(parts: Parts, began: float, whole: float, failover: dict[str, Any]) -> None:
@@ -115,6 +155,8 @@ def _note(parts: Parts, began: float, whole: float, failover: dict[str, Any]) ->
     parts.whole.values.append(whole)
     parts.noticed.values.append(opened - failover["seconds"])
     parts.takeover.values.append(failover["seconds"])
+    for step, seconds in failover["steps"].items():
+        parts.steps[step].values.append(seconds)
     parts.answered.values.append(whole - opened)
     parts.kinds[failover["kind"]] += 1
 

@@ -5,6 +5,7 @@ Owns no rule and does no I/O. Times are aware datetimes in UTC. Ids are UUID tex
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -162,9 +163,10 @@ class Failover:
     """
 
     at: datetime
-    kind: str  # adopted | restored-hot | restored-warm | restored-cold | switchover
+    kind: str  # adopted | restored-hot | restored-warm | restored-cold, or moved-… when it was asked for
     seconds: float
     damage: tuple[str, ...] = ()
+    steps: Mapping[str, float] = field(default_factory=dict)  # of these seconds, by phase of the takeover
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,7 @@ class JobServer:
                 "at": failover.at.isoformat(),
                 "kind": failover.kind,
                 "seconds": failover.seconds,
+                "steps": dict(failover.steps),
             }
             if failover
             else None,

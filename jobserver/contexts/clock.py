@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 
 def now() -> float:
     """Seconds on the running loop's clock, which never jumps back."""
     return asyncio.get_running_loop().time()
+
+
+class StepClock:
+    """Seconds that each step of one takeover took, by the name of its phase."""
+
+    def __init__(self, steps: Iterable[str]) -> None:
+        self._known = frozenset(steps)
+        self._step: str | None = None
+        self._since = 0.0
+        self._seconds: dict[str, float] = {}
+
+    def enter(self, phase: str) -> None:
+        """A phase begins. One that is no step ends the takeover; the step after it begins another."""
+        at = now()
+        if self._step is not None:
+            self._seconds[self._step] = self._seconds.get(self._step, 0.0) + at - self._since
+        elif phase in self._known:
+            self._seconds = {}
+        self._step, self._since = (phase if phase in self._known else None), at
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By step, of the last takeover that ended."""
+        return {step: round(seconds, 4) for step, seconds in self._seconds.items()}
 
 
 def seconds_left(deadline: float) -> float:

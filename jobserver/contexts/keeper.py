@@ -50,7 +50,7 @@ from ha.events import (
     WorkFailed,
 )
 from ha.ownership import Ownership, Phase, step
-from jobserver.contexts.clock import now
+from jobserver.contexts.clock import StepClock, now
 from jobserver.contexts.fail_points import Point
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.moving import Mover, Moves
@@ -122,7 +122,7 @@ class ContextKeeper:
         self._elected: OwnerNode | None = None
         self._jobs: ContextJobs | None = None
         self._ready: asyncio.Future[None] | None = None
-        self._began = 0.0
+        self._steps = StepClock(phase.value for phase in (Phase.ELECTING, *_TAKING_OVER))
         self._deadline: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._stopping: asyncio.Task[None] | None = None
@@ -303,6 +303,8 @@ class ContextKeeper:
         )
         if decision.state.phase is not self._state.phase:
             self._cancel_work()
+        if decision.state.phase is not self._state.phase:
+            self._steps.enter(decision.state.phase.value)
         self._state = decision.state
         for action in decision.actions:
             await self._carry_out(action)
@@ -423,7 +425,7 @@ class ContextKeeper:
         return Superseded("SQL has a higher epoch") if superseded else None
 
     async def _grant(self) -> Event:
-        if self._began == 0.0:
+        if self._deadline is None:
             self._begin_takeover()
         previous = self._takeover
         self._takeover = takeover = Takeover(
@@ -444,7 +446,6 @@ class ContextKeeper:
             self.post(event)
 
     def _begin_takeover(self) -> None:
-        self._began = now()
         seconds = self._parts.times.takeover_timeout
         self._deadline = asyncio.get_running_loop().call_later(
             seconds, lambda: self.post(WorkFailed(f"the takeover took longer than {seconds:g} s"))
@@ -456,23 +457,22 @@ class ContextKeeper:
         takeover = self._takeover
         if takeover is None or takeover.jobs is None:
             raise RuntimeError("the gate opens after the jobs were planned")
-        seconds = now() - self._began
         self._end_deadline()
         self._jobs = takeover.jobs
         self._jobs.open_gate()
         self._reached(Point.OPENED)
         self._spawn(self._watch_driver(takeover), "watch-driver")
-        self._spawn(self._publish(takeover, seconds), "publish")
+        self._spawn(self._publish(takeover, self._steps.seconds), "publish")
         self._parts.takeover.pool.refill(REFILL_DELAY)
         node = self._parts.coordination.owners.get(self.context_id)
         if node is not None:
             self.see_owner(node)
 
-    async def _publish(self, takeover: Takeover, seconds: float) -> None:
+    async def _publish(self, takeover: Takeover, steps: dict[str, float]) -> None:
         """State RUNNING and the failover on record; a context that was being stopped is stopped now."""
         how = self._moves.told(takeover.how)
         failover = (
-            Failover(datetime.now(UTC), how, round(seconds, 3), takeover.damage)
+            Failover(datetime.now(UTC), how, round(sum(steps.values()), 3), takeover.damage, steps)
             if takeover.is_failover
             else None
         )
@@ -490,14 +490,13 @@ class ContextKeeper:
             await self._jobs.sweep()
 
     async def _close_gate(self) -> None:
-        self._began = 0.0
+        self._end_deadline()
         if self._jobs is not None:
             self._jobs.close()
             self._jobs = None
 
     async def _step_down(self) -> None:
         await self._close_gate()
-        self._end_deadline()
         takeover, self._takeover = self._takeover, None
         if takeover is not None:
             await takeover.drop()
@@ -547,7 +546,6 @@ class ContextKeeper:
         self._parts.takeover.reached(point, self.context_id)
 
     def _end_deadline(self) -> None:
-        self._began = 0.0
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -617,11 +615,5 @@ class ContextKeeper:
 
 
 _OWNING = (Phase.OWNING, Phase.QUIESCING, Phase.HANDING, Phase.RECLAIMING)
-_HOLDING = (
-    Phase.GRANTING,
-    Phase.ADOPTING,
-    Phase.BASING,
-    Phase.STARTING,
-    Phase.PLANNING,
-    *_OWNING,
-)
+_TAKING_OVER = (Phase.GRANTING, Phase.ADOPTING, Phase.BASING, Phase.STARTING, Phase.PLANNING)
+_HOLDING = (*_TAKING_OVER, *_OWNING)

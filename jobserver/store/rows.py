@@ -87,7 +87,12 @@ def driver_text(driver: DriverRecord | None) -> str | None:
 
 
 def failover_text(failover: Failover) -> str:
-    plain = {"at": micros(failover.at), "kind": failover.kind, "seconds": failover.seconds}
+    plain = {
+        "at": micros(failover.at),
+        "kind": failover.kind,
+        "seconds": failover.seconds,
+        "steps": dict(failover.steps),
+    }
     return _dumps({**plain, "damage": list(failover.damage)} if failover.damage else plain)
 
 
@@ -238,7 +243,13 @@ def _error_of(text: str | None) -> ErrorInfo | None:
 def _failover_of(text: str) -> Failover:
     fields = json.loads(text)
     damage = tuple(fields.get("damage", ()))
-    return Failover(at=instant(fields["at"]), kind=fields["kind"], seconds=fields["seconds"], damage=damage)
+    return Failover(
+        at=instant(fields["at"]),
+        kind=fields["kind"],
+        seconds=fields["seconds"],
+        damage=damage,
+        steps=fields.get("steps", {}),
+    )
 
 
 def _instant_or_none(value: int | None) -> datetime | None:

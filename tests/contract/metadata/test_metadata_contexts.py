@@ -136,7 +136,7 @@ async def test_the_driver_is_recorded_and_forgotten(store: Store) -> None:
 
 async def test_the_last_failover_is_recorded(store: Store) -> None:
     fence = await owned(store)
-    failover = Failover(after(7), "adopted", 0.125)
+    failover = Failover(after(7), "adopted", 0.125, (), {"granting": 0.1, "adopting": 0.025})
     assert await store.record_failover(fence, failover)
     assert await store.context("c1") == a_context(last_failover=failover)
 
