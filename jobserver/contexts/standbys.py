@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,13 +83,15 @@ class HotStandbys:
         self._pool.refill()
         await asyncio.gather(self._pool.look(LOOK_TIMEOUT), self._look())
         async with self._tending:
-            wanted = self._wanted(await self._store.active_contexts())
-            for context_id in [bound for bound in self._bound if bound not in wanted]:
+            living = {context.id: context for context in await self._store.active_contexts()}
+            mine, kept = self._chosen(living)
+            for context_id in [bound for bound in self._bound if bound not in kept]:
                 self._drop(self._bound.pop(context_id))
                 self.on_change()
-            for context in wanted.values():
-                if context.id not in self._bound and not self._promised_here(context.id):
-                    await self._bind(context, self._pool.start_extra(self._spec_of(context)))
+            for context_id in sorted(mine - self._bound.keys()):
+                await self._bind(
+                    living[context_id], self._pool.start_extra(self._spec_of(living[context_id]))
+                )
 
     async def make_ready(self, context_id: str, seconds: float) -> None:
         """A bound driver for a context that is about to be moved here, whoever is its first standby.
@@ -107,6 +109,9 @@ class HotStandbys:
         readying.add_done_callback(self._readying.discard)
         done, _ = await asyncio.wait([readying], timeout=seconds)
         if context_id not in self._bound:
+            self._promised.pop(
+                context_id, None
+            )  # or nobody would tend this context's standby until it is over
             when = "; its log says why" if done else f" within {seconds:g} s"
             raise MoveRefused(f"no driver was made ready on server {self._me}{when}")
 
@@ -152,21 +157,19 @@ class HotStandbys:
     def _promised_here(self, context_id: str) -> bool:
         return self._promised.get(context_id, 0.0) > now()
 
-    def _wanted(self, contexts: Iterable[ContextRecord]) -> dict[str, ContextRecord]:
-        """What this server should keep hot, by context id."""
-        living = {context.id: context for context in contexts}
-        hot = [one for one in living.values() if mode_of(one, self._settings.mode) == "hot"]
-        wishes = [wish for one in hot if (wish := self._wish(one)) is not None]
+    def _chosen(self, living: Mapping[str, ContextRecord]) -> tuple[set[str], set[str]]:
+        """Ids of contexts for which this server should have a bound driver, and of those whose driver it keeps if it has one."""
+        hot = {one.id: one for one in living.values() if mode_of(one, self._settings.mode) == "hot"}
+        wishes = [wish for one in hot.values() if (wish := self._wish(one)) is not None]
         owners, servers = self._coordination.owners, dict(self._coordination.servers)
         if self._me in servers:
             servers[self._me] = replace(servers[self._me], hot=self.hot)
         chosen = hot_standbys(wishes, servers, owners.values())
         mine = {context_id for context_id, server in chosen.items() if server == self._me}
         # while a failover is under way nothing is moved: its driver may be what the next owner comes for
-        wished = {wish.context_id for wish in wishes}
-        mine |= {one.id for one in hot if one.id not in wished and one.id in self._bound}
-        mine |= {context_id for context_id in living if self._promised_here(context_id)}
-        return {context_id: living[context_id] for context_id in mine}
+        failing_over = hot.keys() - {wish.context_id for wish in wishes}
+        promised = {context_id for context_id in living if self._promised_here(context_id)}
+        return mine, mine | failing_over | promised
 
     def _wish(self, context: ContextRecord) -> HotWish | None:
         """None while it has no owner, or a driver of it could not be started anyhow."""
@@ -212,6 +215,10 @@ class HotStandbys:
             )
         except JobServerError as error:
             log.error("the hot standby for context %s was not bound: %s", context.name, error.message)
+            self._drop(driver)
+            return
+        if driver.link.closed:
+            log.error("the hot standby for context %s went right after it was bound", context.name)
             self._drop(driver)
             return
         self._bound[context.id] = driver

@@ -103,6 +103,7 @@ class Clients:
         self._world.oracle.answer(job)
 
     async def _kill(self, job_id: str) -> None:
+        self._world.oracle.kills.add(job_id)
         try:
             self._shown(await self._ask(15.0, lambda server: server.jobs.kill(job_id)))
         except (NotFound, JobServerError) as error:

@@ -21,6 +21,7 @@ class Oracle:
         self.acknowledgements = 0
         self.answers: dict[str, JobRecord] = {}
         self.accepted: dict[str, str] = {}
+        self.kills: set[str] = set()
         self._values: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
         self._begun: dict[AttemptRef, str] = {}
         self._executions: Counter[str] = Counter()
@@ -148,6 +149,8 @@ class Oracle:
                 self.answer(job)
         for job in jobs.values():
             self._check_attempts(job)
+            if job.state is JobState.KILLED and job.id not in self.kills:
+                self.breach(f"job {job.id} was KILLED, and nobody asked for it")
 
     def _check_attempts(self, job: JobRecord) -> None:
         if self.executions(job.id) > job.spec.max_attempts:

@@ -171,8 +171,8 @@ class Scenario:
         return max([request.at for request in self.requests] + ends, default=0.0) + 1.0
 
 
-def scenario_of(seed: int) -> Scenario:
-    """The scenario of a seed; every one of them is fair: what it breaks, healing repairs."""
+def scenario_of(seed: int, often: tuple[What, ...] = TWO_OWNERS, share: float = 0.25) -> Scenario:
+    """The scenario of a seed; every one of them is fair: what it breaks, healing repairs. `share` of its faults are `often`."""
     random = Random(f"scenario {seed}")
     contexts = CONTEXTS[: random.choice((1, 1, 2))]
     return Scenario(
@@ -182,7 +182,7 @@ def scenario_of(seed: int) -> Scenario:
         warm=random.choice((0, 0, 1)),
         max_jobs=random.choice((1, 2, 8)),
         broken_starts=random.choice((0.0, 0.0, 0.1)),
-        faults=_faults(random, contexts),
+        faults=_faults(random, contexts, often, share),
         requests=_requests(random, contexts),
         hot=random.random() < 0.3,
         crashes=_crashes(random),
@@ -204,18 +204,22 @@ def _crashes(random: Random) -> tuple[Crash, ...]:
     )
 
 
-def _faults(random: Random, contexts: Sequence[str]) -> tuple[Fault, ...]:
+def _faults(
+    random: Random, contexts: Sequence[str], often: tuple[What, ...], share: float
+) -> tuple[Fault, ...]:
     """Some come in bursts: it is the second fault during the failover of the first that finds something."""
     faults, at = [], random.uniform(0.0, 2.0)
     for _ in range(random.randint(1, 6)):
-        faults.append(_fault(random, contexts, at))
+        faults.append(_fault(random, contexts, at, often, share))
         at += random.choice((random.uniform(0.0, 0.5), random.uniform(0.5, 6.0)))
     return tuple(faults)
 
 
-def _fault(random: Random, contexts: Sequence[str], at: float) -> Fault:
-    superseding = random.random() < 0.25
-    what = random.choice(TWO_OWNERS if superseding else tuple(What))
+def _fault(
+    random: Random, contexts: Sequence[str], at: float, often: tuple[What, ...], share: float
+) -> Fault:
+    superseding = random.random() < share
+    what = random.choice(often if superseding else tuple(What))
     if what is What.STOP_CONTEXT and random.random() < 0.5:
         what = What.KILL_BOTH
     if what in OF_CONTEXTS or what is What.STOP_CONTEXT:

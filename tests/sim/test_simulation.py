@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.sim import fences_off
-from tests.sim.scenario import Fault, What, from_json, kept, scenario_of, to_json
+from tests.sim.scenario import TWO_OWNERS, Fault, What, from_json, kept, scenario_of, to_json
 from tests.sim.simulation import Report, run
 from tests.sim.world import Fences
 
 SEEDS = int(os.environ.get("SEEDS", "500"))
 FIRST = int(os.environ.get("FIRST_SEED", "1"))
 SHARES = 10
+MOVES = (What.SWITCHOVER, What.SWITCHOVER, What.SWITCHOVER_KEEPING, What.KILL_OWNER)
 ENOUGH = 250
 """Seeds within which a switched-off fence has to be noticed."""
 REGRESSIONS = kept(Path(__file__).parent / "regressions")
@@ -46,13 +47,17 @@ def test_what_once_broke_a_promise_does_so_no_more(name):
 
 
 @pytest.mark.parametrize(
-    ("fences", "damage"),
+    ("fences", "often", "damage"),
     [
-        (Fences(store=fences_off.NoEpochInSql), "still RUNNING"),
-        (Fences(driver=fences_off.AnyEpochAdopts), "went from epoch"),
-        (Fences(driver=fences_off.NoMarkersRead), "begins without an update"),
-        (Fences(driver=fences_off.SweepsWhatIsNew), "its data is gone|has lost an update"),
-        (Fences(driver=fences_off.NoAttemptCompared), "ran 2 times|holds .* 2 times|was given the result"),
+        (Fences(store=fences_off.NoEpochInSql), TWO_OWNERS, "still RUNNING"),
+        (Fences(driver=fences_off.AnyEpochAdopts), TWO_OWNERS, "went from epoch"),
+        (Fences(driver=fences_off.NoMarkersRead), TWO_OWNERS, "begins without an update|lacks it"),
+        (Fences(driver=fences_off.SweepsWhatIsNew), TWO_OWNERS, "its data is gone|has lost an update"),
+        (
+            Fences(driver=fences_off.NoAttemptCompared),
+            MOVES,
+            "ran 2 times|holds .* 2 times|was given the result",
+        ),
     ],
     ids=[
         "SQL compares no epoch",
@@ -62,9 +67,9 @@ def test_what_once_broke_a_promise_does_so_no_more(name):
         "attempts are not compared",
     ],
 )
-def test_a_fence_that_is_off_is_noticed(fences, damage):
+def test_a_fence_that_is_off_is_noticed(fences, often, damage):
     for seed in range(1, ENOUGH + 1):
-        report = run(scenario_of(seed), fences)
+        report = run(scenario_of(seed, often, 0.8), fences)
         if any(re.search(damage, sentence) for sentence in report.broken):
             return
     pytest.fail(f"{ENOUGH} seeds did not notice it")
