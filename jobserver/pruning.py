@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from checkpoint import layout
+from checkpoint import catalog, layout
 from checkpoint.errors import CheckpointError
 from checkpoint.files import FileStore
 from jobserver.errors import JobServerError, StoreUnavailable
@@ -68,15 +68,15 @@ class Pruner:
         self._looked_at: dict[str, Place] = {}
 
     async def count(self) -> Removed:
-        """What `prune` would remove now, but for what only becomes free by it."""
+        """What `prune` would remove now, but for what only becomes free by it; contexts with a checkpoint are counted, too."""
         limits, now = self._limits, self._now()
         removed = Removed()
         for query in await self._old_jobs(now):
             removed.jobs = max(removed.jobs, await self._store.count(query))
         if (before := cut(now, limits.results_age)) is not None:
             removed.results = await self._store.count(queries.old_results(before))
-        for query in await self._old_contexts(now):
-            removed.contexts = max(removed.contexts, await self._store.count(query))
+        if (before := await self._contexts_before(now)) is not None:
+            removed.contexts = await self._store.count(queries.old_contexts(before))
         removed.versions = await self._store.count(self._old_versions(now))
         if (before := cut(now, limits.audit_age)) is not None:
             removed.operations = await self._store.count(queries.old_operations(before))
@@ -131,12 +131,17 @@ class Pruner:
         removed.logs += await self._walk(LOGS, self._limits.logs_age, remove, goes_on)
 
     async def _prune_contexts(self, removed: Removed, goes_on: Callable[[], bool]) -> None:
-        async def remove(ids: Collection[Any]) -> int:
-            await self._remove_files(layout.component(one) for one in ids)
-            return await self._store.delete_contexts(ids)
-
-        for query in await self._old_contexts(self._now()):
-            removed.contexts += await self._remove_all(query, remove, goes_on)
+        """A context stays on record while it has a checkpoint, which is kept, or not removed yet."""
+        before = await self._contexts_before(self._now())
+        if before is None:
+            return
+        kept = await self._with_checkpoints()
+        place: Place | None = None
+        while goes_on() and (found := await self._store.old_contexts(place, before, self._pace.batch)):
+            place = found[-1]
+            ids = [one.job_id for one in found if one.job_id not in kept]
+            removed.contexts += await self._store.delete_contexts(ids) if ids else 0
+            await self._pause(self._pace.pause)
 
     async def _prune_versions(self, removed: Removed, goes_on: Callable[[], bool]) -> None:
         query = self._old_versions(self._now())
@@ -186,14 +191,21 @@ class Pruner:
             found += [queries.jobs_up_to(place)] if place is not None else []
         return found
 
-    async def _old_contexts(self, now: datetime) -> list[Keys]:
-        found = []
-        if (before := cut(now, self._limits.contexts_age)) is not None:
-            found.append(queries.old_contexts(before))
+    async def _contexts_before(self, now: datetime) -> datetime | None:
+        """Contexts that ended before this are too old or too many."""
+        before = cut(now, self._limits.contexts_age)
+        last = None
         if self._limits.contexts_count is not None:
             last = await self._store.context_beyond(self._limits.contexts_count)
-            found += [queries.old_contexts(last + timedelta(microseconds=1))] if last is not None else []
-        return found
+        bounds = [bound for bound in (before, last and last + timedelta(microseconds=1)) if bound]
+        return max(bounds, default=None)
+
+    async def _with_checkpoints(self) -> set[str]:
+        """Raises StoreUnavailable."""
+        try:
+            return set(await asyncio.to_thread(catalog.contexts, self._files))
+        except CheckpointError as error:
+            raise StoreUnavailable(f"the checkpoint store does not tell what it holds: {error}") from error
 
     def _old_versions(self, now: datetime) -> Keys:
         return queries.old_versions(cut(now, self._limits.versions_age), self._limits.versions_count)

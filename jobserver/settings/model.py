@@ -239,15 +239,15 @@ class RetentionSettings(Section):
     logs_age: Annotated[Duration, Positive] | None = None
     """Output of jobs goes after this, before them; null: with them."""
     contexts_age: Annotated[Duration, Positive] | None = 30 * 86_400.0
-    """Ended contexts without jobs go after this."""
+    """Ended contexts without jobs and without checkpoint go after this."""
     contexts_count: Annotated[int, Positive] | None = 100_000
-    """Of more ended contexts than this the oldest without jobs go."""
+    """Of more ended contexts than this the oldest without jobs and checkpoint go."""
     versions_age: Annotated[Duration, Positive] | None = 90 * 86_400.0
-    """Uploads that were replaced go after this, unless a living context has taken jobs with them."""
+    """Uploads that were replaced go after this, unless a context on record has taken jobs with them."""
     versions_count: Annotated[int, Positive] | None = 100
-    """Of more uploads of one name than this the oldest go, unless a living context has taken jobs with them."""
+    """Of more uploads of one name than this the oldest go, unless a context on record has taken jobs with them."""
     binaries_grace: Annotated[Duration, Field(ge=3600)] = 86_400.0
-    """Bytes of code that no upload and no living context needs any more are kept for so long."""
+    """Bytes of code that no upload and no context on record needs any more are kept for so long."""
     audit_age: Annotated[Duration, Positive] | None = 365 * 86_400.0
     """Audited operations go after this."""
     drivers_age: Annotated[Duration, Field(ge=600)] | None = 7 * 86_400.0

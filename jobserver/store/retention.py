@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from jobserver.lifecycle import FINAL_CONTEXT_STATES, FINAL_JOB_STATES, LIVING_CONTEXT_STATES
+from jobserver.lifecycle import FINAL_CONTEXT_STATES, FINAL_JOB_STATES
 from jobserver.listing import Place
 from jobserver.model import JobState
 from jobserver.saved import CallbackState
@@ -62,13 +62,8 @@ _WITHOUT_JOBS: Final = (
 
 
 def _needed(digest: ColumnElement[str]) -> ColumnElement[bool]:
-    """A living context has taken jobs with these bytes."""
-    return (
-        select(context_binaries.c.digest)
-        .join(contexts, contexts.c.id == context_binaries.c.context_id)
-        .where(context_binaries.c.digest == digest, among(contexts.c.state, LIVING_CONTEXT_STATES))
-        .exists()
-    )
+    """A context on record has taken jobs with these bytes: its jobs name them, its checkpoint may hold values of theirs."""
+    return select(context_binaries.c.digest).where(context_binaries.c.digest == digest).exists()
 
 
 _USED: Final = or_(
@@ -147,17 +142,21 @@ def old_results(before: datetime) -> Keys:
     )
 
 
-def old_contexts(before: datetime) -> Keys:
-    """Contexts that ended before and have no jobs any more, the oldest first."""
-    return (
-        select(contexts.c.id)
-        .where(contexts.c.ended_at < micros(before), _WITHOUT_JOBS)
-        .order_by(contexts.c.ended_at, contexts.c.id)
+def old_contexts(before: datetime, after: Place | None = None) -> Select[Any]:
+    """Contexts that ended before and have no jobs any more, the first to end first, from behind a place on; with their end."""
+    query = select(contexts.c.id, contexts.c.ended_at).where(
+        contexts.c.ended_at < micros(before), _WITHOUT_JOBS
     )
+    if after is not None:
+        at = micros(after.at)
+        query = query.where(
+            contexts.c.ended_at >= at, or_(contexts.c.ended_at > at, contexts.c.id > after.job_id)
+        )
+    return query.order_by(contexts.c.ended_at, contexts.c.id)
 
 
 def old_versions(before: datetime | None, most: int | None) -> Keys:
-    """Uploads that were replaced, are too old or too many, and that no living context has taken jobs with."""
+    """Uploads that were replaced, are too old or too many, and that no context on record has taken jobs with."""
     newer = binaries.alias("newer")
     replaced_by = (
         select(func.count())
@@ -262,6 +261,15 @@ class Retention:
 
         def run(connection: Connection) -> list[Place]:
             return [Place(instant(row.submitted_at), row.id) for row in connection.execute(query)]
+
+        return await self._database.read(run)
+
+    async def old_contexts(self, after: Place | None, before: datetime, limit: int) -> list[Place]:
+        """The next contexts that ended before and have no jobs: each by its end and its id."""
+        query = old_contexts(before, after).limit(limit)
+
+        def run(connection: Connection) -> list[Place]:
+            return [Place(instant(row.ended_at), row.id) for row in connection.execute(query)]
 
         return await self._database.read(run)
 

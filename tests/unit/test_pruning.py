@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint import binaries as stored
+from checkpoint import layout
 from checkpoint.errors import StoreUnavailable
 from checkpoint.local import LocalFiles
 from jobserver.binaries import Binaries
@@ -164,7 +165,6 @@ async def test_an_ended_context_goes_when_its_jobs_have_gone(world: World) -> No
     await world.job(fence, "j1", 0)
     await world.end(fence, 1)
     await world.context("c2")
-    (world.root / "c1").mkdir()
     world.today = day(32)
     assert await world.pruner(Limits(contexts_age=30 * DAY)).prune() == Removed()
     both = world.pruner(Limits(contexts_age=30 * DAY, jobs_age=30 * DAY))
@@ -172,7 +172,24 @@ async def test_an_ended_context_goes_when_its_jobs_have_gone(world: World) -> No
     assert await both.prune() == Removed(jobs=1, contexts=1)
     assert await world.store.context("c1") is None
     assert await world.store.context("c2") is not None
-    assert not (world.root / "c1").exists()
+
+
+async def test_an_ended_context_stays_on_record_while_its_checkpoint_is_there(world: World) -> None:
+    for number in range(5):
+        await world.end(await world.context(f"c{number}"), number)
+    for name in ("c0", "c1", "c3"):
+        world.files.write_new(layout.marker_path(name, 1, "t"), b"x")
+    world.today = day(100)
+    pruner = world.pruner(Limits(contexts_age=DAY))
+    assert await pruner.prune() == Removed(contexts=2)
+    assert [name for name in ("c0", "c1", "c2", "c3", "c4") if await world.store.context(name)] == [
+        "c0",
+        "c1",
+        "c3",
+    ]
+    world.files.remove("c1")
+    assert await pruner.prune() == Removed(contexts=1)
+    assert world.files.read(layout.marker_path("c0", 1, "t")) == b"x"
 
 
 async def test_of_too_many_ended_contexts_the_first_to_end_go(world: World) -> None:

@@ -24,7 +24,7 @@ from store_records import (
 from jobserver.errors import StoreUnavailable
 from jobserver.history import Operation
 from jobserver.listing import JobQuery, Place
-from jobserver.model import BinaryRef, BinaryType, JobSpec, JobState
+from jobserver.model import BinaryRef, BinaryType, Fence, JobSpec, JobState
 from jobserver.store import retention as queries
 from jobserver.store.metadata import Metadata
 
@@ -138,8 +138,10 @@ async def test_ended_contexts_without_jobs_go_with_their_fences(store: Metadata)
             await done(store, fence, "j", 1, context_id="c2")
         await end(store, fence)
     await owned(store, a_context("c4", "n4"))
-    assert await store.retention.keys(queries.old_contexts(after(60)), 10) == ["c1", "c3"]
-    assert await store.retention.keys(queries.old_contexts(after(50)), 10) == []
+    old = await store.retention.old_contexts(None, after(60), 10)
+    assert [place.job_id for place in old] == ["c1", "c3"]
+    assert await store.retention.old_contexts(old[0], after(60), 10) == old[1:]
+    assert await store.retention.old_contexts(None, after(50), 10) == []
     assert await store.retention.context_beyond(1) == after(50)
     assert await store.retention.context_beyond(3) is None
     assert await store.retention.delete_contexts(["c1", "c2", "c4"]) == 1
@@ -165,6 +167,14 @@ async def accept_with(store: Store, context_id: str, digest: str) -> None:
     await store.insert_job(a_job(f"j-{context_id}", context_id, spec=spec), queue_limit=100)
 
 
+async def forget(store: Metadata, fence: Fence) -> None:
+    """The context ends, and retention removes its jobs and then itself."""
+    await end(store, fence)
+    await store.end_jobs_of_ended_context("c1", PROBLEM, after(1))
+    await store.retention.delete_jobs(["j-c1"])
+    assert await store.retention.delete_contexts(["c1"]) == 1
+
+
 async def versions(store: Metadata, query) -> int:
     return await store.retention.delete_versions(await store.retention.keys(query, 10))
 
@@ -181,13 +191,15 @@ async def test_replaced_uploads_go_by_age_and_number_and_the_latest_never(store:
     assert [one.digest[0] for one in await store.list_binaries()] == ["3", "d"]
 
 
-async def test_a_replaced_upload_stays_while_a_context_that_took_jobs_with_it_lives(store: Metadata) -> None:
+async def test_a_replaced_upload_stays_while_a_context_that_took_jobs_with_it_is_on_record(
+    store: Metadata,
+) -> None:
     fence = await owned(store)
     await store.put_binary(a_binary(digest=OLD))
     await store.put_binary(a_binary(digest=NEW))
     await accept_with(store, "c1", OLD)
     assert await store.retention.count(queries.old_versions(after(99), 1)) == 0
-    await end(store, fence)
+    await forget(store, fence)
     assert await store.retention.count(queries.old_versions(after(99), 1)) == 1
 
 
@@ -197,10 +209,8 @@ async def test_bytes_go_when_nobody_has_needed_them_for_the_whole_grace(store: M
     await accept_with(store, "c1", OLD)
     await store.delete_binary("demo")
     await store.retention.look_at_bytes(after(10))
-    assert await store.retention.keys(queries.unused_bytes(after(99)), 10) == [], (
-        "a living context needs them"
-    )
-    await end(store, fence)
+    assert await store.retention.keys(queries.unused_bytes(after(99)), 10) == [], "a context needs them"
+    await forget(store, fence)
     await store.retention.look_at_bytes(after(20))
     await store.retention.look_at_bytes(after(30))
     assert await store.retention.keys(queries.unused_bytes(after(20)), 10) == []
