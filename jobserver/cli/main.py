@@ -16,7 +16,7 @@ from jobserver.errors import JobServerError
 app = typer.Typer(
     help="Shared, long-lived Spark contexts that survive the death of their server and driver.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
@@ -45,6 +45,22 @@ ConfigOption = Annotated[Path, typer.Option(help="Settings file.", dir_okay=Fals
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 ContextsArgument = Annotated[list[str] | None, typer.Argument(help="Ids of contexts.", metavar="[ID]...")]
 DEFAULT_URL = "http://127.0.0.1:8090"
+DEFAULT_URLS = [DEFAULT_URL]
+PATIENCE = 15.0
+"""Seconds that a command looks for a server that answers; longer than a failover takes."""
+UrlsOption = Annotated[
+    list[str],
+    typer.Option(
+        envvar="JOBSERVER_URL",
+        help="A server of the cluster; repeatable: the next one is asked when one is away.",
+    ),
+]
+ContextOption = Annotated[str | None, typer.Option(help="A running context; default: one for this job.")]
+SyncOption = Annotated[bool, typer.Option("--sync", help="Wait for the result, with a progress bar.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option(min=0.1, help="Seconds to wait; default: as long as it takes.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
 @app.command()
@@ -147,6 +163,101 @@ def undrain(
     from jobserver.cli import moves
 
     typer.echo(moves.undrain(url, server))
+
+
+@app.command()
+def submit(
+    code: Annotated[str, typer.Argument(help="A file of code to upload first, or the name of an upload.")],
+    main: Annotated[str, typer.Option(help="package.module.Class or package.module:function.")],
+    context: ContextOption = None,
+    conf: Annotated[
+        list[str] | None, typer.Option(help="key=value of the configuration; repeatable.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration, HOCON or JSON.", exists=True, dir_okay=False)
+    ] = None,
+    sync: SyncOption = False,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """Run a job. Exit code 3: it failed, 4: it was killed, 5: the time is over and it goes on."""
+    from jobserver.cli import jobs
+    from jobserver.client import JobClient, Work
+
+    work = Work(main, context=context, config=jobs.configuration(config, conf or []))
+    client = JobClient(url, patience=PATIENCE)
+    sys.exit(jobs.submit(client, code, work, sync=sync, seconds=timeout, as_json=as_json))
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SQL statement, over tables and named objects.")],
+    context: ContextOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """Run a query and print its rows."""
+    from jobserver.cli import jobs
+    from jobserver.client import JobClient, Work
+
+    work = Work(sql=statement, context=context)
+    sys.exit(jobs.run(JobClient(url, patience=PATIENCE), work, sync=True, seconds=timeout, as_json=as_json))
+
+
+@app.command("jobs")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    state: Annotated[str | None, typer.Option("--status", help="Only jobs in this state.")] = None,
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """List jobs, newest first."""
+    from jobserver.cli import jobs
+    from jobserver.client import JobClient
+
+    jobs.show_jobs(JobClient(url, patience=PATIENCE), limit, state, as_json=as_json)
+
+
+@app.command()
+def contexts(as_json: JsonOption = False, url: UrlsOption = DEFAULT_URLS) -> None:
+    """List the contexts that live."""
+    from jobserver.cli import jobs
+    from jobserver.client import JobClient
+
+    jobs.show_contexts(JobClient(url, patience=PATIENCE), as_json=as_json)
+
+
+@app.command()
+def binaries(as_json: JsonOption = False, url: UrlsOption = DEFAULT_URLS) -> None:
+    """List uploads."""
+    from jobserver.cli import jobs
+    from jobserver.client import JobClient
+
+    jobs.show_binaries(JobClient(url, patience=PATIENCE), as_json=as_json)
+
+
+@app.command()
+def kill(job: Annotated[str, typer.Argument(help="Id of the job.")], url: UrlsOption = DEFAULT_URLS) -> None:
+    """Kill a job."""
+    from jobserver.client import JobClient
+
+    JobClient(url, patience=PATIENCE).kill(job)
+    typer.echo(f"Job {job} is killed.")
+
+
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(help="Id of the job.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job has ended.")] = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """Print what a job wrote."""
+    from jobserver.cli import jobs
+    from jobserver.client import JobClient
+
+    jobs.follow_log(JobClient(url, patience=PATIENCE), job, follow=follow)
 
 
 @config_app.command("check")

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from live_cluster import Live, NoAnswer, Reply
 
+from jobserver.client import JobClient, Work
 from jobserver.local.processes import ProcessId, identify, naming, session_of, wait_until
 
 SESSION = 4.0
@@ -284,15 +285,18 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
         code, "work:slow", PLACE, {"n": 1, "seconds": 5}, callbackUrl=url, server=before["owner"]
     )
     waiter = other_than(live, before["owner"])
+    client = JobClient([live.cluster.url(before["owner"]), live.cluster.url(waiter)])
+    slow = Work("work:slow", (code,), context=PLACE, config={"n": 3, "seconds": 4})
     with (
         in_background(
             lambda: live.value(code, "work:slow", PLACE, {"n": 2, "seconds": 3}, server=waiter)
         ) as results,
         in_background(lambda: live.get(f"/jobs/{job}?wait=60s", waiter)) as polled,
+        in_background(lambda: client.run(slow).value) as clients,
     ):
         live.eventually(
             lambda: live.get("/jobs?limit=10&status=running"),
-            lambda jobs: sum(each["classPath"] == "work:slow" for each in jobs) == 2,
+            lambda jobs: sum(each["classPath"] == "work:slow" for each in jobs) == 3,
         )
         kill_server(live, before["owner"])
         assert live.value(code, "work:query", PLACE) == truth
@@ -304,6 +308,7 @@ def test_a_dead_owners_driver_is_adopted_and_its_jobs_run_on(
         ended = live.ended(job)
         assert (ended["result"]["n"], ended["result"]["attempt"]) == (1, 1)
     assert (results[0]["n"], results[0]["attempt"]) == (2, 1)
+    assert (clients[0]["n"], clients[0]["attempt"]) == (3, 1)
     assert (polled[0]["status"], polled[0]["result"]) == ("FINISHED", ended["result"])
     assert told.get(timeout=60) == {"jobId": job, "result": ended["result"]}
 
