@@ -60,7 +60,6 @@ SyncOption = Annotated[bool, typer.Option("--sync", help="Wait for the result, w
 TimeoutOption = Annotated[
     float | None, typer.Option(min=0.1, help="Seconds to wait; default: as long as it takes.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
 @app.command()
