@@ -67,13 +67,13 @@ class SteppedFiles:
         raise NotImplementedError
 
     def remove(self, path: str) -> None:
-        raise NotImplementedError
+        self.ask("remove", path)
 
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         raise NotImplementedError
 
     def discard_unfinished(self, folder: str) -> None:
-        raise NotImplementedError
+        """Nothing is unfinished here."""
 
     def url(self, path: str) -> str:
         raise NotImplementedError
@@ -163,10 +163,13 @@ def _carried_out(content: Content, call: Call) -> tuple[Answer, Content]:
     operation, path, data = call
     files = dict(content)
     if operation == "names":
-        below = {known[len(path) + 1 :] for known in files if known.startswith(path + "/")}
+        below = {known[len(path) + 1 :].split("/")[0] for known in files if known.startswith(path + "/")}
         return tuple(sorted(below)), content
     if operation == "read":
         return files.get(path, Missing), content
+    if operation == "remove":
+        gone = {known for known in files if known == path or known.startswith(path + "/")}
+        return None, frozenset(item for item in content if item[0] not in gone)
     if path in files:
         return AlreadyExists, content
     return None, content | {(path, data)}

@@ -6,11 +6,13 @@ the exploration is able to see it.
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from checkpoint import layout
 from checkpoint.epoch import begin_epoch
-from checkpoint.errors import CheckpointError
+from checkpoint.errors import CheckpointError, Missing
 from checkpoint.manifest import Kind, NamedObject
 from checkpoint.sealing import TRIES
 from checkpoint.writer import Changes, CheckpointWriter
@@ -65,6 +67,66 @@ def adopted(first: int, second: int) -> Actor:
             tell("ack", second, frozenset([f"{second}:0"]))
 
     return run
+
+
+def sweeping(*epochs: int) -> Actor:
+    """A driver that begins as the first epoch and is adopted as the others; in each it updates one object, and sweeps."""
+
+    def run(files: SteppedFiles, tell: Tell) -> None:
+        try:
+            base = begin_epoch(files, CONTEXT, epochs[0], f"t{epochs[0]}", SECRET)
+        except CheckpointError:
+            return
+        tell("gate", epochs[0], frozenset(base.objects))
+        writer = CheckpointWriter(files, CONTEXT, epochs[0], f"t{epochs[0]}", base, SECRET)
+        for epoch in epochs:
+            if epoch != epochs[0]:
+                writer.readopt(epoch, f"t{epoch}")
+            version = writer.next_version()
+            path = layout.object_path("1:o", version)
+            item = NamedObject("1:o", Kind.DATAFRAME, version, "materialize", "sync", path=path)
+            try:
+                files.write_new(data_path(item), b"data")
+                writer.commit(Changes(put=[item]))
+            except CheckpointError:
+                continue
+            tell("ack", epoch, frozenset(["1:o"]))
+            with contextlib.suppress(CheckpointError):
+                writer.sweep({version})
+
+    return run
+
+
+def data_path(item: NamedObject) -> str:
+    return layout.in_context(CONTEXT, f"{item.path}/part-0")
+
+
+def reading(epoch: int) -> Actor:
+    """An owner that begins its epoch and reads what its base names, as a restored driver does."""
+
+    def run(files: SteppedFiles, tell: Tell) -> None:
+        try:
+            base = begin_epoch(files, CONTEXT, epoch, f"t{epoch}", SECRET)
+        except CheckpointError:
+            return
+        tell("damage" if base.damaged else "gate", epoch, frozenset(base.objects))
+        for item in base.objects.values():
+            try:
+                files.read(data_path(item))
+            except Missing:
+                tell("damage", epoch, frozenset([item.name]))
+            except CheckpointError:
+                return
+            tell("read", epoch, frozenset([item.name]))
+
+    return run
+
+
+class SweepsWhatWasNotAcknowledged(SteppedFiles):
+    """Whoever sweeps takes the newest data, too: as if nothing of a manifest without acknowledgement had to stay."""
+
+    def remove(self, path: str) -> None:
+        super().remove(layout.objects_folder(CONTEXT) if "/objects/" in path else path)
 
 
 def epoch_of(name: str) -> int:
@@ -191,6 +253,19 @@ def test_no_order_of_an_adopted_driver_and_two_restoring_owners_breaks_a_promise
     exploration = Exploration(ADOPTED, faults=1)
     assert explored(exploration) is None
     assert exploration.states > 10_000
+
+
+def test_no_order_of_a_sweeping_driver_and_a_new_owner_takes_data_that_the_new_base_names() -> None:
+    exploration = Exploration((sweeping(1, 2, 3), reading(4)), faults=1)
+    stories = list(exploration.stories())
+    assert next((fault for story in stories if (fault := fault_in(story))), None) is None
+    assert any(what == "read" for story in stories for what, _, _ in story)
+    assert exploration.states > 1_000
+
+
+def test_and_it_is_noticed_when_a_sweep_takes_more_than_it_may() -> None:
+    exploration = Exploration((sweeping(1, 2, 3), reading(4)), SweepsWhatWasNotAcknowledged)
+    assert explored(exploration) is not None
 
 
 def test_all_three_can_succeed_one_after_the_other() -> None:
