@@ -25,8 +25,6 @@ from jobserver.store.retention import Keys, Retention
 
 log = logging.getLogger(__name__)
 
-RESULTS, LOGS = "results", "logs"
-"""Folders of the checkpoint store with one folder for each job."""
 INTERRUPTED: Final = timedelta(minutes=5)
 """A removal of bytes that was begun so long ago has lost its server."""
 PROMPT: Final = 10.0
@@ -40,7 +38,7 @@ Pause = Callable[[float], Awaitable[None]]
 class Pace:
     """How many rows at once, and how many seconds of pause after them."""
 
-    batch: int = 200
+    batch: int = 50
     pause: float = 0.05
 
 
@@ -108,9 +106,8 @@ class Pruner:
 
     async def _prune_jobs(self, removed: Removed, goes_on: Callable[[], bool]) -> None:
         async def remove(ids: Collection[Any]) -> int:
-            await self._remove_files(
-                f"{kind}/{layout.component(one)}" for one in ids for kind in (RESULTS, LOGS)
-            )
+            folders = (layout.results_folder, layout.logs_folder)
+            await self._remove_files(folder(one) for one in ids for folder in folders)
             return await self._store.delete_jobs(ids)
 
         for query in await self._old_jobs(self._now()):
@@ -118,17 +115,17 @@ class Pruner:
 
     async def _prune_results(self, removed: Removed, goes_on: Callable[[], bool]) -> None:
         async def remove(ids: Collection[str]) -> int:
-            await self._remove_files(f"{RESULTS}/{layout.component(one)}" for one in ids)
+            await self._remove_files(layout.results_folder(one) for one in ids)
             return await self._store.drop_results(ids)
 
-        removed.results += await self._walk(RESULTS, self._limits.results_age, remove, goes_on)
+        removed.results += await self._walk("results", self._limits.results_age, remove, goes_on)
 
     async def _prune_logs(self, removed: Removed, goes_on: Callable[[], bool]) -> None:
         async def remove(ids: Collection[str]) -> int:
-            await self._remove_files(f"{LOGS}/{layout.component(one)}" for one in ids)
+            await self._remove_files(layout.logs_folder(one) for one in ids)
             return len(ids)
 
-        removed.logs += await self._walk(LOGS, self._limits.logs_age, remove, goes_on)
+        removed.logs += await self._walk("logs", self._limits.logs_age, remove, goes_on)
 
     async def _prune_contexts(self, removed: Removed, goes_on: Callable[[], bool]) -> None:
         """A context stays on record while it has a checkpoint, which is kept, or not removed yet."""

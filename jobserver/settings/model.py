@@ -254,7 +254,7 @@ class RetentionSettings(Section):
     """Folders of ended drivers, with what they wrote to stdout and stderr, go after this."""
     drivers_count: Annotated[int, Field(ge=1)] | None = 100
     """Of more folders of ended drivers than this, on each server, the oldest go."""
-    batch: Annotated[int, Field(ge=1, le=1000)] = 200
+    batch: Annotated[int, Field(ge=1, le=1000)] = 50
     """Rows that are removed at once; other writes wait for so many at most."""
     pause: Annotated[Duration, Field(ge=0)] = 0.05
     """Pause after each batch."""
