@@ -15,8 +15,10 @@ from aiohttp import web
 from ha.errors import HaError
 from jobserver import context_settings
 from jobserver.api.connections import listening
+from jobserver.api.limits import ApiLimits
 from jobserver.chores import FolderLimits, chores, remove_ended_checkpoints, retain
 from jobserver.errors import CoordinationUnavailable
+from jobserver.preloading import preload
 from jobserver.pruning import Pace, Pruner
 from jobserver.settings import Settings, database_url
 from jobserver.store.metadata import Metadata
@@ -66,6 +68,8 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         stack.push_async_callback(parts.links.stop)
         stack.push_async_callback(core.pool.close)
         stack.callback(core.standbys.close)
+        for name in await preload(core.binaries, settings.binaries.preload, ApiLimits()):
+            log.info("binary %s was uploaded from the settings", name)
         runner = web.AppRunner(
             parts.app, access_log=None, shutdown_timeout=LEAVE_TIMEOUT, keepalive_timeout=KEEPALIVE
         )

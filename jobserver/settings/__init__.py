@@ -15,6 +15,7 @@ from __future__ import annotations
 from jobserver.settings.loading import database_url, defaults, load, secret_of, settings_of
 from jobserver.settings.model import (
     ApiSettings,
+    BinariesSettings,
     CallbacksSettings,
     CheckpointSettings,
     ClusterSettings,
@@ -30,6 +31,7 @@ from jobserver.settings.model import (
 
 __all__ = [
     "ApiSettings",
+    "BinariesSettings",
     "CallbacksSettings",
     "CheckpointSettings",
     "ClusterSettings",

@@ -271,6 +271,13 @@ class ApiSettings(Section):
     """Connections at a time, those of other servers included; more are told 503 and closed."""
 
 
+class BinariesSettings(Section):
+    """Uploaded code that comes with the settings."""
+
+    preload: dict[str, LocalPath] = {}
+    """Name and file (.jar, .egg, .whl, .zip, .py) of binaries that are uploaded when a server starts, unless they are there."""
+
+
 class CallbacksSettings(Section):
     """Requests that tell clients of the end of their jobs (`callbackUrl`)."""
 
@@ -296,6 +303,7 @@ class Settings(Section):
     ha: HaSettings = HaSettings()
     retention: RetentionSettings = RetentionSettings()
     api: ApiSettings = ApiSettings()
+    binaries: BinariesSettings = BinariesSettings()
     callbacks: CallbacksSettings = CallbacksSettings()
 
     @model_validator(mode="after")
