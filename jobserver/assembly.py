@@ -216,6 +216,7 @@ def _times(settings: Settings) -> KeeperTimes:
         takeover_timeout=settings.ha.takeover_timeout,
         driver_timeout=settings.driver.driver_timeout,
         stop_timeout=settings.contexts.deletion_timeout,
+        replace_when_stuck=settings.contexts.replace_when_stuck,
     )
 
 

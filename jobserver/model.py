@@ -224,7 +224,8 @@ class JobRecord:
     """A job as SQL holds it.
 
     `attempt` counts executions (0 before the first); `deaths` counts those in which the driver died.
-    `result` is JSON text, only read where a single job is asked for.
+    `changed_at`: when it came to its state, where it was read from SQL. `result` is JSON text (or a reference, see
+    `stored_results`), only read where a single job is asked for.
     """
 
     id: str
@@ -243,6 +244,7 @@ class JobRecord:
     idempotency_key: str | None = None
     request_digest: str | None = None
     outcome: OutcomeKind | None = None
+    changed_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,9 @@ class JobServer:
     async def job_output(self, job_id: str) -> Output:
         return await self._watch.output(job_id)
 
+    async def job_result(self, job: JobRecord) -> Output:
+        return await self._watch.result(job)
+
     async def kill_job(self, job_id: str) -> JobRecord:
         return await self._jobs.kill(job_id)
 

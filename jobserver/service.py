@@ -174,6 +174,9 @@ class Service(Protocol):
     async def job_output(self, job_id: str) -> Output:
         """What the job has written to stdout, stderr and its log until now. Raises NotFound, Unavailable."""
 
+    async def job_result(self, job: JobRecord) -> Output:
+        """The JSON of a finished job's result. Raises NotFound when there is none, Unavailable."""
+
     async def kill_job(self, job_id: str) -> JobRecord:
         """The job after the kill; a job already in ERROR is returned as it is.
 

@@ -66,6 +66,11 @@ class Vitals:
             Gauge("contexts_owned", "Contexts that this server owns and serves.", len(counts)),
             Gauge("jobs_running", "Jobs that run in contexts of this server.", sum(run for run, _ in counts)),
             Gauge("jobs_waiting", "Jobs that wait for a slot in them.", sum(wait for _, wait in counts)),
+            Gauge(
+                "jobs_stuck",
+                "Killed jobs that their driver could not end, in contexts of this server.",
+                sum(keeper.stuck_jobs for keeper in self._registry.owned()),
+            ),
             Gauge("drivers_warm", "Started drivers that wait without a context.", self._pool.ready),
             Gauge(
                 "servers", "Servers of the cluster, as this one sees them.", len(self._coordination.servers)

@@ -7,6 +7,7 @@ breaks is followed by a look at SQL and by the next owner.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from jobserver.job_events import EventId, JobEvent, events_after
 from jobserver.job_output import Part, parts, tail_of
 from jobserver.model import JobRecord
 from jobserver.store.metadata import Metadata
+from jobserver.stored_results import StoredResult, stored_result
 
 LOOK_AGAIN = 0.25
 """Longest wait for news of a new owner before SQL is looked at again, seconds."""
@@ -112,6 +114,37 @@ class JobWatch:
                         yield data
 
         return Output(whole[-1].end if whole else 0, read)
+
+    async def result(self, job: JobRecord) -> Output:
+        """The JSON of a finished job's result. Raises NotFound when there is none, StoreUnavailable."""
+        stored = stored_result(job.result)
+        if stored is not None:
+            folder = layout.result_folder(job.id, job.attempt)
+            known = await self._call(lambda: segments(self._files, folder))
+            if not known or known[-1].end != stored.size:
+                raise NotFound(f"the result of job {job.id} was removed")
+            return Output(stored.size, lambda start, end: self._checked(folder, known, stored, start, end))
+        if job.result is None:
+            raise NotFound(f"job {job.id} has no result: it is {job.state.value}")
+        whole = job.result.encode("utf-8", "replace")
+
+        async def read(start: int, end: int) -> AsyncGenerator[bytes, None]:
+            yield whole[start:end]
+
+        return Output(len(whole), read)
+
+    async def _checked(
+        self, folder: str, known: list[Segment], stored: StoredResult, start: int, end: int
+    ) -> AsyncGenerator[bytes, None]:
+        """A range; the whole is compared with its digest, and its last bytes are held back until then."""
+        digest, held = hashlib.sha256(), b""
+        async for data in self._range(folder, known, start, end):
+            yield held
+            digest.update(data)
+            held = data
+        if (start, end) == (0, stored.size) and digest.hexdigest() != stored.digest:
+            raise StoreUnavailable("the stored result is damaged: its bytes have changed")
+        yield held
 
     async def _part(
         self, job_id: str, part: Part, stored: dict[int, list[Segment]], start: int, end: int

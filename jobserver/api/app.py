@@ -63,6 +63,7 @@ HANDLERS: dict[Route, Handler] = {
     Route.GET_PROGRESS: job_views.get_progress,
     Route.GET_EVENTS: job_views.get_events,
     Route.GET_LOG: job_views.get_log,
+    Route.GET_RESULT: job_views.get_result,
     Route.POST_JOB: jobs.post_job,
     Route.DELETE_JOB: jobs.delete_job,
     Route.DELETE_JOBS: jobs.delete_jobs,

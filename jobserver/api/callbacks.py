@@ -129,7 +129,7 @@ class CallbackDelivery:
         headers = {"Content-Type": "application/json", "Idempotency-Key": job.id}
         try:
             check_url(url, private=self._settings.private)
-            body = job_answers.ended(job).body
+            body = job_answers.ended(job_answers.without_stored(job)).body
             async with self._client().post(
                 url, data=body, headers=headers, timeout=limit, allow_redirects=False
             ) as answer:

@@ -5,6 +5,7 @@ A result is JSON text that the driver made; it is spliced into the body as it is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import tzinfo
 
 from jobserver.api.dates import duration, job_time
@@ -23,6 +24,7 @@ from jobserver.api.envelopes import (
 from jobserver.errors import TimedOut
 from jobserver.model import ErrorInfo, JobRecord, JobState, OutcomeKind
 from jobserver.service import Submitted
+from jobserver.stored_results import stored_result
 
 _NO_ERROR = ErrorInfo("")
 _WITH_ERROR = (JobState.ERROR, JobState.KILLED, JobState.RESTARTING)
@@ -91,6 +93,11 @@ def ended(job: JobRecord) -> Answer:
     return json_answer(
         {"jobId": job.id, "status": job.state.value, "result": error_value(job.error or _NO_ERROR)}
     )
+
+
+def without_stored(job: JobRecord) -> JobRecord:
+    """The job with the contract's words (5.9) in the place of a result that is too large to be sent along."""
+    return job if stored_result(job.result) is None else replace(job, result='"<Stream result>"')
 
 
 def killed(job: JobRecord) -> Answer:

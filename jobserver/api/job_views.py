@@ -8,13 +8,15 @@ from collections.abc import AsyncGenerator
 
 from jobserver.api.calls import Call
 from jobserver.api.dates import job_time
-from jobserver.api.envelopes import Answer, Streamed, dumps, encoded, json_answer
+from jobserver.api.envelopes import JSON, Answer, Streamed, dumps, encoded, json_answer
 from jobserver.api.parameters import Whole, Word
 from jobserver.api.rejections import malformed
 from jobserver.errors import BadRequest
 from jobserver.job_events import EventId, JobEvent, shown_progress
-from jobserver.model import JobState
+from jobserver.model import JobRecord, JobState
 from jobserver.progress import JobProgress
+from jobserver.stored_results import stored_result
+from jobserver.watching import Output
 
 EVENTS = "text/event-stream"
 PLAIN = "text/plain; charset=utf-8"
@@ -68,18 +70,56 @@ async def get_log(call: Call) -> Answer | Streamed:
     """GET /jobs/<id>/log: what the job wrote, as bytes; a range by header or by `offset` and `limit`."""
     offset, limit = OFFSET.read(call.query), LIMIT.read(call.query)
     output = await call.service.job_output(call.name)
-    asked = wanted_range(call.request.headers.get("Range"), output.size)
-    headers = {"Accept-Ranges": "bytes", "X-Log-Size": str(output.size), "Cache-Control": "no-store"}
-    if asked is not None:
-        start, end = asked
-        if start >= output.size:
-            return Answer(416, b"", PLAIN, {**headers, "Content-Range": f"bytes */{output.size}"})
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{output.size}"
-        return Streamed(206, output.read(start, end), PLAIN, headers, end - start)
+    headers = {"X-Log-Size": str(output.size), "Cache-Control": "no-store"}
+    if offset is None and limit is None:
+        return _ranged(call, output, PLAIN, headers)
     start = offset or 0
     start = max(output.size + start, 0) if start < 0 else min(start, output.size)
     end = output.size if limit is None else min(start + limit, output.size)
     return Streamed(200, output.read(start, end), PLAIN, headers, end - start)
+
+
+async def get_result(call: Call) -> Answer | Streamed:
+    """GET /jobs/<id>/result: the value alone, as JSON; or a range of its bytes."""
+    output = await call.service.job_result(await call.service.job(call.name))
+    return _ranged(call, output, JSON, {})
+
+
+async def filled(call: Call, answer: Answer, job: JobRecord) -> Answer | Streamed:
+    """The answer with the job's stored result in the place of its reference."""
+    stored = stored_result(job.result)
+    if stored is None:
+        return answer
+    head, reference, tail = answer.body.partition(stored.reference.encode())
+    if not reference:
+        return answer
+    output = await call.service.job_result(job)
+    length = len(head) + output.size + len(tail)
+    body = _around(head, output.read(0, output.size), tail)
+    return Streamed(answer.status, body, answer.content_type, answer.headers, length)
+
+
+async def _around(
+    head: bytes, middle: AsyncGenerator[bytes, None], tail: bytes
+) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(middle):
+        yield head
+        async for data in middle:
+            yield data
+        yield tail
+
+
+def _ranged(call: Call, output: Output, content_type: str, headers: dict[str, str]) -> Answer | Streamed:
+    """The whole, or the range that the header asks for."""
+    asked = wanted_range(call.request.headers.get("Range"), output.size)
+    headers = {**headers, "Accept-Ranges": "bytes"}
+    if asked is None:
+        return Streamed(200, output.read(0, output.size), content_type, headers, output.size)
+    start, end = asked
+    if start >= output.size:
+        return Answer(416, b"", content_type, {**headers, "Content-Range": f"bytes */{output.size}"})
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{output.size}"
+    return Streamed(206, output.read(start, end), content_type, headers, end - start)
 
 
 def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:

@@ -8,7 +8,8 @@ from jobserver.api import job_answers
 from jobserver.api.bodies import configuration
 from jobserver.api.calls import Call
 from jobserver.api.conditions import applied, preferred_wait, tagged
-from jobserver.api.envelopes import JSON, Answer, encoded, json_answer
+from jobserver.api.envelopes import JSON, Answer, Streamed, encoded, json_answer
+from jobserver.api.job_views import filled
 from jobserver.api.names import check_key
 from jobserver.api.paging import next_page
 from jobserver.api.parameters import Moment, Span, Whole, Word
@@ -62,15 +63,17 @@ def _states(status: str | None) -> frozenset[JobState] | None:
     return None if status is None else frozenset(state for state in JobState if state.value == status.upper())
 
 
-async def get_job(call: Call) -> Answer:
+async def get_job(call: Call) -> Answer | Streamed:
     """GET /jobs/<id>: with `wait` (or `Prefer: wait`), answered when it ends or when the time is over."""
     asked, preferred = WAIT.read(call.query), preferred_wait(call.request.headers)
     seconds = preferred if asked is None else asked
     if not seconds:
-        return _single(call, await call.service.job(call.name))
+        job = await call.service.job(call.name)
+        return await filled(call, _single(call, job), job)
     seconds = min(seconds, call.limits.max_wait)
-    answer = _single(call, await call.service.await_job(call.name, seconds))
-    return answer if asked is not None else applied(answer, seconds)
+    job = await call.service.await_job(call.name, seconds)
+    answer = _single(call, job)
+    return await filled(call, answer if asked is not None else applied(answer, seconds), job)
 
 
 def _single(call: Call, job: JobRecord) -> Answer:
@@ -88,7 +91,7 @@ async def get_job_config(call: Call) -> Answer:
     return Answer(200, encoded(text), JSON)
 
 
-async def post_job(call: Call) -> Answer:
+async def post_job(call: Call) -> Answer | Streamed:
     """POST /jobs: a repetition under the same Idempotency-Key gets the same job."""
     wait = waiting(call.query, call.limits)
     key = check_key(call.idempotency_key)
@@ -101,11 +104,11 @@ async def post_job(call: Call) -> Answer:
     outcome = await call.service.submit(asked)
     preferred = preferred_wait(call.request.headers)
     if asked.sync or preferred is None:
-        return job_answers.submitted(outcome, sync=asked.sync)
+        return await filled(call, job_answers.submitted(outcome, sync=asked.sync), outcome.job)
     return await _preferred(call, outcome, min(preferred, call.limits.max_wait))
 
 
-async def _preferred(call: Call, outcome: Submitted, seconds: float) -> Answer:
+async def _preferred(call: Call, outcome: Submitted, seconds: float) -> Answer | Streamed:
     """The value when the job ends within the wait that the client prefers, else the 202 of its acceptance."""
     job = outcome.job
     if not job.state.final and seconds > 0:
@@ -113,7 +116,7 @@ async def _preferred(call: Call, outcome: Submitted, seconds: float) -> Answer:
     if not job.state.final:
         return applied(job_answers.submitted(outcome, sync=False), seconds)
     kind = outcome.outcome_kind or (job.outcome.value if job.outcome is not None else None)
-    return applied(job_answers.submitted(Submitted(job, kind), sync=True), seconds)
+    return await filled(call, applied(job_answers.submitted(Submitted(job, kind), sync=True), seconds), job)
 
 
 async def delete_job(call: Call) -> Answer:

@@ -223,6 +223,16 @@ OPERATIONS: dict[Route, Operation] = {
         parameters=(job_views.OFFSET, job_views.LIMIT),
         headers=("Range",),
     ),
+    Route.GET_RESULT: Operation(
+        "jobs",
+        "The value of a finished job as it is, streamed when it is large.",
+        (
+            Reply(200, "The value.", schemas.ANY),
+            Reply(206, "The range that was asked for.", headers=("Content-Range",)),
+            Reply(416, "The value ends before the range begins.", headers=("Content-Range",)),
+        ),
+        headers=("Range",),
+    ),
     Route.LIST_CONFIGS: Operation(
         "configs",
         "Saved configurations by name, without their bodies.",

@@ -38,6 +38,7 @@ class Route(StrEnum):
     GET_PROGRESS = "get_progress"
     GET_EVENTS = "get_events"
     GET_LOG = "get_log"
+    GET_RESULT = "get_result"
     POST_JOB = "post_job"
     DELETE_JOB = "delete_job"
     DELETE_JOBS = "delete_jobs"
@@ -122,6 +123,7 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("GET", ("*", "progress")): Route.GET_PROGRESS,
             ("GET", ("*", "events")): Route.GET_EVENTS,
             ("GET", ("*", "log")): Route.GET_LOG,
+            ("GET", ("*", "result")): Route.GET_RESULT,
             ("POST", ()): Route.POST_JOB,
             ("DELETE", _ONE): Route.DELETE_JOB,
             ("DELETE", ()): Route.DELETE_JOBS,

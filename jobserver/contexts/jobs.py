@@ -90,6 +90,7 @@ class ContextJobs:
         self._released = asyncio.Event()
         self._accepted: set[str] = set()
         self._undelivered: list[JobRecord] = []
+        self._limits: dict[str, asyncio.TimerHandle] = {}
         self._recovering: list[tuple[Event, Message]] | None = []
         link.listen(self._on_event)
 
@@ -167,6 +168,8 @@ class ContextJobs:
         """Nothing starts and nothing is written any more; what runs in the driver is left to the fences."""
         self._open = False
         self._closed = True
+        for job_id in list(self._limits):
+            self._unlimit_time(job_id)
         for task in list(self._tasks):
             task.cancel()
 
@@ -232,6 +235,7 @@ class ContextJobs:
                 self._admission.arrive(job.id, priority=job.spec.priority, deaths=job.deaths)
             case Attached():
                 self._admission.attach(job.id)
+                self._limit_time(job, job.changed_at or _now())
                 self._accepted.add(job.id)
                 self._waiters.accepted(job)
             case Accept(outcome=outcome):
@@ -295,6 +299,7 @@ class ContextJobs:
             job, state=JobState.RUNNING, attempt=attempt, started_at=job.started_at or at, error=None
         )
         self._jobs[job.id] = running
+        self._limit_time(running, at)
         await self._deliver(running)
 
     async def _deliver(self, job: JobRecord) -> bool:
@@ -332,6 +337,36 @@ class ContextJobs:
             "pool": job.spec.pool.value,
             "sql": None if job.spec.sql is None else asdict(job.spec.sql),
         }
+
+    # Time limits
+
+    def _limit_time(self, job: JobRecord, since: datetime) -> None:
+        """The attempt ends when its time is over, counted from its start by this server's clock."""
+        self._unlimit_time(job.id)
+        if job.spec.time_limit is not None:
+            left = job.spec.time_limit - (_now() - since).total_seconds()
+            loop = asyncio.get_running_loop()
+            self._limits[job.id] = loop.call_later(max(left, 0.0), self._over_time, job.id, job.attempt)
+
+    def _unlimit_time(self, job_id: str) -> None:
+        timer = self._limits.pop(job_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _over_time(self, job_id: str, attempt: int) -> None:
+        if not self._closed:
+            self._spawn(self._end_over_time(job_id, attempt))
+
+    async def _end_over_time(self, job_id: str, attempt: int) -> None:
+        job = self._jobs.get(job_id)
+        if job is None or job.state is not JobState.RUNNING or job.attempt != attempt:
+            return
+        text = f"Job {job_id} ran longer than its time limit of {job.spec.time_limit:g} s"
+        error = ErrorInfo(text, "jobserver.TimeLimitExceeded")
+        await self._commit_end(
+            job, AttemptOutcome(job_id, attempt, OutcomeKind.KILLED, error=error), JobState.KILLED
+        )
+        self._link.tell(Request.KILL, job_id=job_id, attempt=attempt)
 
     # Events of the driver
 
@@ -403,6 +438,7 @@ class ContextJobs:
             job, state=state, error=error, ended_at=ended_at or _now(), result=result, outcome=outcome
         )
         self._jobs[job.id] = final
+        self._unlimit_time(job.id)
         self._waiters.ended(final)
         self._job_ended(final)
         if release:

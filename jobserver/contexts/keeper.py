@@ -92,6 +92,7 @@ class KeeperTimes:
     takeover_timeout: float
     driver_timeout: float
     stop_timeout: float
+    replace_when_stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class ContextKeeper:
         self._work: asyncio.Task[None] | None = None
         self._takeover: Takeover | None = None
         self.store_trouble: Mapping[str, int] = {}
+        self.stuck_jobs = 0
         self._elected: OwnerNode | None = None
         self._jobs: ContextJobs | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -556,17 +558,29 @@ class ContextKeeper:
         """Pings; a driver that is silent for too long is dead: ended if it is ours to end, then replaced."""
         limit = self._parts.times.driver_timeout
         while not takeover.link.closed:
-            silence = 0.0
+            silence, stuck = 0.0, 0
             with contextlib.suppress(JobServerError):
                 answer = await takeover.link.request(Request.PING, timeout=limit)
                 silence = answer.get("jvm_silence", 0.0)
                 self.store_trouble = answer.get("store_trouble", {})
+                stuck = int(answer.get("abandoned", 0))
             silence = max(silence, now() - takeover.link.heard_at)
             if silence >= limit and not takeover.link.closed:
                 takeover.kill_driver()
                 self.post(DriverLost(f"the driver or its JVM was silent for {silence:.1f} s"))
                 return
+            if self._is_stuck(stuck) and not takeover.link.closed:
+                takeover.kill_driver()
+                self.post(DriverLost(f"{stuck} killed jobs could not be ended"))
+                return
             await asyncio.sleep(PING_INTERVAL)
+
+    def _is_stuck(self, stuck: int) -> bool:
+        """Whether the driver is to be replaced, as killed jobs go on in it and the settings want that."""
+        if stuck > self.stuck_jobs:
+            log.warning("context %s: %d killed jobs could not be ended", self.context_id, stuck)
+        self.stuck_jobs = stuck
+        return stuck > 0 and self._parts.times.replace_when_stuck
 
     async def _stop(self, jobs: ContextJobs, takeover: Takeover, state: ContextState) -> None:
         await takeover.request_stop()

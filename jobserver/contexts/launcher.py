@@ -42,6 +42,9 @@ class LauncherSettings:
     cluster: str
     cluster_secret: str
     orphan_timeout: float
+    result_limit: int
+    job_log_limit: int
+    kill_grace: float
     async_interval: float
     async_max_lag: float
     start_timeout: float
@@ -126,6 +129,9 @@ class ProcessLauncher:
             "cluster": settings.cluster,
             "cluster_secret": settings.cluster_secret,
             "orphan_timeout": settings.orphan_timeout,
+            "result_limit": settings.result_limit,
+            "job_log_limit": settings.job_log_limit,
+            "kill_grace": settings.kill_grace,
             "async_interval": settings.async_interval,
             "async_max_lag": settings.async_max_lag,
             "warm_up": warm_up,

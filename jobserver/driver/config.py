@@ -41,7 +41,7 @@ class DriverConfig:
     orphan_timeout: float = 60.0
     unbound_timeout: float = 5.0
     kill_grace: float = 10.0
-    result_limit: int = 64 * 2**20
+    result_limit: int = 128 * 2**20
     job_log_limit: int = 4 * 2**20
     warm_up: bool = False
     async_interval: float = 5.0

@@ -33,7 +33,7 @@ from jobserver.driver.journal import ContextFolder, Journal, newest_base
 from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
-from jobserver.driver.kinds import JobKinds, RunnableJob, RunOrder, config_tree
+from jobserver.driver.kinds import JobKinds, Produced, RunnableJob, RunOrder, config_tree
 from jobserver.driver.late_writes import AsyncLimits
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Connection
@@ -43,6 +43,7 @@ from jobserver.driver.object_orders import absent, carry_out
 from jobserver.driver.origins import Recipe
 from jobserver.driver.progress_board import ProgressBoard
 from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
+from jobserver.driver.result_store import keep_result
 from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
@@ -50,6 +51,7 @@ from jobserver.driver.standby import Standby
 from jobserver.model import AttemptOutcome, AttemptRef, ObjectOrder
 from jobserver.progress import progress_fields
 from jobserver.protocol import Event, Message, Refused, outcome_message
+from jobserver.stored_results import INLINE_LIMIT
 from sparkjobserver.api import JobEnvironment
 
 log = logging.getLogger(__name__)
@@ -295,6 +297,12 @@ class Driver:
             sealer=sealer(ref, progress, registry, recipe),
             data_files=DataFiles(self._files, self.config.dir / "data").local,
         )
+
+    def keep_result(self, ref: AttemptRef, produced: Produced) -> str:
+        """The result itself if it is small, else a reference to what is stored by then."""
+        if isinstance(produced, str) and len(produced) <= INLINE_LIMIT and produced.isascii():
+            return produced
+        return keep_result(self._log_files(), ref, produced, self.config.result_limit)
 
     def accepted(self, ref: AttemptRef) -> None:
         """Its code was loaded and `validate` passed."""

@@ -9,7 +9,7 @@ from jobserver.driver.attempts import Attempts
 from jobserver.driver.jobthreads import JobThreads, Killed, RunningAttempt
 from jobserver.driver.jvm_jobs import JobFailed
 from jobserver.driver.killing import Killer
-from jobserver.driver.kinds import RunnableJob, RunOrder
+from jobserver.driver.kinds import Produced, RunnableJob, RunOrder
 from jobserver.driver.loading import LoadRefused, error_info
 from jobserver.driver.results import UnusableResult
 from jobserver.model import AttemptOutcome, AttemptRef, ErrorInfo, OutcomeKind
@@ -26,6 +26,9 @@ class Workplace(Protocol):
 
     def spark_ended(self) -> bool:
         """Whether Spark has ended under the running jobs; this driver then ends, too."""
+
+    def keep_result(self, ref: AttemptRef, produced: Produced) -> str:
+        """The result as its outcome carries it. Raises UnusableResult, or what making it raises."""
 
     def accepted(self, ref: AttemptRef) -> None:
         """Tell the owner that the code was loaded and `validate` passed."""
@@ -116,9 +119,8 @@ class Runner:
             error = ErrorInfo("; ".join(problems), "ValidationProblem")
             return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.INVALID, error=error)
         self._place.accepted(ref)
-        produced = job.run()
-        text = produced if isinstance(produced, str) else "".join(produced)
-        return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.FINISHED, result=text)
+        result = self._place.keep_result(ref, job.run())
+        return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.FINISHED, result=result)
 
 
 def _last_words(outcome: AttemptOutcome) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from checkpoint import layout
-from checkpoint.errors import CheckpointError
+from checkpoint.errors import AlreadyExists, CheckpointError
 from checkpoint.files import FileStore
 from checkpoint.segments import put_segment
 from jobserver.driver.jobthreads import current
@@ -138,6 +138,9 @@ class JobLogs:
             for job_log in list(self._open.values()):
                 try:
                     self._write(job_log)
+                except AlreadyExists as error:
+                    log.error("the rest of the output of job %s is lost: %s", job_log.ref.job_id, error)
+                    self._open.pop(job_log.ref, None)
                 except CheckpointError as error:
                     log.warning("the output of job %s cannot be stored: %s", job_log.ref.job_id, error)
                     time.sleep(TICK)

@@ -19,7 +19,7 @@ from typing import Any
 from jobserver.driver.bundles import without_root
 
 MAX_DEPTH = 200
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 128 * 1024 * 1024
 """Largest result in bytes of JSON; beyond it the job should write a file and return its name."""
 
 _LAZY = frozenset(

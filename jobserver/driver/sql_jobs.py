@@ -14,7 +14,7 @@ from typing import Any
 
 from pyspark.errors import AnalysisException, IllegalArgumentException, ParseException
 
-from jobserver.driver.results import ResultTooLarge, to_json
+from jobserver.driver.results import to_json
 from jobserver.model import SqlQuery
 
 CHUNK = 5_000
@@ -51,16 +51,10 @@ class SqlJob:
 
     def _pieces(self, head: str, limit: int) -> Iterator[str]:
         yield head
-        size, count = len(head), 0
+        count = 0
         rows = iter(self._frame.limit(limit + 1).toLocalIterator())
         while chunk := list(islice(rows, min(CHUNK, limit - count))):
             text = to_json(chunk, self._result_limit)[1:-1]
-            size += len(text)
-            if size > self._result_limit:
-                raise ResultTooLarge(
-                    f"the result has more than {self._result_limit} bytes of JSON after {count} rows: "
-                    "ask for fewer rows, or write them to a table"
-                )
             yield text if count == 0 else "," + text
             count += len(chunk)
         yield _tail(count == limit and next(rows, None) is not None)

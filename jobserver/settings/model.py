@@ -171,6 +171,14 @@ class ContextsSettings(Section):
     """How long running jobs have to end when their context is moved on purpose; then they are put back and run again."""
     sync_timeout: Annotated[Duration, Positive] = 10.0
     """How long a submission waits when it names no timeout."""
+    result_limit: Annotated[Size, Field(ge=2**20, le=2**31 - 1)] = 128 * 2**20
+    """Largest result of a job as JSON; those above 1 MiB are kept in the checkpoint store."""
+    job_log_limit: Annotated[Size, Field(ge=2**10, le=2**31 - 1)] = 4 * 2**20
+    """Output that is kept of one attempt of a job; what comes after it is dropped."""
+    kill_grace: Annotated[Duration, Field(ge=1)] = 10.0
+    """How long a killed job is pursued; a job that ignores it all counts as stuck."""
+    replace_when_stuck: bool = False
+    """Whether a driver with a stuck job is replaced: named data is restored, other jobs run again."""
 
 
 class DriverSettings(Section):

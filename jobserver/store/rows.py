@@ -195,6 +195,7 @@ def job_of(row: Row[Any]) -> JobRecord:
         idempotency_key=row.idempotency_key,
         request_digest=row.request_digest,
         outcome=None if row.outcome is None else OutcomeKind(row.outcome),
+        changed_at=instant(row.changed_at),
     )
 
 

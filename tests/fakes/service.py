@@ -52,6 +52,7 @@ from jobserver.model import (
 from jobserver.progress import JobProgress
 from jobserver.records import Records
 from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
+from jobserver.stored_results import stored_result
 from jobserver.watching import Output
 from tests.fakes.metadata import FakeMetadata, FakeStore
 
@@ -89,6 +90,7 @@ class FakeService:
 
     progress: dict[str, JobProgress] = field(default_factory=dict)
     outputs: dict[str, bytes] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.records = Records(FakeMetadata(self.store, server="server-1"))
@@ -392,6 +394,19 @@ class FakeService:
             yield written[start:end]
 
         return Output(len(written), read)
+
+    async def job_result(self, job: JobRecord) -> Output:
+        self._fault("job_result")
+        if job.result is None:
+            raise NotFound(f"job {job.id} has no result: it is {job.state.value}")
+        stored = stored_result(job.result)
+        whole = job.result.encode() if stored is None else self.stored[stored.digest]
+
+        async def read(start: int, end: int) -> AsyncGenerator[bytes, None]:
+            for at in range(start, end, 1000):
+                yield whole[at : min(at + 1000, end)]
+
+        return Output(len(whole), read)
 
     async def kill_job(self, job_id: str) -> JobRecord:
         self._fault("kill_job")

@@ -110,7 +110,7 @@ def returns(spark, env, config):
     deep = []
     for _ in range(5000):
         deep = [deep]
-    return {"cycle": cycle, "deep": deep, "huge": "x" * 70_000_000 if config["what"] == "huge" else None,
+    return {"cycle": cycle, "deep": deep, "huge": "x" * 140_000_000 if config["what"] == "huge" else None,
             "nan": [float("nan"), float("inf"), 1.5],
             "object": [Opaque(), {1, 2} and Opaque, b"\\xff\\x00", {(1, 2): Opaque()}], "silent": Silent(),
             "number": 10 ** 5000, "frame": spark.range(3), "surrogate": "\\ud800", "nul": "a\\x00b",

@@ -165,7 +165,7 @@ def run(spark, env, config):
         ("def run(s, e, c): raise KeyboardInterrupt", "job:run", "failed", "KeyboardInterrupt"),
         ("def run(s, e, c): return s.range(3)", "job:run", "failed", "collect()"),
         ("def run(s, e, c): s.sql('select * from nothing_there')", "job:run", "failed", "nothing_there"),
-        ("def run(s, e, c): return 'x' * 70_000_000", "job:run", "failed", "the limit is"),
+        ("def run(s, e, c): return 'x' * 140_000_000", "job:run", "failed", "the limit is"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_in_a_job_is_its_outcome(
@@ -180,7 +180,7 @@ def test_two_packages_and_jars_are_refused_with_a_sentence(running: Running) -> 
     binary = running.uploads.python("x = 1")
     for packages, kind, text in (
         ([binary, binary], "loading_failed", "Python should have exactly one package file! Found: 2"),
-        ([{**binary, "type": "Jar"}], "wrong_type", "jar"),
+        ([binary, {**binary, "type": "Jar"}], "wrong_type", "jars and Python packages"),
     ):
         job = f"job-{next(_numbers)}"
         fields = {"job_id": job, "attempt": 1, "main_class": "a.B", "config": "{}"}

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -461,14 +462,131 @@ def test_output_beyond_the_limit_is_dropped_and_says_so(live: Live, context: str
     assert body.endswith(b"is over the limit of 4194304 bytes\n")
 
 
+LARGE = """
+import time
+
+def large(spark, env, config):
+    return "x" * config["size"]
+
+def stuck(spark, env, config):
+    import ctypes
+    spark.sparkContext.parallelize([1], 1).count()
+    env.named_objects.update("stuck-runs", lambda: env.attempt)
+    ctypes.PyDLL(None).sleep(120)
+
+def long_tasks(spark, env, config):
+    spark.sparkContext.parallelize(range(10_000), 10_000).map(lambda x: time.sleep(0.02)).count()
+
+def nothing(spark, env, config):
+    return None
+
+def sleeps(spark, env, config):
+    while True:
+        time.sleep(0.1)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(live: Live, context: str) -> str:
+    return live.upload(LARGE, name="large")
+
+
+def peak_memory(live: Live) -> dict[str, int]:
+    """Bytes that each server has had resident at most."""
+    found = {}
+    for name, child in live.cluster.servers.items():
+        status = Path(f"/proc/{child.handle.pid}/status").read_text()
+        found[name] = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return found
+
+
+def test_a_result_of_100_mb_passes_through_servers_without_growing_them(
+    live: Live, context: str, large: str
+) -> None:
+    size = 100 * 10**6
+    live.value(large, "large:large", context, {"size": 5 * 2**20})
+    before = peak_memory(live)
+    job_id = live.start(large, "large:large", context, {"size": size})
+    assert (
+        live.eventually(lambda: live.get(f"/jobs/{job_id}/progress"), lambda job: job["status"] != "RUNNING")[
+            "status"
+        ]
+        == "FINISHED"
+    )
+    for server in live.ids:
+        whole = live.ask("GET", f"/jobs/{job_id}/result", server=server)
+        assert (whole.status, len(whole.body), whole.body[:3], whole.body[-2:]) == (
+            200,
+            size + 2,
+            b'"xx',
+            b'x"',
+        )
+        part = live.ask("GET", f"/jobs/{job_id}/result", server=server, headers={"Range": "bytes=99999999-"})
+        assert (part.status, part.body) == (206, b'xx"')
+        shown = live.ask("GET", f"/jobs/{job_id}", server=server)
+        assert shown.body.endswith(b'xxx"}')
+        assert len(shown.body) > size
+    grown = {name: peak - before[name] for name, peak in peak_memory(live).items()}
+    assert max(grown.values()) < 48 * 2**20, f"grown by {grown}"
+
+
+def test_a_sync_job_answers_a_large_result_and_one_beyond_the_limit_is_its_error(
+    live: Live, context: str, large: str
+) -> None:
+    assert len(live.value(large, "large:large", context, {"size": 3 * 2**20})) == 3 * 2**20
+    reply = live.submit(large, "large:large", context, {"size": 130 * 2**20})
+    assert (reply.json["status"], reply.json["result"]["errorClass"]) == ("ERROR", "ResultTooLarge"), str(
+        reply
+    )
+    assert live.ask("GET", "/jobs/nothing/result").status == 404
+
+
+def test_a_job_ends_when_its_time_limit_is_over(live: Live, context: str, large: str) -> None:
+    reply = live.submit(large, "large:sleeps", context, timeoutRun=1)
+    assert (reply.status, reply.json["status"]) == (200, "KILLED"), str(reply)
+    assert "ran longer than its time limit of 1 s" in reply.json["result"]["message"]
+    assert live.value(large, "large:nothing", context, timeoutRun=60) is None
+
+
+def test_a_quick_query_is_not_delayed_by_long_jobs_of_another_pool(
+    live: Live, context: str, large: str
+) -> None:
+    def quickest(count: int = 15) -> float:
+        """The median of some quick queries over shared data, seconds."""
+        taken = []
+        for _ in range(count):
+            begun = time.monotonic()
+            assert sql(live, context, "select count(*) from amounts where part = 1").json["result"][
+                "rows"
+            ] == [[25]]
+            taken.append(time.monotonic() - begun)
+        return sorted(taken)[count // 2]
+
+    quickest()
+    alone = quickest()
+    jobs = [live.start(large, "large:long_tasks", context, pool="batch") for _ in range(3)]
+    live.eventually(
+        lambda: live.get(f"/jobs/{jobs[0]}/progress"),
+        lambda seen: seen["tasks"]["active"] and seen["tasks"]["done"],
+    )
+    beside = quickest()
+    assert all(live.job(job)["status"] == "RUNNING" for job in jobs)
+    for job in jobs:
+        live.ask("DELETE", f"/jobs/{job}")
+    print(f"quick query: {alone * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside three long jobs")
+    assert beside < alone + 0.5, f"{alone:.3f} s alone, {beside:.3f} s beside long jobs"
+
+
 def test_output_and_events_outlive_the_driver_and_its_server(live: Live, context: str, showing: str) -> None:
     config = {"name": "outlive", "task": 0}
     job_id = live.start(showing, "showing:reports", context, config)
-    _, other = owner_and_other(live, context)
+    owner, other = owner_and_other(live, context)
     watching = Events(live, job_id, other)
     live.eventually(lambda: output(live, job_id, other).body, lambda body: body == b"before\n")
     stored = live.cluster.layout.root
     live.eventually(lambda: list(stored.rglob(f"logs/{job_id}/*/*")), len)
+    live.cluster.servers[owner].handle.kill()
+    assert live.running(context)["owner"] == other
     os.kill(live.driver(context).pid, signal.SIGKILL)
     live.eventually(
         lambda: output(live, job_id, other).body, lambda body: body.startswith(b"before\nbefore\n")
