@@ -149,7 +149,7 @@ def kept_path(context_id: str) -> str:
 
 def context_of(top: str) -> str | None:
     """The context whose folder has that name directly below the root; None for the other folders there."""
-    return None if top in ("binaries", "results", DATA) else text_of(top)
+    return None if top in OTHERS else text_of(top)
 
 
 def binary_path(digest: str) -> str:
@@ -179,6 +179,8 @@ def log_folder(job_id: str, attempt: int) -> str:
 
 DATA = "data"
 """Where uploaded data files lie."""
+OTHERS = frozenset({"binaries", "results", "logs", DATA})
+"""Folders below the root that are no context's."""
 
 
 def data_path(name: str) -> str:

@@ -6,13 +6,15 @@ import http.server
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
-from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable, Trouble
+from checkpoint.base import read_manifest
+from checkpoint.errors import AlreadyExists, Corrupt, Damaged, Missing, StoreUnavailable, Trouble
 from checkpoint.files import FileStore
 from checkpoint.hdfs import HdfsFiles
 from checkpoint.stores import HdfsAccess, open_store
@@ -126,6 +128,53 @@ class TestSeveralNameNodes:
             assert caught.value.trouble is Trouble.AWAY
 
 
+def test_a_user_without_the_right_is_refused_with_a_sentence(hdfs: LocalHdfs) -> None:
+    files = store_in(hdfs, user="stranger")
+    with pytest.raises(
+        StoreUnavailable, match="HDFS refuses this user: Permission denied: user=stranger"
+    ) as caught:
+        files.write_new("a/b", b"x")
+    assert caught.value.trouble is Trouble.REFUSED
+
+
+def test_a_corrupt_block_is_never_read_as_if_it_were_good(hdfs: LocalHdfs) -> None:
+    files = store_in(hdfs)
+    sealed = b"to be changed on the disk " + uuid.uuid4().bytes
+    files.write_new("a/victim", sealed)
+    files.write_new("a/other", b"good")
+    blocks = [block for block in (hdfs.directory / "data").rglob("blk_*") if block.suffix != ".meta"]
+    (block,) = [block for block in blocks if block.read_bytes() == sealed]
+    block.write_bytes(sealed.replace(b"to be", b"to BE"))
+    with pytest.raises(StoreUnavailable):
+        files.read("a/victim")
+    assert files.read("a/other") == b"good"
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "names", "proven"),
+    [(True, 2, True), (True, 1, False), (False, 2, False)],
+    ids=["all replicas are corrupt", "one replica is away", "all replicas are away"],
+)
+def test_an_unreadable_block_is_proof_of_damage_only_when_all_its_replicas_are_known_to_be_corrupt(
+    corrupt: bool, names: int, proven: bool
+) -> None:
+    location = {"corrupt": corrupt, "names": ["host:9866"] * names, "offset": 0}
+    answers = {
+        "OPEN": (403, _remote("BlockMissingException", "Could not obtain block: BP-1:blk_1")),
+        "GETFILESTATUS": (200, json.dumps({"FileStatus": {"replication": 2}}).encode()),
+        "GETFILEBLOCKLOCATIONS": (
+            200,
+            json.dumps({"BlockLocations": {"BlockLocation": [location]}}).encode(),
+        ),
+    }
+    with answering_each(answers) as url:
+        files = HdfsFiles("hdfs://nn:8020/root", HdfsAccess((url,), timeout=5))
+        with pytest.raises(Corrupt if proven else StoreUnavailable):
+            files.read("a/b")
+        with pytest.raises(Damaged if proven else StoreUnavailable):
+            read_manifest(files, "c", "000000000001-000000000000", b"secret")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "trouble"),
     [
@@ -195,6 +244,27 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
 
     with _serving(Handler) as url:
         yield url, asked
+
+
+@contextmanager
+def answering_each(answers: Mapping[str, tuple[int, bytes]]) -> Iterator[str]:
+    """A server with one answer for each operation of WebHDFS."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            (operation,) = parse_qs(urlsplit(self.path).query)["op"]
+            status, body = answers[operation]
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serving(Handler) as url:
+        yield url
 
 
 @contextmanager

@@ -58,7 +58,12 @@ class TestCatalog:
     def test_it_tells_what_a_restore_would_find(self, files: FaultyFiles) -> None:
         lived(files)
         files.write_new("binaries/00", b"code")
-        files.write_new("data/file", b"data")
+        for path in (
+            layout.data_path("file"),
+            f"{layout.log_folder('job', 1)}/0",
+            f"{layout.result_folder('job', 1)}/0",
+        ):
+            files.write_new(path, b"no context's")
         assert catalog.contexts(files) == ["old"]
         found = catalog.find(files, "old", SECRET)
         assert (found.epoch, found.kept, found.being_removed, found.faults) == (1, False, False, ())
