@@ -557,6 +557,7 @@ class ContextKeeper:
     async def _watch_driver(self, takeover: Takeover) -> None:
         """Pings; a driver that is silent for too long is dead: ended if it is ours to end, then replaced."""
         limit = self._parts.times.driver_timeout
+        self.stuck_jobs = 0
         while not takeover.link.closed:
             silence, stuck = 0.0, 0
             with contextlib.suppress(JobServerError):

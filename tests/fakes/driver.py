@@ -40,6 +40,7 @@ class FakeDriver:
         self.begun: set[AttemptRef] = set()
         """Attempts that it refuses as begun before, whatever it holds."""
         self.alive = False
+        self.abandoned = 0
         self.unanswered = 0
         self.lose_replies_to: set[Request] = set()
         self.die_after: set[Request] = set()
@@ -214,7 +215,7 @@ class FakeDriver:
         return {"tails": []}
 
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
-        said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost}
+        said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost, "abandoned": self.abandoned}
         if self.standby_of is not None and self.context_id is None:
             said["standby"] = {"manifest": "fake-manifest", "age": 0.5}
         return said

