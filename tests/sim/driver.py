@@ -38,7 +38,7 @@ from tests.sim.oracle import Oracle
 
 ORPHAN_TIMEOUT = 12.0
 UNBOUND_TIMEOUT = 6.0
-TICK = 1.0
+TICK = 2.0
 MARKERS_EVERY = 2.0
 SECRET = b"secret"
 WORK_STEPS = 5
@@ -71,6 +71,7 @@ class SimDriver:
         self.values: dict[str, Values] = {}
         self._prepared: dict[str, tuple[str, Values]] = {}
         self._late: set[str] = set()
+        self._some_late = asyncio.Event()
         self._commits = 0
         self._sweeping = asyncio.Lock()
         self.writer: CheckpointWriter | None = None
@@ -419,12 +420,16 @@ class SimDriver:
         async with self._updating.setdefault(name, asyncio.Lock()):
             self.values[name] = (*self.values.get(name, ()), entry)
             self._late.add(name)
+            self._some_late.set()
         return "seen"
 
     async def _seal_late_ones_always(self) -> None:
         while True:
+            await self._some_late.wait()
             await asyncio.sleep(CHECKPOINT_INTERVAL)
-            await self._seal_late_ones()
+            self._some_late.clear()
+            if not await self._seal_late_ones():
+                self._some_late.set()
 
     async def _seal_late_ones(self) -> bool:
         """Whether what readers see is sealed."""

@@ -11,7 +11,8 @@
     show                                   contexts, standbys, jobs and values, as a client sees them
     end                                    stops all contexts; says which promises were broken
 
-Nothing is left to chance: every wait of chance takes the middle of its range, so a text changes only when what it tells does.
+Nothing is left to chance: every wait of chance takes the middle of its range, so a text changes only when what it tells does;
+times are shown in tenths of a second, which one more round trip does not change.
 """
 
 from __future__ import annotations
@@ -239,7 +240,12 @@ class _Play:
         driver = context.driver.driver_id if context.driver else "no driver"
         ready = ", ".join(f"{one['server']} {one['mode']}" for one in standbys) or "none"
         failover = context.last_failover
-        last = f"; last failover {failover.kind} in {failover.seconds:.2f} s" if failover else ""
+        took = (
+            "less than 0.1"
+            if failover and failover.seconds < 0.1
+            else f"{failover.seconds if failover else 0:.1f}"
+        )
+        last = f"; last failover {failover.kind} in {took} s" if failover else ""
         owner = node.server if node else "nobody"
         return f"{context.name}: {context.state}, epoch {fence.epoch} of {owner}, {driver}; standbys {ready}{last}"
 
@@ -275,7 +281,7 @@ class _Play:
         story = self._known.story or []
         new, self._told = story[self._told :], len(story)
         return [
-            f"  {time - START:7.2f}  {who:<10} {self._named(what)}"
+            f"  {time - START:6.1f}  {who:<10} {self._named(what)}"
             for time, who, what in new
             if _told(who, what)
         ]
