@@ -27,6 +27,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "context_start": ("context_start", {}),
     "failover": ("failover", {"standby": "warm"}),
     "failover_hot": ("failover", {"standby": "hot"}),
+    "failover_size": ("failover_size", {}),
     "switchover": ("switchover", {}),
     "idle": ("idle", {}),
 }

@@ -79,8 +79,8 @@ def run(effort: Effort, standby: str = "warm") -> Section:
 def _wait_ready(bench: BenchCluster, standby: str) -> None:
     """Returns when the standby is what the benchmark is about; a hot one is announced, of warm ones each server has one."""
     bench.wait_warm(1)
-    if standby == "hot" and not wait_until(lambda: _is_hot(_running(bench, "s1")), PATIENCE):
-        raise Refused(f"there is no hot standby: {_running(bench, 's1')}")
+    if standby == "hot" and not wait_until(lambda: _is_hot(running_context(bench, "s1")), PATIENCE):
+        raise Refused(f"there is no hot standby: {running_context(bench, 's1')}")
 
 
 def _is_hot(context: dict[str, Any]) -> bool:
@@ -108,7 +108,7 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def _round(bench: BenchCluster, what: str, wanted: Any, parts: Parts) -> None:
-    before = _running(bench, "s1")
+    before = running_context(bench, "s1")
     owner, asked = before["owner"], bench.other_than(before["owner"])
     began, began_clock = time.time(), time.perf_counter()
     frozen = [bench.pid(owner), before["driver"]["pid"], before["driver"]["jvm_pid"]]
@@ -118,11 +118,11 @@ def _round(bench: BenchCluster, what: str, wanted: Any, parts: Parts) -> None:
         os.kill(before["driver"]["pid"], signal.SIGKILL)
     if what == "frozen":
         _freeze(bench, frozen)
-    totals = _asked_until_answered(bench, asked)
+    totals = asked_until_answered(bench, asked)
     whole = time.perf_counter() - began_clock
     if totals != wanted:
         raise Refused(f"the totals after the failover: {totals}, before: {wanted}")
-    _note(parts, began, whole, _failover_after(bench, asked, began))
+    _note(parts, began, whole, failover_after(bench, asked, began))
     if what == "frozen":
         _thaw(frozen)
     if what in ("server", "both"):
@@ -163,7 +163,7 @@ def _note(parts: Parts, began: float, whole: float, failover: dict[str, Any]) ->
 
 def _calm(bench: BenchCluster, calm: Series, wanted: Any) -> None:
     """The second of two queries: the first one after a restore is part of no baseline."""
-    asked = bench.other_than(_running(bench, "s1")["owner"])
+    asked = bench.other_than(running_context(bench, "s1")["owner"])
     bench.run(CONTEXT, "totals", {}, server=asked)
     with calm.timed():
         totals = bench.run(CONTEXT, "totals", {}, server=asked)
@@ -171,8 +171,11 @@ def _calm(bench: BenchCluster, calm: Series, wanted: Any) -> None:
         raise Refused(f"the totals: {totals}, at first: {wanted}")
 
 
-def _asked_until_answered(bench: BenchCluster, server: str) -> Any:
-    request = job_request(CONTEXT, "totals", {}, Idempotency_Key=secrets.token_hex(16))
+def asked_until_answered(
+    bench: BenchCluster, server: str, context: str = CONTEXT, function: str = "totals"
+) -> Any:
+    """The result, however often it must be asked for, with one key for all tries."""
+    request = job_request(context, function, {}, Idempotency_Key=secrets.token_hex(16))
     deadline = time.monotonic() + PATIENCE
     connection = bench.connect(server)
     try:
@@ -185,12 +188,12 @@ def _asked_until_answered(bench: BenchCluster, server: str) -> Any:
         connection.close()
 
 
-def _running(bench: BenchCluster, server: str) -> dict[str, Any]:
+def running_context(bench: BenchCluster, server: str, context: str = CONTEXT) -> dict[str, Any]:
     """The context, once it runs under an owner."""
     found: dict[str, Any] = {}
 
     def runs() -> bool:
-        found.update(bench.context(CONTEXT, server=server))
+        found.update(bench.context(context, server=server))
         return found.get("state") == "RUNNING" and bool(found["owner"]) and bool(found["driver"])
 
     if not wait_until(runs, PATIENCE):
@@ -198,12 +201,12 @@ def _running(bench: BenchCluster, server: str) -> dict[str, Any]:
     return found
 
 
-def _failover_after(bench: BenchCluster, server: str, began: float) -> dict[str, Any]:
+def failover_after(bench: BenchCluster, server: str, began: float, context: str = CONTEXT) -> dict[str, Any]:
     """The record of the failover since a time; it is written after jobs may start."""
     found: dict[str, Any] = {}
 
     def recorded() -> bool:
-        found.update(bench.context(CONTEXT, server=server).get("last_failover") or {})
+        found.update(bench.context(context, server=server).get("last_failover") or {})
         return bool(found) and datetime.fromisoformat(found["at"]).timestamp() > began
 
     if not wait_until(recorded, PATIENCE):

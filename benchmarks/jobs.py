@@ -44,3 +44,23 @@ def totals(spark, env, config):
     """Rows and sum of amounts of each region."""
     groups = env.named_objects.get(NAME).groupBy("region").agg(f.count("*"), f.sum("amount"))
     return sorted(list(row) for row in groups.collect())
+
+
+def build_size(spark, env, config):
+    """Named rows of random numbers that take so many megabytes as files."""
+    columns = 16
+    rows = config["megabytes"] * 1_000_000 // (8 * columns)
+    frame = env.named_objects.get_or_create(
+        "sized",
+        lambda: spark.range(rows).select("id", *[f.rand().alias(f"c{n}") for n in range(columns)]),
+        timeout=600,
+        durability="sync",
+        strategy="materialize",
+        force_computation=False,
+    )
+    return frame.count()
+
+
+def row_of_size(spark, env, config):
+    """One row: what is read does not depend on how many there are."""
+    return [list(row) for row in env.named_objects.get("sized").where("id = 5").collect()]
