@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "failover_size": ("failover_size", {}),
     "switchover": ("switchover", {}),
     "idle": ("idle", {}),
+    "named_objects": ("named_objects", {}),
 }
 """Each benchmark's module, and what its `run` is told beside the effort."""
 WIDTH = 160

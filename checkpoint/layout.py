@@ -137,6 +137,11 @@ def progress_path(job_id: str, attempt: int, seq: int) -> str:
     return f"progress/{component(job_id)}/{pair(attempt, seq)}"
 
 
+def streaming_path(name: str) -> str:
+    """The state that Spark keeps of a streaming query, relative to the context's folder; never swept while it lives."""
+    return f"streaming/{component(name)}"
+
+
 def in_context(context_id: str, relative: str) -> str:
     """The store's path of something given relative to the context's folder."""
     return f"{component(context_id)}/{relative}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ha.coordination import Coordination, ServerInfo
@@ -103,7 +103,8 @@ class JobServer:
         return await self._contexts.names()
 
     async def context(self, name: str) -> ContextView:
-        return await self._contexts.view(name)
+        view = await self._contexts.view(name)
+        return replace(view, data=await self._objects.summary(view.record))
 
     async def create_context(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
         return await self._contexts.create(name, settings)

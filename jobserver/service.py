@@ -67,12 +67,13 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class ContextView:
-    """A context with what only its owner and the coordination know."""
+    """A context with what only its owner and the coordination know. `data`: its named objects as a whole, if known."""
 
     record: ContextRecord
     epoch: int
     owner: str | None
     standbys: tuple[Mapping[str, Any], ...] = ()
+    data: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

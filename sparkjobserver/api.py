@@ -114,11 +114,23 @@ class Progress(ABC):
 
     @abstractmethod
     def save(self, value: Any) -> None:
-        """Keep a picklable value for later attempts of this job; durable when this returns."""
+        """Keep a value that can be pickled, or a DataFrame, for later attempts of this job; durable when this returns."""
 
     @abstractmethod
     def load(self, default: Any = None) -> Any:
         """What this job saved last, in this attempt or an earlier one; `default` if nothing."""
+
+
+class Streams(ABC):
+    """Streaming queries that go on from where they were when their job runs again."""
+
+    @abstractmethod
+    def checkpoint(self, name: str) -> str:
+        """See `JobEnvironment.streaming_checkpoint`."""
+
+    @abstractmethod
+    def run(self, name: str, start: Callable[[str], Any]) -> Any:
+        """See `JobEnvironment.run_stream`."""
 
 
 class JobEnvironment:
@@ -140,6 +152,7 @@ class JobEnvironment:
         progress: Progress | None = None,
         sealer: Callable[[Any, Mapping[str, Callable[[], Any]]], None] | None = None,
         data_files: Callable[[str], str] | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self.job_id = job_id
         self.named_objects = named_objects
@@ -149,6 +162,7 @@ class JobEnvironment:
         self.progress = progress
         self._sealer = sealer
         self._data_files = data_files
+        self._streams = streams
 
     @property
     def jobId(self) -> str:
@@ -188,6 +202,23 @@ class JobEnvironment:
         if self._sealer is None:
             raise RuntimeError("commit works only in a job that runs on the server")
         self._sealer(progress, updates or {})
+
+    def streaming_checkpoint(self, name: str) -> str:
+        """The `checkpointLocation` for a streaming query of that name: one of the context's, whichever job runs it."""
+        return self._needed_streams().checkpoint(name)
+
+    def run_stream(self, name: str, start: Callable[[str], Any]) -> Any:
+        """Start a streaming query and wait for its end; answers the query.
+
+        `start(location)` starts it with that `checkpointLocation`. When Spark says that another query still writes
+        there, which after a failover is the older driver's, it is started again until that one must have ended.
+        """
+        return self._needed_streams().run(name, start)
+
+    def _needed_streams(self) -> Streams:
+        if self._streams is None:
+            raise RuntimeError("streaming works only in a job that runs on the server")
+        return self._streams
 
 
 class SparkJob(ABC):

@@ -112,6 +112,7 @@ def _ours(view: ContextView) -> dict[str, Any]:
         "owner": view.owner,
         "standbys": [dict(standby) for standby in view.standbys],
         "lastFailover": None if last is None else _failover(last),
+        "data": None if view.data is None else dict(view.data),
     }
 
 

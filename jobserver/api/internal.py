@@ -51,6 +51,7 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/stop", self._stop)
         app.router.add_post("/contexts/{context}/take-hot", self._take_hot)
         app.router.add_get("/contexts/{context}/objects", self._objects)
+        app.router.add_get("/contexts/{context}/data", self._data)
         app.router.add_post("/contexts/{context}/object", self._object)
         app.router.add_post("/contexts/{context}/make-ready", self._make_ready)
         app.router.add_post("/contexts/{context}/move", self._move)
@@ -136,6 +137,9 @@ class InternalRoutes:
 
     async def _objects(self, request: web.Request) -> web.Response:
         return web.json_response({"objects": await self._registry.objects(request.match_info["context"])})
+
+    async def _data(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": await self._registry.data(request.match_info["context"])})
 
     async def _object(self, request: web.Request) -> web.Response:
         query = request.query

@@ -132,6 +132,11 @@ class HttpPeers:
         answer = await self._call("GET", f"{url}/internal/contexts/{context_id}/objects", 10.0)
         return list(answer["objects"])
 
+    async def data(self, url: str, context_id: str) -> dict[str, Any] | None:
+        answer = await self._call("GET", f"{url}/internal/contexts/{context_id}/data", 1.0)
+        found: dict[str, Any] | None = answer["data"]
+        return found
+
     async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
         path = f"{url}/internal/contexts/{context_id}/object"
         query = {

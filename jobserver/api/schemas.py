@@ -78,6 +78,16 @@ SCHEMAS: dict[str, Schema] = {
         owner=nullable(TEXT),
         standbys=array({"type": "object"}),
         lastFailover=nullable(record({"at": TEXT, "kind": TEXT, "seconds": NUMBER}, damage=array(TEXT))),
+        data=nullable(
+            record(
+                {
+                    "objects": WHOLE,
+                    "damaged": array(TEXT),
+                    "behind": record({"objects": WHOLE, "seconds": NUMBER}),
+                    "warming": record({"done": WHOLE, "of": WHOLE}),
+                }
+            )
+        ),
     ),
     "NamedObject": record({"name": TEXT, "kind": TEXT, "version": TEXT}),
     "Job": record(_JOB, result={"description": "The value of a finished job, or the error of a failed one."}),

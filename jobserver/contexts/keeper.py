@@ -129,6 +129,7 @@ class ContextKeeper:
         self._background: set[asyncio.Task[Any]] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._needless = False
+        self.data: dict[str, Any] | None = None
         self._moves = Moves()
 
     # What others ask
@@ -565,6 +566,7 @@ class ContextKeeper:
                 silence = answer.get("jvm_silence", 0.0)
                 self.store_trouble = answer.get("store_trouble", {})
                 stuck = int(answer.get("abandoned", 0))
+                self.data = answer.get("data")
             silence = max(silence, now() - takeover.link.heard_at)
             if silence >= limit and not takeover.link.closed:
                 takeover.kill_driver()

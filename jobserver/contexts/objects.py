@@ -40,6 +40,17 @@ class ObjectDesk:
         )
         return [_info(item) for item in found]
 
+    async def summary(self, context: ContextRecord) -> dict[str, Any] | None:
+        """The named objects as a whole; None where their owner does not tell of them at this moment."""
+        if context.state.final:
+            return None
+        try:
+            if self._registry.is_mine(context.id):
+                return await self._registry.data(context.id)
+            return await self._peers.data(self._registry.owner_url(context.id), context.id)
+        except OwnerUnavailable:
+            return None
+
     async def carry_out(self, context: str, order: ObjectOrder) -> NamedObjectInfo | None:
         """Show or change one object; None once it is destroyed. Raises NotFound, ObjectRefused, OwnerUnavailable."""
         tries = 0

@@ -77,5 +77,8 @@ class Peers(Protocol):
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         """Named objects as the driver tells them."""
 
+    async def data(self, url: str, context_id: str) -> dict[str, Any] | None:
+        """The named objects as a whole, as the owner heard of them last."""
+
     async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
         """Passes on an order about one named object. Raises NotFound, ObjectRefused."""

@@ -298,6 +298,10 @@ class ContextRegistry:
         """Named objects of an owned context."""
         return await self._mine(context_id).objects()
 
+    async def data(self, context_id: str) -> dict[str, Any] | None:
+        """The named objects of an owned context as a whole, as its driver told them last. Raises OwnerUnavailable."""
+        return self._mine(context_id).data
+
     async def object(self, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
         """Carries out an order about one named object. Raises NotFound, ObjectRefused, OwnerUnavailable."""
         return await self._mine(context_id).object(order)

@@ -161,7 +161,8 @@ def live(driver: Any, listener: Listener, ending: Ending) -> None:
         now = time.monotonic()
         active = driver.binding.role is Role.ACTIVE
         reason = driver.lifetime.reason_to_end(now, active, listener.connected)
-        if reason is None and active and not driver.has_owner and now - looked > MARKERS_EVERY:
+        watched = active and (driver.streaming.any or not driver.has_owner)
+        if reason is None and watched and now - looked > MARKERS_EVERY:
             looked, reason = now, driver.check_markers()
         if reason is not None:
             ending.ask(reason)

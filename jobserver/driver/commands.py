@@ -203,6 +203,7 @@ class Commands:
             "abandoned": self._driver.killer.abandoned,
             "standby": self._driver.standby_progress(),
             "store_trouble": self._driver.store_trouble.plain(),
+            "data": self._driver.data(),
         }
 
     def _shutdown(self, connection: Connection, message: Message) -> Answer:

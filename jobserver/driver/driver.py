@@ -26,7 +26,7 @@ from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
-from jobserver.driver.job_environment import JobNamedObjects, JobProgress, recipe_of, sealer
+from jobserver.driver.job_environment import JobNamedObjects, recipe_of, sealer
 from jobserver.driver.job_log import JobLogs
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.journal import ContextFolder, Journal, newest_base
@@ -41,6 +41,7 @@ from jobserver.driver.loading import JobLoader
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_orders import absent, carry_out
 from jobserver.driver.origins import Recipe
+from jobserver.driver.progress import JobProgress
 from jobserver.driver.progress_board import ProgressBoard
 from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
 from jobserver.driver.result_store import keep_result
@@ -48,6 +49,7 @@ from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
 from jobserver.driver.standby import Standby
+from jobserver.driver.streaming import StreamingJobs
 from jobserver.model import AttemptOutcome, AttemptRef, ObjectOrder
 from jobserver.progress import progress_fields
 from jobserver.protocol import Event, Message, Refused, outcome_message
@@ -78,6 +80,7 @@ class Driver:
         self._log_store: FileStore | None = None
         self._sealers = Keeper("sealer", SEALERS)
         self._background = Keeper("background", 2)
+        self.streaming = StreamingJobs(config.orphan_timeout)
         self._pool = SessionPool(spark, pool_size)
         self._names = NamesInSql()
         self._context_config: Any = config_tree({})
@@ -286,6 +289,8 @@ class Driver:
             self.journal,
             self._sealers,
             lambda fraction, message: self._progress(attempt, fraction, message),
+            SparkShelf(self.spark, self._loader, self.journal.folder if self.journal else None),
+            lambda path: registry.hold(path, ref),
         )
         return JobEnvironment(
             ref.job_id,
@@ -295,7 +300,8 @@ class Driver:
             epoch=self.binding.epoch,
             progress=progress,
             sealer=sealer(ref, progress, registry, recipe),
-            data_files=DataFiles(self._files, self.config.dir / "data").local,
+            data_files=self.data_file,
+            streams=self.streaming.of(attempt, self.journal.folder if self.journal else None),
         )
 
     def keep_result(self, ref: AttemptRef, produced: Produced) -> str:
@@ -303,6 +309,10 @@ class Driver:
         if isinstance(produced, str) and len(produced) <= INLINE_LIMIT and produced.isascii():
             return produced
         return keep_result(self._log_files(), ref, produced, self.config.result_limit)
+
+    def data_file(self, name: str) -> str:
+        """An uploaded data file as a local path."""
+        return DataFiles(self._files, self.config.dir / "data").local(name)
 
     def accepted(self, ref: AttemptRef) -> None:
         """Its code was loaded and `validate` passed."""
@@ -331,6 +341,10 @@ class Driver:
         """The named objects, as the owner shows them."""
         return self._registry.describe() if self._registry else []
 
+    def data(self) -> dict[str, Any] | None:
+        """The named objects as a whole."""
+        return self._registry.summary() if self._registry else None
+
     def object(self, order: ObjectOrder) -> dict[str, Any] | None:
         """Show or change one named object; None once it is destroyed. Raises ObjectOrderRefused."""
         if self._registry is None:
@@ -347,7 +361,10 @@ class Driver:
         if self.journal is None:
             return None
         try:
-            self.journal.check()
+            higher = self.journal.check()
+            if higher is not None and self.streaming.any:
+                # what a query writes passes no fence of ours
+                return f"epoch {higher} has begun, and streaming jobs run here"
             replaced = self.journal.replaced_by()
         except CheckpointError as error:  # a store in trouble proves nothing
             log.warning("the markers cannot be read: %s", error)

@@ -2,15 +2,26 @@
 
 A child has copies of the driver's sockets. It must not answer for the job, nor shut a connection to the JVM that the parent
 uses, nor keep a connection open whose end tells the owner that the driver is dead. Spark cannot be used in it.
+
+Nor may it hang. Only the thread that forked goes on in it, so whatever lock another thread held at that moment is held for
+ever: those that a child takes without its author's knowing are made anew. And the driver's way to take SIGTERM is not the
+child's: a pool that ends its workers by that signal would wait for them for ever.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from jobserver.driver import output
+
 _child = False
+_parents_streams: list[Any] = []
+"""In a child: streams whose locks another thread may have held, kept so that what is in them is never written twice."""
 
 
 def in_child() -> bool:
@@ -30,10 +41,35 @@ def install(gateway_client: Any, let_go: Callable[[], None]) -> None:
     def cut_off() -> None:
         global _child
         _child = True
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _forget_java_objects()
+        _parents_streams.extend((sys.stdout, sys.stderr))
+        output.keep_open()
         gateway_client._get_connection = _no_spark_here
         let_go()
 
-    os.register_at_fork(after_in_child=cut_off)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+    masks = threading.local()
+
+    def hold_signals() -> None:
+        # what is sent to the child before it has its own way to take signals must wait, not be lost
+        masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def let_signals_through() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+    os.register_at_fork(before=hold_signals, after_in_parent=let_signals_through, after_in_child=cut_off)
+
+
+def _forget_java_objects() -> None:
+    """Py4J keeps a list of what to release in the JVM under one lock, which the garbage collector takes at any time."""
+    from py4j.finalizer import ThreadSafeFinalizer
+
+    ThreadSafeFinalizer.lock = threading.RLock()
+    ThreadSafeFinalizer.finalizers = {}
 
 
 def _no_spark_here() -> NoReturn:

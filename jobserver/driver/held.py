@@ -33,6 +33,7 @@ class Held:
     made_at: float = field(default_factory=time.time)
     used_at: float | None = None
     uses: int = 0
+    warm: bool = False
     users: set[AttemptRef] = field(default_factory=set)
 
 

@@ -124,12 +124,14 @@ class Journal:
             self._adoptions += 1
             self._changed.notify_all()
 
-    def check(self) -> None:
-        """Look at the markers; tells `superseded` of a higher one. Raises StoreUnavailable."""
+    def check(self) -> int | None:
+        """Look at the markers; the epoch of a higher one, of which `superseded` is told. Raises StoreUnavailable."""
         try:
             self._writer.check()
         except Superseded as higher:
             self._superseded(higher.epoch)
+            return higher.epoch
+        return None
 
     def replaced_by(self) -> int | None:
         """The epoch in which another driver has sealed: this one can never go on."""

@@ -64,7 +64,7 @@ class LateWrites:
         self._late: dict[str, _Late] = {}
         self._given_up: dict[str, tuple[Held, str]] = {}
         self._hurry = False
-        threading.Thread(target=self._run, name="late-writes", daemon=True).start()
+        self._thread: threading.Thread | None = None
 
     def admit(self) -> None:
         """Refuse an async update when others wait too long already. Raises StoreUnavailable."""
@@ -81,6 +81,9 @@ class LateWrites:
             older = self._late.get(held.name)
             self._late[held.name] = _Late(held, older.since if older else self._clock())
             self._given_up.pop(held.name, None)
+            if self._thread is None:  # called by a keeper's thread, so this one is no job's either
+                self._thread = threading.Thread(target=self._run, name="late-writes", daemon=True)
+                self._thread.start()
             self._changed.notify_all()
 
     def drop(self, name: str) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 from checkpoint.contents import Changes
 from checkpoint.errors import CheckpointError
-from checkpoint.manifest import NamedObject, Progress
+from checkpoint.manifest import Kind, NamedObject, Progress
+from jobserver.driver import warming
 from jobserver.driver.held import Held, Making, Shelf
 from jobserver.driver.jobthreads import current
 from jobserver.driver.journal import Journal
@@ -29,6 +30,7 @@ from jobserver.driver.object_options import ObjectOptions
 from jobserver.driver.origins import Recipe
 from jobserver.driver.shown import shown_held, shown_record, shown_schema
 from jobserver.driver.turns import Turn, Turns, shared_failure
+from jobserver.driver.warming import Warming, rank_of, uses_of, warm_order
 from jobserver.model import AttemptRef
 from sparkjobserver.api import ObjectDamaged
 
@@ -38,9 +40,6 @@ RESTORE_LIMIT = 60.0
 """Seconds that SQL waits while another job brings back a stored object that both mention."""
 TURN_LIMIT = 60.0
 """Seconds to wait for others' builds where the caller names no limit."""
-WARM_AFTER = 3.0
-"""Seconds from the restore of an object to the filling of its cache; until then it is read from its files."""
-
 Rebuild = Callable[["Registry", str, NamedObject, Turn], None]
 """Begins to build an object by its recipe, in a thread of its own to which the turn goes over; returns at once."""
 
@@ -78,12 +77,14 @@ class Registry:
         self._frames: dict[str, str] | None = None
         self._damaged: dict[str, str] = {}
         self._retired: list[Held] = []
+        self._paths: dict[AttemptRef, set[str]] = {}
         self._counter = 0
         self._late = LateWrites(
             limits or AsyncLimits(), self._write_late, journal.check_store if journal else _no_store
         )
-        for held in self._held.values():
-            self._warm_later(held)
+        self._warming = Warming(warm_order(self._stored), self._warm_stored)
+        if self._warming.of:
+            self._warming.begin_after(warming.WARM_AFTER)
         if journal:
             journal.sweep_due = lambda: (background.submit(self._sweep), None)[1]
 
@@ -108,8 +109,8 @@ class Registry:
             if name is None:
                 return None
             turn = self._turns.of(name)
-        if turn is not None and turn.mine:
-            return self._held.get(name)
+        if turn is not None and turn.mine and not turn.updating:
+            return None
         return self._get_held(name, RESTORE_LIMIT)
 
     def _known_frames(self) -> dict[str, str]:
@@ -213,11 +214,21 @@ class Registry:
             self._end_turn(record.name)
         self._warm_later(held)
 
+    def hold(self, path: str, ref: AttemptRef) -> None:
+        """No sweep removes what lies at a path of the context's folder while the attempt runs."""
+        with self._changed:
+            self._paths.setdefault(ref, set()).add(path)
+
     def released_by(self, ref: AttemptRef) -> None:
         """An attempt has ended: what it alone still used of replaced versions is freed."""
         with self._changed:
+            self._paths.pop(ref, None)
+            noted = []
             for held in self._held.values():
-                held.users.discard(ref)
+                if ref in held.users:
+                    held.users.discard(ref)
+                    if held.record is not None and rank_of(held.uses) > held.record.used:
+                        noted.append(held)
             for held in self._retired:
                 held.users.discard(ref)
             free = [held for held in self._retired if not held.users]
@@ -225,6 +236,26 @@ class Registry:
                 self._retired = [held for held in self._retired if held.users]
         for held in free:
             self._background.submit(partial(self._shelf.discard, held))
+        for held in noted:
+            self._background.submit(partial(self._note_use, held))
+
+    def _note_use(self, held: Held) -> None:
+        """Tell the manifest how much an object is used, unless somebody builds it right now: use goes on, and so do chances."""
+        with self._changed:
+            record = held.record
+            if self._held.get(held.name) is not held or record is None or not self._turns.is_free(held.name):
+                return
+            self._turns.begin(held.name)
+        try:
+            noted = replace(record, used=rank_of(held.uses))
+            if self._journal and noted != record:
+                self._journal.commit(Changes(put=[noted]))
+                with self._changed:
+                    held.record = self._stored[held.name] = noted
+        except CheckpointError as error:
+            log.warning("the use of named object %r was not noted: %s", held.name, error)
+        finally:
+            self._end_turn(held.name)
 
     # what clients see
 
@@ -256,6 +287,17 @@ class Registry:
         """Objects whose data is proven to be damaged, and why."""
         with self._changed:
             return dict(self._damaged)
+
+    def summary(self) -> dict[str, Any]:
+        """The objects as a whole, as their context shows them; cheap."""
+        lag = self._late.lag()
+        with self._changed:
+            return {
+                "objects": len(self._stored.keys() | self._held.keys()),
+                "damaged": sorted(self._damaged),
+                "behind": {"objects": lag.objects, "seconds": round(lag.seconds, 3)},
+                "warming": {"done": self._warming.done, "of": self._warming.of},
+            }
 
     def lag(self) -> Lag:
         """How far the checkpoint is behind what readers see."""
@@ -306,6 +348,9 @@ class Registry:
                         return held
                     if waited_for is not None and waited_for.error is not None:
                         raise shared_failure(name, waited_for.error)
+                    own = self._turns.of(name)
+                    if own is not None and own.mine and own.updating:
+                        break
                     if self._turns.is_free(name):
                         break
                     waited_for = self._turns.of(name)
@@ -313,6 +358,8 @@ class Registry:
                 record = self._stored.get(name)
                 if record is None:
                     return None
+                if own is not None and own.mine:
+                    return self._older_for_update(name, record)
                 turn = self._turns.begin(name)
             if record.strategy != "recipe":
                 return self._restore(name, record)
@@ -321,14 +368,31 @@ class Registry:
 
     # bringing back
 
-    def _restore(self, name: str, record: NamedObject) -> Held:
+    def _older_for_update(self, name: str, record: NamedObject) -> Held:
+        """What an update replaces, for its own build, which has the turn and keeps it."""
+        if record.strategy == "recipe":
+            raise RuntimeError(f"ask for {name!r} before its update: it must be built by its recipe first")
         try:
             held = self._shelf.restore(record)
+        except ObjectDamaged as damage:
+            self._report_damage(name, damage)
+            raise
+        with self._changed:
+            self._use(held)
+            self._held[name] = held
+        return held
+
+    def _restore(self, name: str, record: NamedObject, *, used: bool = True) -> Held:
+        try:
+            held = self._shelf.restore(record)
+            held.uses = uses_of(record.used)
             with self._changed:
-                self._use(held)
+                if used:
+                    self._use(held)
                 self._held[name] = held
                 self._damaged.pop(name, None)
-            self._warm_later(held)
+            if used:
+                self._warm_later(held)
             return held
         except ObjectDamaged as damage:
             self._report_damage(name, damage)
@@ -396,14 +460,38 @@ class Registry:
             self._turns.end(name)
 
     def _warm_later(self, held: Held) -> None:
-        """Caches what was restored once the first answers are out."""
-        timer = threading.Timer(WARM_AFTER, lambda: self._background.submit(lambda: self._warm(held)))
+        """Caches what was restored once the first answers are out; plain values and broadcasts have no cache."""
+        if held.kind not in (Kind.DATAFRAME, Kind.RDD):
+            return
+        timer = threading.Timer(warming.WARM_AFTER, lambda: self._background.submit(lambda: self._warm(held)))
         timer.daemon = True
         timer.start()
 
+    def _warm_stored(self, name: str) -> None:
+        """Cache one of what was cached before this driver; a job that builds it now, or has it warmed, is not disturbed."""
+        with self._changed:
+            held, record = self._held.get(name), self._stored.get(name)
+            if held is None:
+                if record is None or record.strategy == "recipe" or not self._turns.is_free(name):
+                    return
+                self._turns.begin(name)
+        if held is None and record is not None:
+            try:
+                held = self._restore(name, record, used=False)
+            except ObjectDamaged:
+                return  # reported where it was found
+            except Exception:
+                # Spark's failures have no common class; a job that asks for it will be told
+                log.exception("named object %r could not be restored ahead of its use", name)
+                return
+        if held is not None:
+            self._warm(held)
+
     def _warm(self, held: Held) -> None:
-        if self._held.get(held.name) is not held:
-            return
+        with self._changed:
+            if self._held.get(held.name) is not held or held.warm:
+                return
+            held.warm = True
         try:
             self._shelf.warm(held)
         except Exception:
@@ -559,6 +647,7 @@ class Registry:
     def _sweep(self) -> None:
         with self._changed:
             in_use = {held.version for held in (*self._held.values(), *self._retired)}
+            in_use.update(path for paths in self._paths.values() for path in paths)
         try:
             if self._journal:
                 self._journal.sweep(in_use)

@@ -79,6 +79,9 @@ class Place(Protocol):
     def context_config(self) -> Any:
         """The context's settings."""
 
+    def data_file(self, name: str) -> str:
+        """An uploaded data file as a local path."""
+
 
 class Rebuilds:
     """What a registry calls to have an object made again: by its recipe, or by reading its files again.
@@ -160,7 +163,7 @@ class SparkRebuilder:
         def job(objects: OneObject) -> None:
             env = JobEnvironment(
                 f"rebuild of {name}", objects, self._place.context_config(), progress=_NoProgress(),
-                sealer=objects.commit,
+                sealer=objects.commit, data_files=self._place.data_file,
             )  # fmt: skip
             job = PythonJob(loaded, session, env, config, RESULT_LIMIT)
             if problems := job.validate():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +37,7 @@ from jobserver.driver.origins import (
     origin_of,
 )
 from jobserver.driver.payload import BundleSource, pack, unpack
+from jobserver.driver.progress import SavedFrame
 from jobserver.driver.sessions import job_session
 from jobserver.driver.sources import source_of
 from jobserver.driver.spark import Spark
@@ -230,6 +232,47 @@ class SparkShelf:
             check_data(folder.files, folder.context_id, record, "")
         except Damaged as damage:
             raise _damaged(record, damage.why) from damage
+
+    def _fault(self, path: str, files: Sequence[FileEntry]) -> str | None:
+        """What is wrong with the first of these files that is not as it was written."""
+        folder = self._needed_folder()
+        for entry in files:
+            try:
+                size = folder.files.size(folder.path(f"{path}/{entry.name}"))
+            except Missing:
+                return f"its file {entry.name} is gone"
+            if size != entry.size:
+                return f"its file {entry.name} has {size} bytes instead of {entry.size}"
+        return None
+
+    # progress (see progress.Values)
+
+    def pack(self, value: Any) -> bytes:
+        """The payload of a value."""
+        return pack(value, self.loader.sources)
+
+    def unpack(self, payload: bytes) -> Any:
+        """The value of a payload, with the code that it needs."""
+        return unpack(payload, self._provide)
+
+    def is_frame(self, value: Any) -> bool:
+        """Whether the value is a DataFrame."""
+        return isinstance(value, DataFrame)
+
+    def write_frame(self, frame: Any, path: str) -> SavedFrame:
+        """Write a DataFrame durably below a path of the context's folder."""
+        frame.write.mode("overwrite").parquet(self._files_url(path))
+        folder = self._needed_folder()
+        sizes = folder.files.seal_tree(folder.path(path))
+        return SavedFrame(frame.schema.json(), tuple(FileEntry(*each) for each in sorted(sizes.items())))
+
+    def read_frame(self, saved: SavedFrame, path: str) -> Any:
+        """The DataFrame in the job's session."""
+        if why := self._fault(path, saved.files):
+            raise ObjectDamaged(f"the saved progress at {path} is damaged: {why}")
+        schema, session = StructType.fromJson(json.loads(saved.schema)), job_session()
+        frame = self.spark.root.read.schema(schema).parquet(self._files_url(path))
+        return frame if session is None else session.adopt_frame(frame)
 
     def _provide(self, root: str, source: BundleSource) -> None:
         """Load the code that a value was made with, if this driver has not seen it."""

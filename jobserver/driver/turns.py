@@ -15,9 +15,13 @@ LOOK_AGAIN = 0.5
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """The right of one thread to make the next version of a name. `error`: why nothing came of it."""
+    """The right of one thread to make the next version of a name. `error`: why nothing came of it.
+
+    `updating`: it replaces what there is, so its build may read that.
+    """
 
     thread: threading.Thread
+    updating: bool = False
     error: Exception | None = None
 
     @property
@@ -44,17 +48,17 @@ class Turns:
             raise RuntimeError(f"the build of {name!r} asks for {name!r} itself")
         return turn is None or not turn.thread.is_alive()
 
-    def begin(self, name: str) -> Turn:
+    def begin(self, name: str, *, updating: bool = False) -> Turn:
         """The calling thread builds it from now on."""
-        turn = self._taken[name] = Turn(threading.current_thread())
+        turn = self._taken[name] = Turn(threading.current_thread(), updating)
         return turn
 
     def take(self, name: str, timeout: float) -> Turn:
-        """Wait until nobody builds it, then begin. Raises TimeoutError."""
+        """Wait until nobody builds it, then begin to update it. Raises TimeoutError."""
         end = time.monotonic() + timeout
         while not self.is_free(name):
             self.wait(name, end)
-        return self.begin(name)
+        return self.begin(name, updating=True)
 
     def wait(self, name: str, end: float) -> None:
         """Wait for any change, at most until `end` (monotonic). Raises TimeoutError."""

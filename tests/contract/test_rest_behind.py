@@ -96,7 +96,7 @@ async def test_a_context_is_shown_to_the_byte(rest: Rest, fake: FakeService) -> 
     assert (await rest("GET", "/contexts/ctx")).text == (
         '{"id":"id1","name":"ctx","startTime":"2013-05-29T00:00:00.007Z","endTime":"2013-05-29T01:00:00.007Z",'
         '"state":"ERROR","epoch":3,"owner":"server-1","standbys":[{"server":"server-2","kind":"hot"}],'
-        '"lastFailover":{"at":"2013-05-29T00:00:00.007Z","kind":"adopted","seconds":0.25}}'
+        '"lastFailover":{"at":"2013-05-29T00:00:00.007Z","kind":"adopted","seconds":0.25},"data":null}'
     )
 
 

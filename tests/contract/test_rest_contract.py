@@ -188,8 +188,8 @@ async def test_an_ended_context_can_still_be_read(rest: Rest) -> None:
 
 async def test_our_own_keys_of_a_context_come_after_those_of_the_contract(rest: Rest) -> None:
     shown = (await rest("GET", f"/contexts/{await rest.context()}")).json
-    ours = ["epoch", "owner", "standbys", "lastFailover"]
-    assert list(shown)[-4:] == ours
+    ours = ["epoch", "owner", "standbys", "lastFailover", "data"]
+    assert list(shown)[-5:] == ours
 
 
 async def test_a_living_context_cannot_be_created_again_but_an_ended_one_can(rest: Rest) -> None:

@@ -94,6 +94,10 @@ class FakePeers:
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return list(await self._guard(url, lambda registry: registry.objects(context_id)))
 
+    async def data(self, url: str, context_id: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = await self._guard(url, lambda registry: registry.data(context_id))
+        return found
+
     async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
         found: dict[str, Any] | None = await self._guard(
             url, lambda registry: registry.object(context_id, order)

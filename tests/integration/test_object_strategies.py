@@ -54,6 +54,15 @@ def refuse(spark, env, config):
 def total(spark, env, config):
     return spark.sql("select count(*) c, cast(sum(r) * 1e6 as long) s from noise").first().asDict()
 
+def save(spark, env, config):
+    env.progress.save(spark.range(7).selectExpr("id", "id * 2 as twice"))
+    return env.progress.load().count()
+
+def load(spark, env, config):
+    saved = env.progress.load()
+    saved.createOrReplaceTempView("saved")
+    return [spark.sql("select sum(twice) from saved").first()[0], saved.columns]
+
 def read(spark, env, config):
     names = env.named_objects
     return [names.get("files").count(), spark.table("changed").count(), spark.table("local").count(),
@@ -77,11 +86,11 @@ class Epoch:
         )
         assert answer["ok"], answer
 
-    def value(self, main: str, **config: Any) -> Any:
+    def value(self, main: str, job: str = "", attempt: int = 1, **config: Any) -> Any:
         binary = self.uploads.python(CODE)
         binaries.put(self.files, CODE.encode())
-        job = f"job-{next(self.numbers)}"
-        fields = {"job_id": job, "attempt": 1, "main_class": main, "config": json.dumps(config)}
+        job = job or f"job-{next(self.numbers)}"
+        fields = {"job_id": job, "attempt": attempt, "main_class": main, "config": json.dumps(config)}
         answer = self.client.ask("run", binaries=[binary], **fields)
         assert answer["ok"], answer
         event = self.client.event("finished", job)
@@ -117,6 +126,7 @@ def epochs(root: Path) -> Iterator[tuple[Epoch, Epoch, Any]]:
         assert one.value("job.Words", words=["a", "b"]) == 2
         assert one.value("job:refuse", path=str(root / "data")) == [[True, True, True], 0]
         seen = one.value("job:total")
+        assert one.value("job:save", job="saver") == 7
         second = DriverProcess(root / "second", **settings)
         assert eventually(lambda: one.shown("late")["checkpointed"])
         yield one, Epoch(second, checkpoints, uploads), seen
@@ -175,3 +185,9 @@ def test_a_source_is_read_again_when_it_is_asked_for_and_shows_that_its_files_ch
     assert two.value("job:read")[0] == 60
     refused = two.order("local", "refresh")
     assert (refused["refused"], "can be refreshed" in refused["message"]) == ("cannot", True)
+
+
+def test_a_dataframe_that_a_job_saved_of_itself_is_there_for_its_next_attempt(
+    epochs: tuple[Epoch, Epoch, Any],
+) -> None:
+    assert epochs[1].value("job:load", job="saver", attempt=2) == [42, ["id", "twice"]]

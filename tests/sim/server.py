@@ -249,6 +249,9 @@ class SimPeers:
     async def objects(self, url: str, context_id: str) -> list[dict[str, Any]]:
         return await self._call(url, 10.0, lambda server: server.registry.objects(context_id))
 
+    async def data(self, url: str, context_id: str) -> dict[str, Any] | None:
+        return await self._call(url, 1.0, lambda server: server.registry.data(context_id))
+
     async def object(self, url: str, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
         return await self._call(
             url, order.seconds + 10.0, lambda server: server.registry.object(context_id, order)

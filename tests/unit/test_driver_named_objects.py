@@ -3,7 +3,6 @@
 import tempfile
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,139 +10,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from checkpoint.epoch import begin_epoch
 from checkpoint.errors import StoreUnavailable
-from checkpoint.local import LocalFiles
-from checkpoint.manifest import Kind, NamedObject, Progress
-from checkpoint.writer import CheckpointWriter
-from jobserver.driver import jobthreads, named_objects
+from checkpoint.manifest import Kind, Progress
+from jobserver.driver import jobthreads, warming
 from jobserver.driver.held import Held
-from jobserver.driver.job_environment import JobNamedObjects
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.journal import Journal
-from jobserver.driver.keeper import Keeper
-from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_options import ObjectOptions
-from jobserver.driver.object_orders import ObjectOrderRefused, carry_out
-from jobserver.driver.origins import Origin, Recipe
-from jobserver.driver.rebuilding import Rebuilds, RecipeFailed, makes
+from jobserver.driver.object_orders import ObjectOrderRefused
 from jobserver.model import AttemptRef, ObjectDeed, ObjectOrder
 from sparkjobserver.api import ObjectDamaged
+from tests.fakes.named_objects import LIMIT, SYNC, Context, PlainShelf
 
-SYNC, ASYNC = ObjectOptions(), ObjectOptions(durability="async")
+ASYNC = ObjectOptions(durability="async")
 UNKEPT = ObjectOptions(strategy="none")
-LIMIT = 10.0
-
-
-class PlainShelf:
-    """Keeps values as texts inside the manifest."""
-
-    def __init__(self):
-        self.discarded = []
-        self.warmed = []
-        self.restored = Counter()
-        self.may_write = threading.Event()
-        self.may_write.set()
-
-    def make(self, making):
-        strategy = "materialize" if making.options.strategy == "auto" else making.options.strategy
-        origin = Origin(making.recipe, rebuilt=making.rebuilt).text()
-        held = Held(making.name, "value", making.version, making.value, making.options)
-        held.strategy, held.origin, held.rebuilt = strategy, origin, making.rebuilt
-        held.record = self.write(held) if making.write else None
-        return held
-
-    def write(self, held):
-        assert self.may_write.wait(LIMIT)
-        return NamedObject(
-            held.name,
-            Kind.VALUE,
-            held.version,
-            held.strategy,
-            held.options.durability,
-            inline=None if held.strategy == "recipe" else held.value.encode(),
-            origin=held.origin,
-        )
-
-    def restore(self, record):
-        self.restored[record.name] += 1
-        if record.inline == b"damaged":
-            raise ObjectDamaged(record.name)
-        return Held(record.name, "value", record.version, record.inline.decode(), SYNC, record)
-
-    def hand_out(self, held):
-        return held.value
-
-    def warm(self, held):
-        self.warmed.append(held.value)
-
-    def discard(self, held):
-        self.discarded.append(held.value)
-
-
-class PlainRebuilder:
-    """Recipes are functions of this test: main class to what gets the named objects."""
-
-    def __init__(self):
-        self.jobs = {}
-        self.runs = Counter()
-
-    def start(self, name, work):
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        return thread
-
-    def run(self, name, recipe, others, finish):
-        self.runs[recipe.main_class] += 1
-        if not makes(name, others, finish, self.jobs[recipe.main_class]):
-            raise RecipeFailed(f"{recipe.main_class} returned without building {name!r}")
-
-
-class SlowStore(LocalFiles):
-    """Fails on demand."""
-
-    broken = False
-
-    def write_new(self, path, data):
-        if self.broken:
-            raise StoreUnavailable("asked to fail")
-        super().write_new(path, data)
-
-
-class Context:
-    """One epoch of a context on a local store."""
-
-    def __init__(self, folder, epoch=1, prepared=None):
-        self.files = SlowStore(folder)
-        self.told = []
-        base = begin_epoch(self.files, "ctx", epoch, f"t{epoch}", b"s")
-        writer = CheckpointWriter(self.files, "ctx", epoch, f"t{epoch}", base, b"s")
-        self.journal = Journal(self.files, "ctx", writer, self.told.append, b"s")
-        self.shelf = PlainShelf()
-        self.background = Keeper("background", 1)
-        self.rebuilder = PlainRebuilder()
-        self.registry = Registry(
-            self.shelf,
-            self.journal,
-            Keeper("sealer", 4),
-            self.background,
-            prepared,
-            rebuild=Rebuilds(self.rebuilder, JobNamedObjects),
-        )
-
-    def make(self, name, value, strategy="recipe"):
-        """As a job does whose recipe is `job-<name>`, and that would build the same again."""
-        job = self.rebuilder.jobs[f"job-{name}"] = lambda objects: objects.update(name, lambda: value)
-        objects = JobNamedObjects(self.registry, Recipe(f"job-{name}", (), "{}"))
-        objects.update(name, lambda: value, strategy=strategy)
-        return job
-
-    def order(self, order):
-        return carry_out(self.registry, order, self.journal.older_versions)
-
-    def settle(self):
-        """Wait for what the background was given."""
-        self.background.submit(lambda: None).result(LIMIT)
 
 
 @pytest.fixture
@@ -328,18 +207,65 @@ def test_the_next_epoch_restores_each_object_when_it_is_first_asked_for(context,
     assert following.shelf.restored == {"a": 1}
 
 
-def test_what_was_restored_or_prepared_is_cached_in_the_background_afterwards(context, tmp_path, monkeypatch):
-    monkeypatch.setattr(named_objects, "WARM_AFTER", 0.01)
-    for name in ("a", "b"):
-        context.registry.update(name, lambda name=name: f"value of {name}", SYNC, LIMIT)
-    record = context.journal.objects()["b"]
-    prepared = {"b": Held("b", "value", record.version, "prepared", SYNC, record)}
-    following = Context(tmp_path, epoch=2, prepared=prepared)
-    assert following.registry.get("a", LIMIT) == "value of a"
+def eventually(condition):
     end = time.monotonic() + LIMIT
-    while sorted(following.shelf.warmed) != ["prepared", "value of a"] and time.monotonic() < end:
-        following.settle()
-    assert sorted(following.shelf.warmed) == ["prepared", "value of a"]
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+def test_what_was_cached_is_cached_again_most_used_first_and_shown_while_it_goes_on(
+    context, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(warming, "WARM_AFTER", 0.01)
+    context.shelf.kind = Kind.DATAFRAME
+    for name in ("seldom", "often", "always", "new"):
+        context.registry.update(name, lambda name=name: name, SYNC, LIMIT)
+    for name, uses in (("often", 9), ("always", 40), ("seldom", 3)):
+        for number in range(uses):
+            user = RunningAttempt(AttemptRef(f"{name}-{number}", 1), "g", "batch")
+            jobthreads.work_for(user)
+            context.registry.get(name, 0)
+            jobthreads.work_done()
+            context.registry.released_by(user.ref)
+    assert eventually(
+        lambda: [context.journal.objects()[n].used for n in ("always", "often", "seldom")] == [6, 4, 0]
+    )
+    going = threading.Event()
+    plain = PlainShelf.warm
+    monkeypatch.setattr(PlainShelf, "warm", lambda shelf, held: going.wait(LIMIT) and plain(shelf, held))
+    following = Context(tmp_path, epoch=2)
+    assert following.registry.summary()["warming"] == {"done": 0, "of": 4}
+    assert following.registry.get("new", LIMIT) == "new"  # a reader that comes first does not wait for it
+    going.set()
+    assert eventually(lambda: following.registry.summary()["warming"]["done"] == 4)
+    assert eventually(lambda: len(following.shelf.warmed) == 4)
+    assert [value for value in following.shelf.warmed if value != "new"] == ["always", "often", "seldom"]
+    assert following.registry.held("often").uses >= 8, "use is counted on"
+
+
+def test_the_note_of_use_never_buries_an_update(context):
+    context.registry.update("a", lambda: "0", SYNC, LIMIT)
+    ends = threading.Event()
+
+    def read():
+        count = 0
+        while not ends.is_set():
+            count += 1
+            user = RunningAttempt(AttemptRef("r", count), "g", "batch")
+            jobthreads.work_for(user)
+            context.registry.get("a", LIMIT)
+            jobthreads.work_done()
+            context.registry.released_by(user.ref)
+
+    reader = in_thread(read)
+    for value in range(1, 31):
+        context.registry.update("a", lambda value=value: str(value), SYNC, LIMIT)
+        assert context.journal.objects()["a"].inline == str(value).encode()
+    ends.set()
+    reader.thread.join(LIMIT)
+    context.settle()
+    assert context.journal.objects()["a"].inline == b"30"
 
 
 def test_what_a_standby_prepared_is_used_only_in_the_version_that_is_sealed(context, tmp_path):
@@ -585,6 +511,7 @@ class Orders(RuleBasedStateMachine):
         self.count = 0
 
     def teardown(self):
+        assert self.context.registry.flush(LIMIT)
         self.folder.cleanup()
 
     def next_value(self):

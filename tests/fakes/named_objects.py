@@ -1,0 +1,170 @@
+"""The named objects of a context without Spark: values are texts inside the manifest, recipes are functions of a test."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from checkpoint.epoch import begin_epoch
+from checkpoint.errors import StoreUnavailable
+from checkpoint.local import LocalFiles
+from checkpoint.manifest import Kind, NamedObject
+from checkpoint.writer import CheckpointWriter
+from jobserver.driver.held import Held
+from jobserver.driver.job_environment import JobNamedObjects, sealer
+from jobserver.driver.journal import Journal
+from jobserver.driver.keeper import Keeper
+from jobserver.driver.named_objects import Registry
+from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.object_orders import carry_out
+from jobserver.driver.origins import Origin, Recipe
+from jobserver.driver.payload import pack, unpack
+from jobserver.driver.progress import JobProgress
+from jobserver.driver.rebuilding import Rebuilds, RecipeFailed, makes
+from jobserver.model import AttemptRef
+from sparkjobserver.api import JobEnvironment, ObjectDamaged
+
+_SEALERS, _BACKGROUND = Keeper("sealer", 4), Keeper("background", 1)
+"""Shared by all contexts of a test run: threads that wait for work never end."""
+
+SYNC = ObjectOptions()
+LIMIT = 10.0
+
+
+class PlainShelf:
+    """Keeps values as texts inside the manifest."""
+
+    kind = Kind.VALUE
+
+    def __init__(self):
+        self.discarded = []
+        self.warmed = []
+        self.restored = Counter()
+        self.may_write = threading.Event()
+        self.may_write.set()
+
+    def make(self, making):
+        strategy = "materialize" if making.options.strategy == "auto" else making.options.strategy
+        origin = Origin(making.recipe, rebuilt=making.rebuilt).text()
+        held = Held(making.name, "value", making.version, making.value, making.options)
+        held.strategy, held.origin, held.rebuilt = strategy, origin, making.rebuilt
+        held.record = self.write(held) if making.write else None
+        return held
+
+    def write(self, held):
+        assert self.may_write.wait(LIMIT)
+        return NamedObject(
+            held.name,
+            self.kind,
+            held.version,
+            held.strategy,
+            held.options.durability,
+            held.options.storage_level,
+            inline=None if held.strategy == "recipe" else held.value.encode(),
+            origin=held.origin,
+        )
+
+    def restore(self, record):
+        self.restored[record.name] += 1
+        if record.inline == b"damaged":
+            raise ObjectDamaged(record.name)
+        return Held(record.name, "value", record.version, record.inline.decode(), SYNC, record)
+
+    def hand_out(self, held):
+        return held.value
+
+    def warm(self, held):
+        self.warmed.append(held.value)
+
+    def discard(self, held):
+        self.discarded.append(held.value)
+
+
+class PlainValues:
+    """Progress is pickled; there are no DataFrames."""
+
+    def pack(self, value):
+        return pack(value, {})
+
+    def unpack(self, payload):
+        return unpack(payload, lambda root, source: None)
+
+    def is_frame(self, value):
+        return False
+
+
+class PlainRebuilder:
+    """Recipes are functions of this test: main class to what gets the named objects."""
+
+    def __init__(self):
+        self.jobs = {}
+        self.runs = Counter()
+
+    def start(self, name, work):
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+    def run(self, name, recipe, others, finish):
+        self.runs[recipe.main_class] += 1
+        if not makes(name, others, finish, self.jobs[recipe.main_class]):
+            raise RecipeFailed(f"{recipe.main_class} returned without building {name!r}")
+
+
+class SlowStore(LocalFiles):
+    """Fails on demand."""
+
+    broken = False
+
+    def write_new(self, path, data):
+        if self.broken:
+            raise StoreUnavailable("asked to fail")
+        super().write_new(path, data)
+
+
+class Context:
+    """One epoch of a context on a local store."""
+
+    def __init__(self, folder, epoch=1, prepared=None, files=None):
+        self.files = files or SlowStore(folder)
+        self.told = []
+        base = begin_epoch(self.files, "ctx", epoch, f"t{epoch}", b"s")
+        writer = CheckpointWriter(self.files, "ctx", epoch, f"t{epoch}", base, b"s")
+        self.journal = Journal(self.files, "ctx", writer, self.told.append, b"s")
+        self.shelf = PlainShelf()
+        self.background = _BACKGROUND
+        self.rebuilder = PlainRebuilder()
+        self.sealers = _SEALERS
+        self.registry = Registry(
+            self.shelf,
+            self.journal,
+            self.sealers,
+            self.background,
+            prepared,
+            rebuild=Rebuilds(self.rebuilder, JobNamedObjects),
+        )
+
+    def make(self, name, value, strategy="recipe"):
+        """As a job does whose recipe is `job-<name>`, and that would build the same again."""
+        job = self.rebuilder.jobs[f"job-{name}"] = lambda objects: objects.update(name, lambda: value)
+        objects = JobNamedObjects(self.registry, Recipe(f"job-{name}", (), "{}"))
+        objects.update(name, lambda: value, strategy=strategy)
+        return job
+
+    def order(self, order):
+        return carry_out(self.registry, order, self.journal.older_versions)
+
+    def environment(self, job="job", attempt=1):
+        """What an attempt of a job gets."""
+        ref = AttemptRef(job, attempt)
+        progress = JobProgress(
+            ref, self.journal, self.sealers, lambda *told: None, PlainValues(), lambda path: self.registry.hold(path, ref)
+        )  # fmt: skip
+        return JobEnvironment(
+            job, JobNamedObjects(self.registry), None, attempt=attempt, progress=progress,
+            sealer=sealer(ref, progress, self.registry),
+        )  # fmt: skip
+
+    def settle(self):
+        """Wait for what the background was given."""
+        self.background.submit(lambda: None).result(LIMIT)
