@@ -29,6 +29,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "failover_hot": ("failover", {"standby": "hot"}),
     "failover_size": ("failover_size", {}),
     "switchover": ("switchover", {}),
+    "metadata": ("metadata", {}),
     "idle": ("idle", {}),
     "named_objects": ("named_objects", {}),
 }

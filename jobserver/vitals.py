@@ -50,12 +50,17 @@ class Vitals:
         self._asked_at = 0.0
 
     async def health(self) -> Health:
-        """Down without SQL; degraded without ZooKeeper or the checkpoint store."""
+        """Down without SQL; degraded without ZooKeeper or the checkpoint store, or when SQL can only be read."""
         down, files = await asyncio.gather(self._without_sql(), self._without_files())
+        unwritten = None if down is not None else await self._store.write_trouble()
+        if unwritten is not None:
+            unwritten = (
+                f"SQL can be read and not written: jobs are refused, outcomes wait in drivers ({unwritten})"
+            )
         zookeeper = None
         if self._coordination.link is not Link.CONNECTED:
             zookeeper = "ZooKeeper does not answer: running contexts go on, but none can change its owner"
-        return Health(down, tuple(reason for reason in (zookeeper, files) if reason is not None))
+        return Health(down, tuple(reason for reason in (zookeeper, unwritten, files) if reason is not None))
 
     def gauges(self) -> list[Gauge]:
         """What this server holds at this moment."""

@@ -72,6 +72,11 @@ class Database:
                 f"the metadata store answered no read within {self.patience:g} s"
             ) from None
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the last write was not done, as far as the database is to blame; None once one was done again."""
+        return self._writer.trouble
+
     async def write(self, work: Work[T]) -> T:
         """What `work` returned, committed. Raises StoreUnavailable (not done) or OutcomeUnknown."""
         return await self._writer.write(work)

@@ -7,12 +7,13 @@ writes may raise OutcomeUnknown (read back). Names and keys that no text encodin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
-from jobserver.errors import ContextExists, StoreUnavailable
+from jobserver.errors import ContextExists, OutcomeUnknown, StoreUnavailable
 from jobserver.history import JobMove
 from jobserver.listing import JobQuery
 from jobserver.model import (
@@ -67,6 +68,13 @@ class Metadata:
     async def close(self) -> None:
         """Ends what runs and closes every connection."""
         await self._database.close()
+
+    async def write_trouble(self) -> str | None:
+        """Why nothing can be written (read-only, disk full), None when it can. Tries, if the last write went wrong."""
+        if self._database.trouble is not None:
+            with contextlib.suppress(StoreUnavailable, OutcomeUnknown):
+                await self._database.write(contexts.request_stop(""))
+        return self._database.trouble
 
     async def upgrade(self) -> None:
         """Brings the schema to the one of this release. Servers that do so at once wait for each other.

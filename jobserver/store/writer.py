@@ -44,6 +44,8 @@ class GroupWriter:
         self._running: Sequence[_Entry] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self.trouble: str | None = None
+        """Why the last group was not written; None once one was."""
 
     async def write(self, work: Work[T]) -> T:
         """What `work` returned, once committed. Raises StoreUnavailable (not done), OutcomeUnknown, or what it raised."""
@@ -94,8 +96,10 @@ class GroupWriter:
 
     def _end_group(self, ended: asyncio.Future[list[Outcome]]) -> None:
         group, self._running = self._running, ()
-        for entry, outcome in zip(group, _outcomes(group, ended), strict=True):
+        outcomes = _outcomes(group, ended)
+        for entry, outcome in zip(group, outcomes, strict=True):
             _settle(entry, outcome)
+        self.trouble = _trouble(outcomes)
         self._start_group()
 
     def _give_up(self) -> None:
@@ -123,6 +127,14 @@ def _outcomes(group: Sequence[_Entry], ended: asyncio.Future[list[Outcome]]) -> 
         return ended.result()
     # `run_together` answers for every failure it can name; what comes out here says nothing about the commit.
     return [Outcome(error=OutcomeUnknown(f"a write broke in an unforeseen way: {error!r}")) for _ in group]
+
+
+def _trouble(outcomes: Sequence[Outcome]) -> str | None:
+    """The database's own words, if it took none of these writes."""
+    words = [
+        one.error.message for one in outcomes if isinstance(one.error, StoreUnavailable | OutcomeUnknown)
+    ]
+    return words[0] if words and len(words) == len(outcomes) else None
 
 
 def _settle(entry: _Entry, outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobserver.errors import OwnerUnavailable
 from jobserver.model import BinaryType, DriverRecord, ObjectOrder
 from jobserver.service import Submission
 from jobserver.settings import Settings
+from jobserver.store.metadata import Metadata
 from tests.fakes.coordination import FakeCoordination, FakeEnsemble
 from tests.fakes.driver import FakeDriver, FakeLauncher
 from tests.fakes.metadata import FakeMetadata, FakeStore
@@ -146,7 +148,7 @@ class FakeServer:
     def __init__(self, cluster: FakeCluster, name: str, life: int) -> None:
         self.me = ServerInfo(name, f"{name}-life{life}", f"http://{name}", f"host-{name}", 1, 1, "0")
         self.coordination = FakeCoordination(cluster.ensemble)
-        self.store = FakeMetadata(cluster.store)
+        self.store = cluster.store_of(name)
         self.peers = FakePeers(cluster)
         self.alive = True
         self.died = asyncio.Event()
@@ -165,11 +167,21 @@ class FakeServer:
 class FakeCluster:
     """Servers s1…sn. `kill` ends a server as SIGKILL would: nothing is released, nothing said."""
 
-    def __init__(self, folder: Path, *, max_jobs: int = 8, warm: int = 0, start_timeout: float = 0.5) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_jobs: int = 8,
+        warm: int = 0,
+        start_timeout: float = 0.5,
+        store_of: Callable[[str], Metadata] | None = None,
+    ) -> None:
+        """`store_of`: the store of the server of that name, in place of one in memory."""
         self.folder = folder
         self.settings = quick_settings(max_jobs, warm, start_timeout)
         self.ensemble = FakeEnsemble()
         self.store = FakeStore()
+        self.store_of: Callable[[str], Any] = store_of or (lambda _name: FakeMetadata(self.store))
         self.launcher = FakeLauncher()
         self.by_url: dict[str, FakeServer] = {}
         self._lives = 0
@@ -179,7 +191,7 @@ class FakeCluster:
         server = FakeServer(self, name, self._lives)
         self.by_url[server.me.url] = server
         await server.coordination.start(server.me, server.registry.hear)
-        if not self.store.binaries:
+        if not await server.store.list_binaries():
             await Binaries(server.store, server.files).upload("bin", BinaryType.PYTHON, b"code")
         return server
 

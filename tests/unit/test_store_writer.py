@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobserver.errors import BadConfig, OutcomeUnknown, StoreUnavailable
 from jobserver.store.database import Database
-from jobserver.store.writer import LARGEST_GROUP
+from jobserver.store.writer import LARGEST_GROUP, LONGEST_QUEUE
 
 TIMEOUT = 0.5
 
@@ -256,3 +256,17 @@ async def test_the_store_is_synchronised_as_was_asked(path: Path, synchronous: s
     mode = await database.write(lambda one: one.exec_driver_sql("PRAGMA journal_mode").scalar())
     await database.close()
     assert (level_found, mode) == (level, "wal")
+
+
+async def test_beyond_its_longest_queue_the_store_says_that_it_is_busy(database: Database) -> None:
+    gate = Gate()
+    blocking = asyncio.create_task(database.write(gate))
+    await gate.wait_reached()
+    waiting = [asyncio.create_task(database.write(add(n))) for n in range(LONGEST_QUEUE)]
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="busy") as caught:
+        await database.write(add(-1))
+    assert caught.value.retry_after is not None
+    gate.opened.set()
+    await asyncio.gather(blocking, *waiting)
+    assert len(await database.read(numbers)) == LONGEST_QUEUE
