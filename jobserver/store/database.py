@@ -84,24 +84,21 @@ class Database:
     async def write_repeated(self, work: Work[T]) -> T:
         """`write` of a work that may be repeated: an unknown outcome becomes known by doing it again.
 
-        Raises StoreUnavailable (not done), OutcomeUnknown (still, after the patience).
+        Raises StoreUnavailable (not done), OutcomeUnknown (still, after the patience; the last try has its own).
         """
-        unknown = False
-        try:
-            async with asyncio.timeout(self.patience):
-                while True:
-                    try:
-                        return await self._writer.write(work)
-                    except OutcomeUnknown:
-                        unknown = True
-                    except StoreUnavailable:
-                        if not unknown:
-                            raise
-                    await asyncio.sleep(REPEAT_AFTER)
-        except TimeoutError:
-            raise OutcomeUnknown(
-                f"the metadata store did not tell within {self.patience:g} s whether a write happened"
-            ) from None
+        deadline = asyncio.get_running_loop().time() + self.patience
+        unknown: OutcomeUnknown | None = None
+        while True:
+            try:
+                return await self._writer.write(work)
+            except OutcomeUnknown as error:
+                unknown = error
+            except StoreUnavailable:
+                if unknown is None:
+                    raise
+            if asyncio.get_running_loop().time() >= deadline:
+                raise unknown
+            await asyncio.sleep(REPEAT_AFTER)
 
     async def write_evicting(self, work: Work[T], context_id: str) -> T:
         """`write` of a grant: whoever holds the fence's row for long, frozen maybe, loses the connection that holds it.

@@ -169,7 +169,7 @@ def _send(engine: Engine, statements: Sequence[str]) -> _Sent:
     """One packet, one transaction. A single statement is a transaction by itself (autocommit)."""
     try:
         pooled = engine.raw_connection()
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, pymysql.MySQLError, OSError) as error:
         return _Sent(_End.NOT_SENT, error=error)
     connection = pooled.driver_connection
     assert isinstance(connection, pymysql.Connection)
