@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, bindparam, insert, literal, select
 from jobserver.history import JobMove
 from jobserver.lifecycle import FINAL_JOB_STATES
 from jobserver.model import ErrorInfo, JobState
-from jobserver.store.change import Step, ignoring_duplicates, insertion_where
+from jobserver.store.change import Step, ignoring_duplicates
 from jobserver.store.guards import among
 from jobserver.store.rows import instant, json_text, micros, text_of_json
 from jobserver.store.statement import Statement
@@ -23,12 +23,19 @@ from jobserver.store.transaction import Work
 _COLUMNS = [column.name for column in job_history.c]
 
 _CAME_TO: Final = (
-    jobs.c.id == bindparam("job_id"),
-    jobs.c.attempt == bindparam("attempt"),
-    jobs.c.state == bindparam("state"),
-    jobs.c.changed_at == bindparam("at"),
+    jobs.c.id == bindparam("this_job"),
+    jobs.c.attempt == bindparam("this_attempt"),
+    jobs.c.state == bindparam("this_state"),
+    jobs.c.changed_at == bindparam("this_time"),
 )
-RECORD = insertion_where(job_history, _COLUMNS, select(jobs.c.id).where(*_CAME_TO).exists())
+RECORD = Statement(
+    ignoring_duplicates(insert(job_history)).values(
+        {name: bindparam(name) for name in _COLUMNS if name != "job_id"}
+        | {"job_id": select(jobs.c.id).where(*_CAME_TO).scalar_subquery()}
+    )
+)
+"""Without such a job its id is NULL, and the row is passed over. Not INSERT … SELECT, for which MariaDB (seen on 10.11)
+writes its log to the disk at once, within the transaction: 2 to 9 ms a statement in place of 0.3."""
 
 _PLAIN = Statement(insert(job_history).values({name: bindparam(name) for name in _COLUMNS}))
 
@@ -88,7 +95,10 @@ RECORD_END_OF_CONTEXT = Statement(
 def record(job_id: str, move: JobMove) -> Step:
     """Records a move, if the step before made it: the row then says so, with this very time."""
     values = {
-        "job_id": job_id,
+        "this_job": job_id,
+        "this_attempt": move.attempt,
+        "this_state": move.state.value,
+        "this_time": micros(move.at),
         "attempt": move.attempt,
         "state": move.state.value,
         "at": micros(move.at),
