@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from hdfs.util import HdfsError
 from checkpoint.errors import AlreadyExists, CheckpointError, Corrupt, Missing, StoreUnavailable, Trouble
 from checkpoint.stores import HdfsAccess
 
+logging.getLogger("hdfs").setLevel(logging.WARNING)  # else it tells every call
 CONNECT_TIMEOUT = 3.0
 """Seconds to connect at most; a machine that is down and says nothing costs so much before the next NameNode is asked."""
 

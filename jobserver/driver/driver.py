@@ -85,6 +85,7 @@ class Driver:
         self._names = NamesInSql()
         self._context_config: Any = config_tree({})
         self.store_trouble = TroubleCount()
+        self._store: FileStore | None = None
         self._registry: Registry | None = None
         self._standby: Standby | None = None
         stored = self._stored_binary
@@ -205,8 +206,10 @@ class Driver:
         if not self.config.checkpoint_root:
             return None
         try:
-            files = open_store(self.config.checkpoint_root, self.config.cluster, self.config.hdfs)
-            return WatchedFiles(files, self.store_trouble)
+            if self._store is None:
+                files = open_store(self.config.checkpoint_root, self.config.cluster, self.config.hdfs)
+                self._store = WatchedFiles(files, self.store_trouble)
+            return self._store
         except (UnknownStore, CheckpointError) as error:
             raise BindingRefused(Refused.FAILED, f"the checkpoint store cannot be opened: {error}") from error
 
