@@ -5,11 +5,18 @@ One cluster with its own HDFS serves all tests; each leaves HDFS as it found it.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from live_cluster import Live
 
+from checkpoint import catalog, layout
+from checkpoint.stores import HdfsAccess, open_store
+from jobserver.local.hdfs import LocalHdfs
+from jobserver.local.java import spark_jars
 from jobserver.local.processes import end_all, session_of
 
 JOBS = """
@@ -18,6 +25,12 @@ def make(spark, env, config):
     frame = env.named_objects.update(config["name"], lambda: spark.range(config["n"]).selectExpr("id", "id * 2 as twice"))
     env.named_objects.update(config["name"] + " value", lambda: {"rows": config["n"], "big": "x" * 100_000})
     return frame.count()
+
+def put(spark, env, config):
+    return env.named_objects.update(config["name"], lambda: config["value"], durability=config.get("durability", "sync"))
+
+def get(spark, env, config):
+    return env.named_objects.get(config["name"])
 
 def read(spark, env, config):
     frame = env.named_objects.get(config["name"])
@@ -44,9 +57,23 @@ def context(live: Live) -> str:
     return live.context("on-hdfs")
 
 
+def delete_one_file(live: Live, name: str) -> None:
+    """As an operator's mistake would: a data file of an object is gone from HDFS."""
+    access = HdfsAccess((live.cluster.hdfs.web_url,))
+    files = open_store(live.cluster.picture.checkpoint_root, "default", access)
+    (context_id,) = catalog.contexts(files)
+    item = catalog.find(
+        files, context_id, live.cluster.layout.secret.read_text().strip().encode()
+    ).base.objects[name]
+    part = next(entry.name for entry in item.files if entry.name.startswith("part-"))
+    files.remove(layout.in_context(context_id, f"{item.path}/{part}"))
+
+
 def test_named_data_in_hdfs_survives_its_server_and_its_driver(live: Live, jobs: str, context: str) -> None:
     assert live.cluster.picture.checkpoint_root.startswith("hdfs://127.0.0.1:")
     assert live.value(jobs, "job:make", context, {"name": "kept", "n": 1000}) == 1000
+    assert live.value(jobs, "job:make", context, {"name": "spoilt", "n": 10}) == 10
+    delete_one_file(live, "spoilt")
     before = live.running(context)
     driver = live.driver(context)
     server = live.cluster.servers[before["owner"]].id
@@ -54,5 +81,133 @@ def test_named_data_in_hdfs_survives_its_server_and_its_driver(live: Live, jobs:
     other = next(name for name in live.ids if name != before["owner"])
     assert live.value(jobs, "job:read", context, {"name": "kept"}, server=other) == [999_000, 1000, 100_000]
     assert live.running(context)["epoch"] > before["epoch"]
+    spoilt = live.ended(live.start(jobs, "job:read", context, {"name": "spoilt"}, server=other))
+    assert spoilt["status"] == "ERROR"
+    assert "is damaged" in spoilt["result"]["message"], spoilt["result"]
+    states = {item["name"]: item["state"] for item in live.get(f"/contexts/{context}/objects", other)}
+    assert (states["spoilt"], states["kept"]) == ("damaged", "live")
     live.cluster.start_server(before["owner"])
     assert not (live.cluster.layout.root / "checkpoints").exists()
+
+
+@pytest.fixture
+def hdfs(live: Live, context: str) -> LocalHdfs:
+    live.running(context)
+    return live.cluster.hdfs
+
+
+def put(live: Live, jobs: str, context: str, value: Any, **more: str) -> dict[str, Any]:
+    """The outcome of a job that updates `x`."""
+    return live.ended(live.start(jobs, "job:put", context, {"name": "x", "value": value, **more}))
+
+
+def get(live: Live, jobs: str, context: str) -> Any:
+    return live.value(jobs, "job:get", context, {"name": "x"})
+
+
+def trouble_of(live: Live, kind: str) -> float:
+    """What all servers' metrics tell of that kind of trouble."""
+    told = [live.ask("GET", "/metrics", server=server).body.decode() for server in live.ids]
+    name = f"jobserver_checkpoint_trouble_{kind} "
+    lines = [line for text in told for line in text.splitlines() if line.startswith(name)]
+    assert len(lines) == len(live.ids)
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def sealed(live: Live, context: str, name: str) -> bool:
+    """Whether the newest version of an object is in the checkpoint."""
+    found = [item for item in live.get(f"/contexts/{context}/objects") if item["name"] == name]
+    return bool(found) and found[0]["checkpointed"]
+
+
+def borne(live: Live, jobs: str, context: str, words: str, kind: str) -> None:
+    """While HDFS takes no writes: reading goes on, `sync` fails with a sentence, `async` goes on and is not sealed yet."""
+    before = trouble_of(live, kind)
+    old = get(live, jobs, context)
+    failed = put(live, jobs, context, "too late")
+    assert failed["status"] == "ERROR", failed
+    assert words in failed["result"]["message"], failed["result"]["message"]
+    assert get(live, jobs, context) == old
+    assert put(live, jobs, context, "caught up", durability="async")["status"] == "FINISHED"
+    assert get(live, jobs, context) == "caught up"
+    assert not sealed(live, context, "x")
+    live.eventually(lambda: trouble_of(live, kind), lambda count: count > before)
+
+
+def healed(live: Live, jobs: str, context: str) -> None:
+    """After the trouble: what was async is sealed by itself, and `sync` works."""
+    live.eventually(lambda: sealed(live, context, "x"), bool)
+    assert get(live, jobs, context) == "caught up"
+    assert put(live, jobs, context, "good again")["status"] == "FINISHED"
+    assert get(live, jobs, context) == "good again"
+
+
+def dfsadmin(live: Live, hdfs: LocalHdfs, *words: str) -> None:
+    """What `hdfs dfsadmin` does."""
+    jar, java = hdfs_jar_of(live)
+    subprocess.run(
+        [
+            java, "-cp", f"{hdfs.directory / 'conf'}:{spark_jars()}/*:{jar}",
+            "org.apache.hadoop.hdfs.tools.DFSAdmin", *words,
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+def hdfs_jar_of(live: Live) -> tuple[Path, Path]:
+    from jobserver.local.hdfs import fetch_jar
+    from jobserver.local.java import find_java
+
+    java = find_java().command
+    return fetch_jar(java), java
+
+
+def root_of(live: Live) -> str:
+    """The context's data below the root of HDFS."""
+    return "/jobserver/default"
+
+
+class TestTroubleOfHdfs:
+    @pytest.fixture(autouse=True)
+    def good(self, live: Live, jobs: str, context: str) -> None:
+        live.running(context)
+        assert put(live, jobs, context, "good")["status"] == "FINISHED"
+
+    def test_a_namenode_that_is_down_and_comes_back(
+        self, live: Live, hdfs: LocalHdfs, jobs: str, context: str
+    ) -> None:
+        jar, java = hdfs_jar_of(live)
+        assert hdfs.namenode is not None
+        assert not end_all([hdfs.namenode.id], grace=0)
+        borne(live, jobs, context, "no answer from HDFS", "away")
+        hdfs.start_namenode(java, jar)
+        hdfs.wait_serving()
+        healed(live, jobs, context)
+
+    def test_a_datanode_that_was_killed_and_started_again(
+        self, live: Live, hdfs: LocalHdfs, jobs: str, context: str
+    ) -> None:
+        jar, java = hdfs_jar_of(live)
+        assert hdfs.datanode is not None
+        assert not end_all([hdfs.datanode.id], grace=0)
+        borne(live, jobs, context, "HDFS", "away")
+        hdfs.start_datanode(java, jar)
+        hdfs.wait_serving()
+        healed(live, jobs, context)
+
+    def test_safe_mode(self, live: Live, hdfs: LocalHdfs, jobs: str, context: str) -> None:
+        dfsadmin(live, hdfs, "-safemode", "enter")
+        try:
+            borne(live, jobs, context, "HDFS is in safe mode and takes no writes", "safe_mode")
+        finally:
+            dfsadmin(live, hdfs, "-safemode", "leave")
+        healed(live, jobs, context)
+
+    def test_a_full_quota(self, live: Live, hdfs: LocalHdfs, jobs: str, context: str) -> None:
+        dfsadmin(live, hdfs, "-setQuota", "1", root_of(live))
+        try:
+            borne(live, jobs, context, "HDFS has no room left", "full")
+        finally:
+            dfsadmin(live, hdfs, "-clrQuota", root_of(live))
+        healed(live, jobs, context)
