@@ -107,6 +107,16 @@ def test_a_query_that_fails_while_it_runs_is_a_job_in_error(live: Live, context:
     assert "spoilt" in reply.json["result"]["message"]
 
 
+def test_the_example_in_sql_sums_the_rows_of_the_cached_query(live: Live, context: str) -> None:
+    code = live.upload((EXAMPLES / "cached_query.py").read_text(), name="cached_query")
+    totals = live.value(code, "cached_query:build", context, {"rows": 1000})
+    reply = live.ask(
+        "POST", f"/jobs?context={context}&sync=true&timeout=60", (EXAMPLES / "region_totals.conf").read_text()
+    )
+    rows = reply.json["result"]["rows"]
+    assert {region: {"rows": count, "amount": amount} for region, count, amount in rows} == totals, str(reply)
+
+
 def test_views_of_a_query_are_its_own(live: Live, context: str) -> None:
     assert sql(live, context, "create temporary view mine as select 1").json["result"]["rows"] == []
     assert sql(live, context, "select * from mine").json["status"] == "VALIDATION FAILED"
