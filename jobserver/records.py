@@ -9,7 +9,7 @@ from typing import Any
 
 from jobserver.errors import JobServerError, NotFound
 from jobserver.history import Operation
-from jobserver.saved import SavedConfig
+from jobserver.saved import SavedConfig, SavedQuery
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,30 @@ class Records:
         """Raises NotFound."""
         if not await self._store.saved.delete_config(name):
             raise NotFound(f"config {name} not found")
+
+    async def queries(self, limit: int, after: str) -> list[SavedQuery]:
+        """By name, from behind the name `after` on."""
+        return await self._store.saved.queries(limit, after)
+
+    async def query(self, name: str) -> SavedQuery:
+        """Raises NotFound."""
+        query = await self._store.saved.query(name)
+        if query is None:
+            raise NotFound(f"query {name} not found")
+        return query
+
+    async def save_query(
+        self, name: str, text: str, args: Mapping[str, Any], context: str | None, principal: str
+    ) -> bool:
+        """Whether the name is new; else what had it is replaced. `args`: values that a submission may replace."""
+        now = datetime.now(UTC)
+        query = SavedQuery(name, text, principal, now, now, context=context, defaults=args)
+        return await self._store.saved.put_query(query)
+
+    async def delete_query(self, name: str) -> None:
+        """Raises NotFound."""
+        if not await self._store.saved.delete_query(name):
+            raise NotFound(f"query {name} not found")
 
     async def operations(self, limit: int) -> list[Operation]:
         """What was done last, newest first."""

@@ -29,6 +29,7 @@ from jobserver.api import (
     metrics,
     objects,
     pages,
+    queries,
 )
 from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, Streamed, error_answer, internal_error, text_answer
@@ -73,6 +74,11 @@ HANDLERS: dict[Route, Handler] = {
     Route.PUT_CONFIG: configs.put_config,
     Route.POST_CONFIG: configs.put_config,
     Route.DELETE_CONFIG: configs.delete_config,
+    Route.LIST_QUERIES: queries.list_queries,
+    Route.GET_QUERY: queries.get_query,
+    Route.PUT_QUERY: queries.put_query,
+    Route.POST_QUERY: queries.put_query,
+    Route.DELETE_QUERY: queries.delete_query,
     Route.LIST_OPERATIONS: history.list_operations,
     Route.LIST_DATA: data.list_data,
     Route.POST_DATA: data.post_data,
@@ -106,6 +112,9 @@ AUDITED: dict[Route, str] = {
     Route.PUT_CONFIG: "save config",
     Route.POST_CONFIG: "save config",
     Route.DELETE_CONFIG: "delete config",
+    Route.PUT_QUERY: "save query",
+    Route.POST_QUERY: "save query",
+    Route.DELETE_QUERY: "delete query",
     Route.POST_DATA: "upload data",
     Route.DELETE_DATA: "delete data",
     Route.RESET_DATA: "reset data",

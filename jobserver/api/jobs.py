@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from jobserver.api import job_answers
 from jobserver.api.bodies import configuration
@@ -13,6 +14,8 @@ from jobserver.api.job_views import filled
 from jobserver.api.names import check_key
 from jobserver.api.paging import next_page
 from jobserver.api.parameters import Moment, Span, Whole, Word
+from jobserver.api.queries import laid_under_query
+from jobserver.api.statements import QUERY
 from jobserver.api.submissions import CONFIG, Asker, request_digest, submission, waiting
 from jobserver.listing import JobQuery, Place, place_of
 from jobserver.model import JobRecord, JobState
@@ -99,8 +102,14 @@ async def post_job(call: Call) -> Answer | Streamed:
     config = await configuration(body, call.charset, call.limits)
     if (saved := CONFIG.read(call.query)) is not None:
         config = laid_under((await call.service.records.config(saved)).body, config)
+    context = None
+    if (name := QUERY.read(call.query)) is not None:
+        query = await call.service.records.query(name)
+        config, context = laid_under_query(query, config), query.context
     digest = None if key is None else request_digest("POST", "/jobs", call.query_text, body)
     asked = submission(call.query, config, wait, Asker(call.principal, key, digest), call.limits)
+    if context is not None and asked.context is None:
+        asked = replace(asked, context=context)
     outcome = await call.service.submit(asked)
     preferred = preferred_wait(call.request.headers)
     if asked.sync or preferred is None:

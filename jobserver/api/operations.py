@@ -16,6 +16,7 @@ from jobserver.api import (
     job_views,
     jobs,
     objects,
+    queries,
     schemas,
     submissions,
 )
@@ -63,6 +64,13 @@ _NOT_MODIFIED = Reply(304, "The client has this answer already.", headers=("ETag
 _SAVE_CONFIG = Operation(
     "configs",
     "Saves a configuration for `POST /jobs?config=<name>`.",
+    (Reply(201, "Saved.", _OK), Reply(200, "Saved in the place of an older one.", _OK)),
+    (408, 413),
+    body=CONFIGURATION,
+)
+_SAVE_QUERY = Operation(
+    "queries",
+    "Saves a query for `POST /jobs?query=<name>`: `sql`, and optionally `args` and `context`.",
     (Reply(201, "Saved.", _OK), Reply(200, "Saved in the place of an older one.", _OK)),
     (408, 413),
     body=CONFIGURATION,
@@ -247,6 +255,16 @@ OPERATIONS: dict[Route, Operation] = {
     Route.DELETE_CONFIG: Operation(
         "configs", "Deletes a saved configuration.", (Reply(200, "Deleted.", _OK),)
     ),
+    Route.LIST_QUERIES: Operation(
+        "queries",
+        "Saved queries by name.",
+        (Reply(200, "Queries; `Link` leads to the next page.", array(ref("Query")), headers=("Link",)),),
+        parameters=(queries.LIMIT, queries.AFTER),
+    ),
+    Route.GET_QUERY: Operation("queries", "One saved query.", (Reply(200, "It.", ref("Query")),)),
+    Route.PUT_QUERY: _SAVE_QUERY,
+    Route.POST_QUERY: _SAVE_QUERY,
+    Route.DELETE_QUERY: Operation("queries", "Deletes a saved query.", (Reply(200, "Deleted.", _OK),)),
     Route.LIST_OPERATIONS: Operation(
         "server",
         "What operators and clients did to the cluster, newest first.",

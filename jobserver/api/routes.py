@@ -48,6 +48,11 @@ class Route(StrEnum):
     PUT_CONFIG = "put_config"
     POST_CONFIG = "post_config"
     DELETE_CONFIG = "delete_config"
+    LIST_QUERIES = "list_queries"
+    GET_QUERY = "get_query"
+    PUT_QUERY = "put_query"
+    POST_QUERY = "post_query"
+    DELETE_QUERY = "delete_query"
     LIST_OPERATIONS = "list_operations"
     LIST_DATA = "list_data"
     POST_DATA = "post_data"
@@ -138,6 +143,16 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
             ("PUT", _ONE): Route.PUT_CONFIG,
             ("POST", _ONE): Route.POST_CONFIG,
             ("DELETE", _ONE): Route.DELETE_CONFIG,
+        },
+    ),
+    "queries": (
+        "GET, PUT, POST, DELETE",
+        {
+            ("GET", ()): Route.LIST_QUERIES,
+            ("GET", _ONE): Route.GET_QUERY,
+            ("PUT", _ONE): Route.PUT_QUERY,
+            ("POST", _ONE): Route.POST_QUERY,
+            ("DELETE", _ONE): Route.DELETE_QUERY,
         },
     ),
     "audit": ("GET", {("GET", ()): Route.LIST_OPERATIONS}),

@@ -108,6 +108,17 @@ SCHEMAS: dict[str, Schema] = {
             "reason": nullable(TEXT),
         }
     ),
+    "Query": record(
+        {
+            "name": TEXT,
+            "sql": TEXT,
+            "args": {"type": "object"},
+            "context": nullable(TEXT),
+            "principal": TEXT,
+            "createdAt": {"type": "string", "format": "date-time"},
+            "changedAt": {"type": "string", "format": "date-time"},
+        }
+    ),
     "JobProgress": record(
         {
             "jobId": TEXT,

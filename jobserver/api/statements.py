@@ -22,6 +22,7 @@ SQL = Word(
     "sql",
     "One SQL statement to run instead of code, over tables and named objects. In the body: `sql`, with `args`.",
 )
+QUERY = Word("query", "Name of a saved query to run; `args` of the body win over its own.")
 LIMIT = Whole("limit", "Rows that an SQL job answers at most; 10,000 if absent.", 0, 100_000_000)
 _CODE = ("appName", "classPath", "cp", "mainClass")
 _SCALARS = (str, int, float, bool, type(None))
@@ -35,6 +36,8 @@ def names_code(query: Query, config: Mapping[str, Any]) -> bool:
 def sql_query(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> SqlQuery | None:
     """The SQL that is to be run; None when the submission is about code. Raises BadConfig, BadRequest."""
     text = query.get("sql")
+    if QUERY.read(query) and (text is not None or names_code(query, config)):
+        raise BadRequest("query names a saved statement: it excludes sql, cp and appName")
     if text is not None:
         if given := [name for name in _CODE if query.get(name)]:
             raise BadRequest(f"sql and {given[0]} exclude each other: a job is either a query or code")
@@ -42,10 +45,11 @@ def sql_query(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> Sql
         text = config["sql"]
     else:
         return None
-    return SqlQuery(_text(text, limits), _arguments(config.get("args")), _limit(query, config, limits))
+    return SqlQuery(sql_text(text, limits), arguments(config.get("args")), _limit(query, config, limits))
 
 
-def _text(text: Any, limits: ApiLimits) -> str:
+def sql_text(text: Any, limits: ApiLimits) -> str:
+    """The text of one statement. Raises BadConfig, BadRequest."""
     if not isinstance(text, str) or not text.strip():
         refuse("sql must be the text of one statement")
     if len(text) > limits.max_sql:
@@ -53,8 +57,8 @@ def _text(text: Any, limits: ApiLimits) -> str:
     return text
 
 
-def _arguments(args: Any) -> str:
-    """Named (`:name`) or positional (`?`) values; each a JSON scalar or an array of such."""
+def arguments(args: Any) -> str:
+    """Named (`:name`) or positional (`?`) values as JSON; each a scalar or an array of such. Raises BadConfig."""
     if args is None:
         return "{}"
     if not isinstance(args, (dict, list)):

@@ -12,7 +12,7 @@ from jobserver.api.code_names import check_uploaded, name_list
 from jobserver.api.limits import ApiLimits
 from jobserver.api.names import check_text
 from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
-from jobserver.api.statements import LIMIT, SQL, SQL_CLASS, sql_query
+from jobserver.api.statements import LIMIT, QUERY, SQL, SQL_CLASS, sql_query
 from jobserver.callback_rules import check_url
 from jobserver.errors import BadRequest
 from jobserver.model import OnFailover, Pool
@@ -38,7 +38,7 @@ CALLBACK = Word(
     "callbackUrl", "http or https address that is told of the job's end, with its id and outcome."
 )
 PARAMETERS = (
-    *(APP_NAME, CLASS_PATH, CP, MAIN_CLASS, SQL, LIMIT, CONTEXT, SYNC, TIMEOUT),
+    *(APP_NAME, CLASS_PATH, CP, MAIN_CLASS, SQL, LIMIT, QUERY, CONTEXT, SYNC, TIMEOUT),
     *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT, CONFIG, CALLBACK),
 )
 """What POST /jobs reads of its query."""
