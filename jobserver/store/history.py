@@ -95,6 +95,7 @@ RECORD_END_OF_CONTEXT = Statement(
 def record(job_id: str, move: JobMove) -> Step:
     """Records a move, if the step before made it: the row then says so, with this very time."""
     values = {
+        "job_id": job_id,
         "this_job": job_id,
         "this_attempt": move.attempt,
         "this_state": move.state.value,
