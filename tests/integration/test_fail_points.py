@@ -69,10 +69,10 @@ def context_at(servers, server, name):
 
 
 def all_here(servers):
-    """Whether every running server sees every other."""
-    names = set(servers.running())
-    pictures = [picture(servers, name) for name in names]
-    return all(shown and {one["id"] for one in shown["servers"]} == names for shown in pictures)
+    """Whether every running server sees every other, in its present life."""
+    lives = {(name, servers.processes[name].pid) for name in servers.running()}
+    pictures = [picture(servers, name) for name, _ in lives]
+    return all(shown and {(one["id"], one["pid"]) for one in shown["servers"]} == lives for shown in pictures)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,6 @@ def fail(servers, name, *, adopt, point):
     """The owner is killed, the next server ends at the point; the context and its job as the last server shows them."""
     context, owner, first, second = begin(servers, name)
     servers.kill(first)
-    until(lambda: all_here(servers), "it is gone")
     servers.start(first, {AT: point, SWITCH: ALLOWED})
     until(lambda: all_here(servers), "it is back, with its fail point")
     job_id = submit(servers, second, name, "t.Wait", f"key-{name}")
