@@ -62,7 +62,7 @@ class Link(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OwnerChanged:
-    """The owner node of a context as now seen; `witnessed`: connected without a break since the previous owner was seen."""
+    """The owner node of a context as now seen; `witnessed`: connected without a break since an owner was seen."""
 
     context_id: str
     owner: OwnerNode | None

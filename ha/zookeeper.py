@@ -132,7 +132,10 @@ class ZooKeeperCoordination:
     async def elect(self, context_id: str, replace: OwnerNode | None = None) -> Elected | NotElected:
         me = self._announced()
         parent, path = self._parent(context_id), self._owner_path(context_id)
-        count = replace.election if replace else await self._election_count(parent)
+        try:
+            count = replace.election if replace else await self._election_count(parent)
+        except NoNodeError:
+            return NotElected(None, "ZooKeeper was wiped, and the folders are not made again yet")
         node = OwnerNode(context_id, me.id, me.incarnation, count + 1)
         transaction = self._client.transaction()
         transaction.check(f"{self._root}/servers/{me.id}", -1)
@@ -433,8 +436,8 @@ class ZooKeeperCoordination:
             self._owners.pop(context_id, None)
         else:
             self._owners[context_id] = owner
-        if self._link is Link.CONNECTED:
-            self._unbroken.add(context_id)
+            if self._link is Link.CONNECTED:  # an absence that is seen twice was still not seen to begin
+                self._unbroken.add(context_id)
         self._listener(OwnerChanged(context_id, owner, witnessed))
 
     def _contexts_left(self, names: frozenset[str]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,8 @@ from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
 
+INCUMBENT_TIMEOUT = 1.0
+"""Seconds the recorded owner of a context without owner node has to say that it lives."""
 RETRY = 0.1
 """Seconds between looks at SQL and the owners while a context comes up or moves."""
 
@@ -125,7 +127,10 @@ class ContextDesk:
 
     def start_in_background(self, context: ContextRecord) -> None:
         """For ad-hoc contexts: whoever waits for the job learns of a failure by the job's end."""
-        task = asyncio.create_task(self._start_quietly(context))
+        self._begin(self._start_quietly(context))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
@@ -143,7 +148,29 @@ class ContextDesk:
             age = (datetime.now(UTC) - context.started_at).total_seconds()
             if age >= older_than and self._registry.owner(context.id) is None:
                 log.warning("context %s (%s) has no owner: looking for one", context.name, context.id)
-                self.start_in_background(context)
+                self._begin(self._give_away(context))
+
+    async def _give_away(self, context: ContextRecord) -> None:
+        """To the owner that SQL knows, if it lives: it may be about to make its node again, after ZooKeeper was away."""
+        incumbent = await self._incumbent(context.id)
+        if incumbent is not None:
+            with contextlib.suppress(JobServerError):
+                await self._claim(incumbent, context.id, self._creation_timeout)
+                return
+        await self._start_quietly(context)
+
+    async def _incumbent(self, context_id: str) -> str | None:
+        """The server that SQL has as owner, when that very life of it answers."""
+        with contextlib.suppress(JobServerError):
+            row = await self._store.fence(context_id)
+            url = self._registry.url_of(row.owner) if row and row.owner else None
+            if (
+                row
+                and url
+                and await self._peers.incarnation(url, timeout=INCUMBENT_TIMEOUT) == row.incarnation
+            ):
+                return row.owner
+        return None
 
     async def _start_quietly(self, context: ContextRecord) -> None:
         try:

@@ -167,10 +167,10 @@ class FakeCoordination:
             return
         owner = self._ensemble.owners.get(context_id)
         witnessed = context_id in self._unbroken
-        self._unbroken.add(context_id)
         if owner is None:
             self._owners.pop(context_id, None)
         else:
+            self._unbroken.add(context_id)
             self._owners[context_id] = owner
         self._listener(OwnerChanged(context_id, owner, witnessed))
 

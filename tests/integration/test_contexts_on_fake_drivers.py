@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ha.coordination import OwnerNode
+from ha.ownership import Phase
 from jobserver.contexts.drivers_word import DriversWord
 from jobserver.contexts.link import DriverLink
 from jobserver.errors import (
@@ -537,3 +538,28 @@ async def test_a_late_repetition_of_the_takeovers_own_statement_is_repaired_by_t
     )
     await owner.registry.sweep()
     await until(lambda: cluster.store.contexts[context.id].state is ContextState.RUNNING, "it runs")
+
+
+async def test_after_zookeeper_was_away_nobody_takes_a_context_from_an_owner_that_comes_back_last(
+    cluster, three
+):
+    """All sessions are over; the others are back first, look at the missing owner node more than once, and one leads."""
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    others = [server for server in three if server is not owner]
+    for server in three:
+        server.coordination.cut()
+    for server in three:
+        cluster.ensemble.expire(server.me.id)
+    for server in others:
+        server.coordination.heal()
+    for _ in range(3):
+        cluster.ensemble.tell_owner(context.id)
+        await asyncio.gather(*(server.contexts.claim_unowned(older_than=0.0) for server in others))
+    phases = [server.registry.keeper(context.id) for server in others]
+    await until(lambda: all(keeper.phase is Phase.WATCHING for keeper in phases), "they have asked the owner")
+    assert context.id not in cluster.ensemble.owners
+    owner.coordination.heal()
+    await until(lambda: context.id in cluster.ensemble.owners, "the owner makes its node again")
+    assert cluster.owner(context.id) is owner
+    assert (await others[0].contexts.view("ctx")).epoch == 1

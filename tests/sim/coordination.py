@@ -325,8 +325,8 @@ class SimCoordination:
             self._owners.pop(context_id, None)
         else:
             self._owners[context_id] = owner
-        if self._link is Link.CONNECTED:
-            self._unbroken.add(context_id)
+            if self._link is Link.CONNECTED:
+                self._unbroken.add(context_id)
         self._listener(OwnerChanged(context_id, owner, witnessed))
 
     def _see_forgotten(self, context_id: str) -> None:
