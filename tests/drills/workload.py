@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import threading
 import time
 import uuid
@@ -19,8 +20,10 @@ import aiohttp
 
 from tests.drills.checker import Operation
 
-ATTEMPT = 3.0
+ATTEMPT = 8.0
 """Seconds a client waits for one server's answer before it asks the next."""
+PATIENT_ATTEMPT = 20.0
+"""The same while it has been told through whom to go: then it has no reason to give one up."""
 PATIENCE = 90.0
 """Seconds after which a submission without an answer is a fault."""
 
@@ -35,7 +38,10 @@ class Task:
 
 
 class Workload:
-    """`urls` are the servers that may be asked at this moment. Runs in a thread of its own while the block lasts."""
+    """`urls` are the servers that may be asked at this moment. Runs in a thread of its own while the block lasts.
+
+    `through` names those of them that are to be asked; `repeated` tells of each attempt that had to be made again.
+    """
 
     def __init__(
         self,
@@ -45,7 +51,11 @@ class Workload:
         sync_clients: int = 1,
         async_clients: int = 1,
         pause: float = 0.05,
+        attempt: float = ATTEMPT,
     ) -> None:
+        self.through: Sequence[str] | None = None
+        self.repeated: list[str] = []
+        self._attempt = attempt
         self.history: list[Operation] = []
         self.name = uuid.uuid4().hex[:8]
         self._urls = urls
@@ -70,7 +80,7 @@ class Workload:
         return sum(one.job_id is not None and one.ended > since for one in list(self.history))
 
     async def _run(self) -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ATTEMPT)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
             await asyncio.gather(*(self._client(session, sync) for sync in self._clients))
 
     async def _client(self, session: aiohttp.ClientSession, sync: bool) -> None:
@@ -93,19 +103,32 @@ class Workload:
         self, session: aiohttp.ClientSession, number: int, sync: bool, key: str
     ) -> tuple[int, dict[str, Any]]:
         """Status and body; status 0 when nobody answered within PATIENCE."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            urls = self.through or self._urls()
+            url = urls[next(self._turn) % len(urls)] if urls else ""
+            try:
+                async with asyncio.timeout(PATIENT_ATTEMPT if self.through else self._attempt):
+                    status, answer = await self._ask(session, url, number, sync, key)
+            except (TimeoutError, aiohttp.ClientError) as error:
+                status, answer = 503, {"error": repr(error)}
+            if status != 503:
+                return status, answer
+            self.repeated.append(f"job {number} (sync {sync}) through {url}: {answer}")
+            await asyncio.sleep(0.05)
+        return 0, {"last": self.repeated[-1:]}
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, url: str, number: int, sync: bool, key: str
+    ) -> tuple[int, dict[str, Any]]:
+        if not url:
+            return 503, {"error": "nobody to ask"}
         query = {**self._task.query, "sync": str(sync).lower(), "timeout": "60"}
         body, headers = self._task.config(number, sync), {"Idempotency-Key": key}
-        deadline, last = time.monotonic() + PATIENCE, "nobody to ask"
-        while time.monotonic() < deadline:
-            urls = self._urls()
-            if urls:
-                url = urls[next(self._turn) % len(urls)]
-                try:
-                    async with session.post(f"{url}/jobs", params=query, json=body, headers=headers) as reply:
-                        if reply.status != 503:
-                            return reply.status, await reply.json(content_type=None)
-                        last = f"503 {await reply.text()}"
-                except (TimeoutError, aiohttp.ClientError) as error:
-                    last = f"{url}: {error!r}"
-            await asyncio.sleep(0.05)
-        return 0, {"last": last}
+        async with session.post(f"{url}/jobs", params=query, json=body, headers=headers) as reply:
+            text = await reply.text()
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = text
+        return reply.status, answer if isinstance(answer, dict) else {"answer": answer}

@@ -39,15 +39,15 @@ class FarApart:
                         return name
         return None
 
-    def settle(self) -> None:
-        """Starts every server again, at its new addresses."""
+    def settle(self, zookeeper: str | None = None) -> None:
+        """Starts every server again, at its new addresses; with another ZooKeeper than the cluster's if one is named."""
         end_children(list(self._cluster.servers.values()), LEAVE)
         for name in self._cluster.servers:
             file = self._cluster.layout.settings_file(name)
             values = yaml.safe_load(file.read_text())
             values["server"] |= {"machine": name, "advertise": f"http://{self._to_server[name].address}"}
             values["driver"]["host"] = f"127.0.0.1{name.removeprefix('s')}"
-            values["zookeeper"]["hosts"] = self._to_zookeeper[name].address
+            values["zookeeper"]["hosts"] = zookeeper or self._to_zookeeper[name].address
             write_atomically(file, yaml.safe_dump(values, sort_keys=False))
             self._cluster.start_server(name)
 

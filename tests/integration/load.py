@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from live_cluster import Live
 
 from jobserver.local.processes import wait_until
 from tests.drills.checker import JobSeen, faults, unsettled
-from tests.drills.workload import Task, Workload
+from tests.drills.workload import ATTEMPT, Task, Workload
 
 MANY = 10_000
 """The longest list of jobs that a server gives; more than the tests submit."""
@@ -30,6 +30,7 @@ class Load:
         context: str,
         config: Callable[[int, bool], Mapping[str, Any]],
         expected: Callable[[int], Any],
+        attempt: float = ATTEMPT,
     ) -> None:
         self._live, self._main = live, main
         self._before = set(self._listed(None))
@@ -44,6 +45,15 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self.workload.__exit__()
+
+    def go_through(self, servers: Sequence[str]) -> None:
+        """From now on clients ask these servers only, and wait for them."""
+        self.workload.through = [self._live.cluster.url(one) for one in servers]
+
+    @property
+    def repeated(self) -> list[str]:
+        """Every attempt that a client had to make again."""
+        return self.workload.repeated
 
     def goes_on(self, count: int = 5, limit: float = 60.0) -> None:
         """Waits until so many submissions were answered from now on."""

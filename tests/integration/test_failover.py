@@ -10,7 +10,6 @@ import json
 import os
 import queue
 import signal
-import sqlite3
 import threading
 import time
 import urllib.parse
@@ -19,9 +18,10 @@ from typing import Any
 
 import pytest
 from live_cluster import Live, NoAnswer, Reply
+from signals import freeze_between_writes, kill_server, other_than, process
 
 from jobserver.client import JobClient, Work
-from jobserver.local.processes import ProcessId, identify, naming, session_of, wait_until
+from jobserver.local.processes import identify, naming, session_of, wait_until
 
 SESSION = 4.0
 """ZooKeeper's session timeout of the cluster, seconds."""
@@ -191,43 +191,10 @@ def load(live: Live, code: str, truth: Any) -> Iterator[Load]:
     load.judge()
 
 
-def kill_server(live: Live, server: str) -> None:
-    child = live.cluster.servers[server]
-    child.handle.kill()
-    child.handle.wait()
-
-
 def stop_server(live: Live, server: str) -> None:
     child = live.cluster.servers[server]
     child.handle.terminate()
     assert child.handle.wait(60) == 0
-
-
-def other_than(live: Live, *servers: str) -> str:
-    return next(server for server in live.ids if server not in servers)
-
-
-def process(pid: int) -> ProcessId:
-    found = identify(pid)
-    assert found is not None, f"process {pid} has ended"
-    return found
-
-
-def freeze_between_writes(live: Live, pid: int) -> None:
-    """Stops a server, but not inside a transaction of SQLite: its lock on the file would last as long as the freeze.
-
-    SQL servers end the connections of a frozen owner; with SQLite nobody can.
-    """
-    for _ in range(100):
-        os.kill(pid, signal.SIGSTOP)
-        with contextlib.closing(sqlite3.connect(live.cluster.layout.root / "jobserver.db", timeout=1)) as sql:
-            try:
-                sql.execute("begin immediate")
-            except sqlite3.OperationalError:
-                os.kill(pid, signal.SIGCONT)
-            else:
-                return
-    raise AssertionError("the server could not be stopped outside of a transaction")
 
 
 @contextlib.contextmanager

@@ -3,16 +3,25 @@ addresses of their own. Clients work throughout; afterwards every job is final, 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from far_apart import FarApart, far_apart
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoNodeError
 from live_cluster import Live
 from load import Load
+from signals import freeze_between_writes, kill_server, other_than, process
 
-from jobserver.local.processes import wait_until
+from jobserver.local.processes import identify, naming, session_of, wait_until
+from jobserver.local.zookeeper import ZooKeeperNode, mode
 from tests.fakes.proxy import Cut
 
 SESSION = 5.0
@@ -45,10 +54,13 @@ def live(start_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     settings = {
         "ha": {"standby": "cold"},
         "zookeeper": {"session_timeout": f"{SESSION:g}s"},
-        "driver": {"driver_timeout": "4s"},
+        "driver": {"driver_timeout": "4s", "orphan_timeout": "40s"},
     }
     with start_cluster(tmp_path_factory.mktemp("faults"), **settings) as cluster:
         yield Live(cluster)
+        left = cluster.drivers()
+    assert naming(cluster.layout.root) == []
+    assert [process for process in left if identify(process.pid) == process] == []
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +75,12 @@ def code(live: Live, apart: FarApart) -> str:
 
 
 @pytest.fixture(scope="module")
-def truth(live: Live, code: str) -> Any:
-    """The answer of `query` for as long as the context lives: its rows are random."""
+def truth(live: Live, code: str) -> Iterator[Any]:
+    """The answer of `query` for as long as the context lives: its rows are random. In the end no node of it is left."""
     live.context(PLACE, **{"max-jobs": 6})
-    return live.value(code, "work:build", PLACE)
+    yield live.value(code, "work:build", PLACE)
+    assert live.ask("DELETE", f"/contexts/{PLACE}").status == 200
+    live.eventually(lambda: nodes(live), lambda found: found == [])
 
 
 @pytest.fixture
@@ -77,7 +91,7 @@ def load(live: Live, apart: FarApart, code: str, truth: Any) -> Iterator[Load]:
     def config(number: int, sync: bool) -> dict[str, Any]:
         return {"n": number, "seconds": 0.0 if sync else 0.3}
 
-    with Load(live, code, "work:work", PLACE, config, lambda number: [number, truth]) as load:
+    with Load(live, code, "work:work", PLACE, config, lambda number: [number, truth], 3.0) as load:
         load.goes_on(count=3)
         yield load
         load.goes_on()
@@ -93,14 +107,17 @@ def whole(live: Live) -> dict[str, Any]:
     return live.agreed(PLACE)
 
 
-def others(live: Live, *servers: str) -> list[str]:
-    return [server for server in live.ids if server not in servers]
-
-
-def kill_server(live: Live, server: str) -> None:
-    child = live.cluster.servers[server]
-    child.handle.kill()
-    child.handle.wait()
+def nodes(live: Live) -> list[str]:
+    """Contexts that have a node in ZooKeeper."""
+    client = KazooClient(live.cluster.zookeeper.address)
+    client.start()
+    try:
+        return list(client.get_children("/jobserver/default/contexts"))
+    except NoNodeError:
+        return []
+    finally:
+        client.stop()
+        client.close()
 
 
 def logged(live: Live, server: str) -> int:
@@ -138,7 +155,7 @@ def test_two_servers_cut_off_from_each_other_only_move_nothing(
     live: Live, apart: FarApart, load: Load, how: Cut
 ) -> None:
     before = live.agreed(PLACE)
-    owner, other = before["owner"], others(live, before["owner"])[0]
+    owner, other = before["owner"], other_than(live, before["owner"])
     since = logged(live, other)
     with apart.servers_cut(how, owner, other):
         if how is Cut.RESET:
@@ -151,3 +168,194 @@ def test_two_servers_cut_off_from_each_other_only_move_nothing(
     if how is Cut.RESET:
         assert wait_until(lambda: has_logged(live, other, seen, since), 15), "the link is up again"
     assert not has_logged(live, other, "is proven dead", since)
+
+
+@pytest.mark.parametrize("how", list(Cut), ids=lambda how: how.value)
+def test_an_owner_that_no_other_server_reaches_costs_no_job(
+    live: Live, apart: FarApart, load: Load, how: Cut
+) -> None:
+    """By resets it looks dead to all of them, so it may move, if it is not asked through its driver; by silence it stays."""
+    before = live.agreed(PLACE)
+    with apart.peers_cut(how, before["owner"]):
+        load.goes_on()
+        if how is Cut.SILENCE:
+            assert unmoved(before, live.seen(PLACE, before["owner"]))
+    after = live.agreed(PLACE)
+    assert after["driver"] == before["driver"]
+
+
+def test_an_owner_cut_off_from_zookeeper_loses_its_contexts_and_says_nothing_any_more(
+    live: Live, apart: FarApart, code: str, truth: Any, load: Load
+) -> None:
+    before = live.agreed(PLACE)
+    job = live.start(code, "work:slow", PLACE, {"seconds": SESSION + 3})
+    with apart.zookeeper_cut(Cut.SILENCE, before["owner"]):
+        other = other_than(live, before["owner"])
+        after = live.eventually(
+            lambda: live.seen(PLACE, other),
+            lambda one: one["epoch"] > before["epoch"] and one["state"] == "RUNNING",
+            SESSION + 20,
+        )
+        assert after["owner"] != before["owner"]
+        assert after["driver"] == before["driver"]
+        load.goes_on()
+        assert live.value(code, "work:query", PLACE, server=before["owner"]) == truth
+    assert live.ended(job)["result"] == [1, before["epoch"], truth]
+    assert unmoved(after, live.agreed(PLACE))
+
+
+def test_while_zookeeper_is_out_of_everybodys_reach_contexts_serve_and_nothing_moves(
+    live: Live, apart: FarApart, load: Load
+) -> None:
+    before = live.agreed(PLACE)
+    ends = time.monotonic() + 30
+    with apart.zookeeper_cut(Cut.SILENCE):
+        while time.monotonic() < ends:
+            load.goes_on(count=20)
+            assert unmoved(before, live.seen(PLACE))
+    assert unmoved(before, live.eventually(lambda: live.agreed(PLACE), lambda one: one["owner"]))
+    live.eventually(
+        lambda: [len(live.get("/cluster", one)["servers"]) for one in live.ids], lambda n: n == [3, 3, 3]
+    )
+    load.goes_on()
+    assert unmoved(before, live.agreed(PLACE))
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["restarted", "wiped"])
+def test_zookeeper_killed_and_started_again_moves_nothing(
+    live: Live, java: Path, load: Load, wiped: bool
+) -> None:
+    before = live.agreed(PLACE)
+    node = live.cluster.zookeeper
+    node.stop(grace=0)
+    load.goes_on(count=20)
+    if wiped:
+        shutil.rmtree(node.directory / "data")
+    node.launch(java)
+    node.wait_serving()
+    live.eventually(
+        lambda: [len(live.get("/cluster", one)["servers"]) for one in live.ids], lambda n: n == [3, 3, 3]
+    )
+    live.eventually(lambda: nodes(live), lambda found: len(found) == 1)
+    load.goes_on()
+    assert unmoved(before, live.agreed(PLACE))
+
+
+def test_an_ensemble_that_loses_its_leader_moves_nothing(
+    live: Live, apart: FarApart, zookeeper_ensemble: list[ZooKeeperNode], load: Load
+) -> None:
+    apart.settle(",".join(node.address for node in zookeeper_ensemble))
+    try:
+        load.goes_on()
+        before = live.agreed(PLACE)
+        next(node for node in zookeeper_ensemble if mode(node.port) == "leader").stop(grace=0)
+        load.goes_on(count=20)
+        rest = [node for node in zookeeper_ensemble if node.child is not None]
+        assert wait_until(lambda: any(mode(node.port) == "leader" for node in rest), 30), "a new leader"
+        live.eventually(
+            lambda: [len(live.get("/cluster", one)["servers"]) for one in live.ids], lambda n: n == [3, 3, 3]
+        )
+        load.goes_on()
+        assert unmoved(before, live.agreed(PLACE))
+    finally:
+        apart.settle()
+
+
+def test_a_dead_leader_has_a_successor_and_nobody_waits_for_it(live: Live, load: Load) -> None:
+    leader = live.get("/cluster")["leader"]
+    kill_server(live, leader)
+    load.goes_on()
+    live.eventually(
+        lambda: [live.get("/cluster", one)["leader"] for one in live.ids],
+        lambda seen: len(set(seen)) == 1 and seen[0] in live.ids,
+        SESSION + 20,
+    )
+
+
+def test_owner_and_driver_frozen_together_acknowledge_nothing_when_they_wake_and_the_driver_ends(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.agreed(PLACE)
+    frozen, elsewhere = before["owner"], other_than(live, before["owner"])
+    members = session_of(process(before["driver"]["pid"]))
+    job = live.start(code, "work:slow", PLACE, {"seconds": 2}, server=elsewhere)
+    live.eventually(lambda: live.job(job, elsewhere), lambda one: one["status"] == "RUNNING")
+    freeze_between_writes(live, live.cluster.servers[frozen].id.pid)
+    for member in members:
+        os.kill(member.pid, signal.SIGSTOP)
+    try:
+        after = live.eventually(
+            lambda: live.seen(PLACE, elsewhere),
+            lambda one: one["driver"] not in (None, before["driver"]) and one["state"] == "RUNNING",
+            SESSION + 60,
+        )
+        assert after["owner"] != frozen
+    finally:
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGCONT)
+        os.kill(live.cluster.servers[frozen].id.pid, signal.SIGCONT)
+    ended = live.ended(job)["result"]
+    assert ended[0] == 2, "the attempt of the driver that was frozen counts for nothing"
+    assert ended[1:] == [after["epoch"], truth]
+    assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 30), members
+    assert unmoved(after, live.agreed(PLACE))
+
+
+def test_a_driver_frozen_out_of_its_owners_reach_ends_when_it_wakes(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    """Its owner is on another machine: nobody can kill it."""
+    home = live.agreed(PLACE)
+    starter = live.cluster.servers[home["owner"]]
+    kill_server(live, home["owner"])
+    before = live.eventually(
+        lambda: live.seen(PLACE), lambda one: one["epoch"] > home["epoch"] and one["state"] == "RUNNING"
+    )
+    assert (
+        before["driver"]["host"] == home["driver"]["host"] != f"127.0.0.1{before['owner'].removeprefix('s')}"
+    ), starter
+    members = session_of(process(before["driver"]["pid"]))
+    job = live.start(code, "work:slow", PLACE, {"seconds": 2})
+    live.eventually(lambda: live.job(job), lambda one: one["status"] == "RUNNING")
+    for member in members:
+        os.kill(member.pid, signal.SIGSTOP)
+    try:
+        after = live.eventually(
+            lambda: live.seen(PLACE), lambda one: one["driver"] not in (None, before["driver"]), 60
+        )
+        assert after["owner"] == before["owner"]
+        assert live.value(code, "work:query", PLACE) == truth
+        assert [identify(each.pid) for each in members] == members, "it was out of reach"
+    finally:
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGCONT)
+    assert live.ended(job)["result"][0] == 2
+    assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 30), members
+
+
+def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load) -> None:
+    name = live.context(standby="hot")
+    try:
+        standby = live.eventually(lambda: hot_standbys(live, name), lambda found: len(found) == 1)[0]
+        before = live.seen(name)
+        kill_server(live, standby)
+        load.goes_on()
+        again = live.eventually(
+            lambda: hot_standbys(live, name), lambda found: found and standby not in found
+        )
+        assert len(again) == 1
+        assert unmoved(before, live.seen(name))
+        os.kill(before["driver"]["pid"], signal.SIGKILL)
+        after = live.eventually(
+            lambda: live.seen(name),
+            lambda one: one["driver"] not in (None, before["driver"]) and one["last_failover"],
+        )
+        assert after["last_failover"]["kind"] == "restored-hot"
+    finally:
+        assert live.ask("DELETE", f"/contexts/{name}").status == 200
+
+
+def hot_standbys(live: Live, name: str) -> list[str]:
+    return [one["server"] for one in live.seen(name)["standbys"] if one["mode"] == "hot"]
