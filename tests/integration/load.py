@@ -71,7 +71,8 @@ class Load:
         for server in self._live.ids:
             on_record = self._listed(server).keys() - self._before
             jobs |= {one: self._seen(one, next(servers)) for one in on_record - jobs.keys()}
-            assert faults(history, {one: jobs[one] for one in on_record}) == [], f"asked {server}"
+            found = faults(history, {one: jobs[one] for one in on_record})
+            assert found == [], f"asked {server}: {found[:20]}"
 
     def _seen(self, job_id: str, server: str | None = None) -> JobSeen:
         job = self._live.job(job_id, server)
