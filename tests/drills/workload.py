@@ -40,7 +40,8 @@ class Task:
 class Workload:
     """`urls` are the servers that may be asked at this moment. Runs in a thread of its own while the block lasts.
 
-    `through` names those of them that are to be asked; `repeated` tells of each attempt that had to be made again.
+    An asynchronous client pauses after each submission: it must not submit more than the context can run, or what is accepted
+    is final only long after the faults. `through` names those of them that are to be asked; `repeated` tells of each attempt that had to be made again.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Workload:
         *,
         sync_clients: int = 1,
         async_clients: int = 1,
-        pause: float = 0.05,
+        pause: float = 0.3,
         attempt: float = ATTEMPT,
     ) -> None:
         self.through: Sequence[str] | None = None
@@ -86,7 +87,7 @@ class Workload:
     async def _client(self, session: aiohttp.ClientSession, sync: bool) -> None:
         while not self._ends.is_set():
             self.history.append(await self._submit(session, next(self._numbers), sync))
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(0.0 if sync else self._pause)
 
     async def _submit(self, session: aiohttp.ClientSession, number: int, sync: bool) -> Operation:
         begun, key = time.monotonic(), f"{self.name}-{number}"
