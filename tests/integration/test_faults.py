@@ -18,7 +18,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 from live_cluster import Live
 from load import Load
-from signals import kill_server, other_than, process
+from signals import freeze_between_writes, kill_server, other_than, process
 
 from jobserver.local.processes import identify, naming, session_of, wait_until
 from jobserver.local.zookeeper import ZooKeeperNode, mode
@@ -272,6 +272,36 @@ def test_a_dead_leader_has_a_successor_and_nobody_waits_for_it(live: Live, load:
     )
 
 
+def test_owner_and_driver_frozen_together_acknowledge_nothing_when_they_wake_and_the_driver_ends(
+    live: Live, code: str, truth: Any, load: Load
+) -> None:
+    before = live.agreed(PLACE)
+    frozen, elsewhere = before["owner"], other_than(live, before["owner"])
+    members = session_of(process(before["driver"]["pid"]))
+    job = live.start(code, "work:slow", PLACE, {"seconds": 2}, server=elsewhere)
+    live.eventually(lambda: live.job(job, elsewhere), lambda one: one["status"] == "RUNNING")
+    freeze_between_writes(live, live.cluster.servers[frozen].id.pid)
+    for member in members:
+        os.kill(member.pid, signal.SIGSTOP)
+    try:
+        after = live.eventually(
+            lambda: live.seen(PLACE, elsewhere),
+            lambda one: one["driver"] not in (None, before["driver"]) and one["state"] == "RUNNING",
+            SESSION + 60,
+        )
+        assert after["owner"] != frozen
+    finally:
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGCONT)
+        os.kill(live.cluster.servers[frozen].id.pid, signal.SIGCONT)
+    ended = live.ended(job)["result"]
+    assert ended[0] == 2, "the attempt of the driver that was frozen counts for nothing"
+    assert ended[1:] == [after["epoch"], truth]
+    assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 30), members
+    assert unmoved(after, live.agreed(PLACE))
+
+
 def test_a_driver_frozen_out_of_its_owners_reach_ends_when_it_wakes(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
@@ -303,3 +333,29 @@ def test_a_driver_frozen_out_of_its_owners_reach_ends_when_it_wakes(
                 os.kill(member.pid, signal.SIGCONT)
     assert live.ended(job)["result"][0] == 2
     assert wait_until(lambda: not any(identify(each.pid) == each for each in members), 30), members
+
+
+def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load) -> None:
+    name = live.context(standby="hot")
+    try:
+        standby = live.eventually(lambda: hot_standbys(live, name), lambda found: len(found) == 1)[0]
+        before = live.seen(name)
+        kill_server(live, standby)
+        load.goes_on()
+        again = live.eventually(
+            lambda: hot_standbys(live, name), lambda found: found and standby not in found
+        )
+        assert len(again) == 1
+        assert unmoved(before, live.seen(name))
+        os.kill(before["driver"]["pid"], signal.SIGKILL)
+        after = live.eventually(
+            lambda: live.seen(name),
+            lambda one: one["driver"] not in (None, before["driver"]) and one["last_failover"],
+        )
+        assert after["last_failover"]["kind"] == "restored-hot"
+    finally:
+        assert live.ask("DELETE", f"/contexts/{name}").status == 200
+
+
+def hot_standbys(live: Live, name: str) -> list[str]:
+    return [one["server"] for one in live.seen(name)["standbys"] if one["mode"] == "hot"]
