@@ -41,7 +41,8 @@ class Workload:
     """`urls` are the servers that may be asked at this moment. Runs in a thread of its own while the block lasts.
 
     An asynchronous client pauses after each submission: it must not submit more than the context can run, or what is accepted
-    is final only long after the faults. `through` names those of them that are to be asked; `repeated` tells of each attempt that had to be made again.
+    is final only long after the faults. `through` names those of the servers that are to be asked; `repeated` tells of each
+    attempt that had to be made again.
     """
 
     def __init__(
