@@ -167,6 +167,9 @@ class FakeMetadata:
     async def upgrade(self) -> None:
         """Always current."""
 
+    async def write_trouble(self) -> str | None:
+        return None
+
     async def check(self) -> None:
         """Always current."""
 

@@ -101,6 +101,7 @@ class Load:
         self.faults: list[str] = []
         self.repeated: list[str] = []
         self.through: list[str] | None = None
+        self.patience = 8.0
         self._before = self._listed()
         self._threads = [threading.Thread(target=self._client, args=(sync,)) for sync in (True, False)]
 
@@ -140,7 +141,7 @@ class Load:
             try:
                 reply = self._live.submit(
                     self._code, "work:work", PLACE, config, sync=sync, key=f"{self.name}-{number}", timeout=60,
-                    patience=20.0 if self.through else 8.0, server=server,
+                    patience=self.patience, server=server,
                 )  # fmt: skip
             except NoAnswer as error:
                 last = str(error)
@@ -435,6 +436,7 @@ def moved(live: Live, path: str, status: int = 200, **query: str) -> Any:
 def test_a_switchover_fails_no_request_and_a_job_that_ends_in_the_grace_runs_once(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
+    load.patience = 60.0
     before = live.running(PLACE)
     members = session_of(process(before["driver"]["pid"]))
     to = other_than(live, before["owner"])
@@ -458,6 +460,7 @@ def test_a_switchover_fails_no_request_and_a_job_that_ends_in_the_grace_runs_onc
 def test_a_switchover_that_keeps_the_driver_changes_the_owner_only(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
+    load.patience = 60.0
     before = live.running(PLACE)
     job = live.start(code, "work:slow", PLACE, {"n": 11, "seconds": 3})
     moved(live, f"/contexts/{PLACE}/switchover", **{"keep-driver": "true"})
@@ -474,6 +477,7 @@ def test_a_switchover_that_keeps_the_driver_changes_the_owner_only(
 def test_a_drained_server_is_stopped_without_anybody_noticing(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
+    load.patience = 60.0
     owner = live.running(PLACE)["owner"]
     moved(live, f"/cluster/{owner}/drain", 202, grace="20s")
     live.eventually(
@@ -492,6 +496,7 @@ def test_a_drained_server_is_stopped_without_anybody_noticing(
 def test_a_server_that_is_restarted_leaves_its_driver_to_another_and_fails_no_request_sent_elsewhere(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
+    load.patience = 60.0
     before = live.running(PLACE)
     load.through = [server for server in live.ids if server != before["owner"]]
     load.goes_on()
