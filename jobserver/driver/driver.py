@@ -92,7 +92,7 @@ class Driver:
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
         self.logs = JobLogs(self._log_files, config.job_log_limit)
         jars = Jars(
-            spark, config.dir / "jars", self._object_names, lambda word: self._names.find(word), stored
+            spark, config.dir / "jars", self._view_names, lambda word: self._names.find(word), stored
         )
         self._kinds = JobKinds(self._loader, jars, config.result_limit)
         self.runner = Runner(self.attempts, self.killer, self, config.driver_id)
@@ -280,8 +280,8 @@ class Driver:
 
         return self._kinds.job(attempt, order, session, lambda: self._environment(attempt, recipe_of(order)))
 
-    def _object_names(self) -> list[str]:
-        return self._registry.names() if self._registry else []
+    def _view_names(self) -> dict[str, bool]:
+        return self._registry.views() if self._registry else {}
 
     def _environment(self, attempt: RunningAttempt, recipe: Recipe | None) -> JobEnvironment:
         """What the job may know and share."""
@@ -327,7 +327,8 @@ class Driver:
 
     def left(self, attempt: RunningAttempt) -> None:
         """Free what only this attempt used."""
-        self.logs.end(attempt.log)
+        if attempt.log is not None:  # a rebuild has no output of its own
+            self.logs.end(attempt.log)
         for free in attempt.leaving:
             self._background.submit(free)
         if self._registry is not None:

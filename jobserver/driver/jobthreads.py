@@ -134,8 +134,8 @@ class JobThreads:
         self._idle: list[_Worker] = []
         self._count = 0
 
-    def start(self, attempt: RunningAttempt, work: Callable[[], None]) -> None:
-        """Run `work` for the attempt in a thread of its own, which is registered with the attempt before this returns."""
+    def start(self, attempt: RunningAttempt, work: Callable[[], None]) -> threading.Thread:
+        """Run `work` for the attempt in a thread of its own, which is registered with the attempt before `work` begins."""
         try:
             worker = self._idle.pop()
         except IndexError:
@@ -143,6 +143,7 @@ class JobThreads:
             worker = _Worker(self, f"job-{self._count}")
         attempt.threads[worker.begin()] = worker.thread
         worker.inbox.put((attempt, work))
+        return worker.thread
 
     def back(self, worker: _Worker) -> bool:
         """Take an idle worker back; False if there are enough."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,8 @@ from jobserver.driver.sessions import JobSession
 from jobserver.driver.spark import MAJOR, Spark
 from jobserver.driver.waits import SlicedLock
 from jobserver.model import BinaryType, ErrorInfo, OutcomeKind
+
+log = logging.getLogger(__name__)
 
 SHARED_VIEWS = 64
 """Named DataFrames that every JVM job finds without naming them; with more, only those of `named-objects`."""
@@ -61,13 +64,16 @@ class JavaSession:
 
 
 class Jars:
-    """The jars that this driver has seen. `names` are all named objects, `find` a DataFrame by its name in lower case."""
+    """The jars that this driver has seen. `find`: a DataFrame by its name in lower case.
+
+    `names`: all named objects, in order, and whether each is had without running a recipe.
+    """
 
     def __init__(
         self,
         spark: Spark,
         folder: Path,
-        names: Callable[[], Sequence[str]],
+        names: Callable[[], Mapping[str, bool]],
         find: FindFrame,
         stored: Stored = nothing_stored,
     ) -> None:
@@ -105,18 +111,35 @@ class Jars:
         return self._calls.newInstance(given)
 
     def share_views(self, wanted: Iterable[str]) -> None:
-        """Named DataFrames as global temporary views: ``global_temp.<name>``."""
-        names = list(self._names())
-        if len(names) > SHARED_VIEWS:
-            names = [name for name in names if name in set(wanted)]
-        for name in names:
+        """Named DataFrames as global temporary views: ``global_temp.<name>``.
+
+        One that cannot be had fails only jobs that name it. Raises what asking for such a one raises.
+        """
+        known, asked = self._names(), set(wanted)
+        few = len(known) <= SHARED_VIEWS
+        for name, ready in known.items():
+            if name in asked or (few and ready):
+                self._share(name, needed=name in asked)
+        for gone in set(self._views) - set(known):
+            self._drop(gone)
+
+    def _share(self, name: str, *, needed: bool) -> None:
+        try:
             found = self._find(name.lower())
             if found is not None and self._views.get(name) != found[0]:
                 found[1]._jdf.createOrReplaceGlobalTempView(f"`{name.replace('`', '``')}`")
                 self._views[name] = found[0]
-        for gone in set(self._views) - set(self._names()):
-            self._spark.root.catalog.dropGlobalTempView(gone)
-            self._views.pop(gone, None)
+        except Exception as error:
+            # damage, a store that is away, a busy build, Spark's own failures: they have no common class
+            if needed:
+                raise
+            log.warning("named object %r is no view for JVM jobs at this moment: %s", name, error)
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        """An older version must not pass for the one that cannot be had."""
+        if self._views.pop(name, None) is not None:
+            self._spark.root.catalog.dropGlobalTempView(name)
 
     def _with_artifacts(self, binaries: Sequence[DriverBinary]) -> Any:
         session = self._spark.root._jsparkSession.newSession()
@@ -143,7 +166,8 @@ class JvmJob:
 
     def __init__(self, jars: Jars, session: JobSession, call: JvmCall) -> None:
         wanted = json.loads(call.config).get("named-objects")
-        jars.share_views(wanted if isinstance(wanted, list) else ())
+        names = wanted if isinstance(wanted, list) else []
+        jars.share_views([name for name in names if isinstance(name, str)])
         self._calls = jars.calls(session, call)
         answer = json.loads(self._calls.load(call.main_class))
         if answer.get("missing") == "class":

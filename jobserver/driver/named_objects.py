@@ -95,6 +95,14 @@ class Registry:
         with self._changed:
             return sorted({*self._held, *self._stored})
 
+    def views(self) -> dict[str, bool]:
+        """All names, sorted, and whether each is had without running a recipe."""
+        with self._changed:
+            return {
+                name: name in self._held or self._stored[name].strategy != "recipe"
+                for name in sorted({*self._held, *self._stored})
+            }
+
     def get(self, name: str, timeout: float) -> Any:
         """The object, or None. Waits while it is built for the first time. Raises TimeoutError, ObjectDamaged."""
         held = self._get_held(name, timeout)

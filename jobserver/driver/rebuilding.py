@@ -151,8 +151,7 @@ class SparkRebuilder:
                 attempt.session = None
                 self._place.left(attempt)
 
-        self._threads.start(attempt, whole)
-        return next(iter(attempt.threads.values()))
+        return self._threads.start(attempt, whole)
 
     def run(self, name: str, recipe: Recipe, others: NamedObjects, finish: Finish) -> None:
         """See Rebuilder."""
