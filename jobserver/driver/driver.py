@@ -91,9 +91,7 @@ class Driver:
         stored = self._stored_binary
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
         self.logs = JobLogs(self._log_files, config.job_log_limit)
-        jars = Jars(
-            spark, config.dir / "jars", self._view_names, lambda word: self._names.find(word), stored
-        )
+        jars = Jars(spark, config.dir / "jars", self._view_names, lambda word: self._names.find(word), stored)
         self._kinds = JobKinds(self._loader, jars, config.result_limit)
         self.runner = Runner(self.attempts, self.killer, self, config.driver_id)
 

@@ -51,7 +51,8 @@ def test_what_a_rebuild_made_and_used_is_free_once_it_has_ended(context, place):
     def work():
         assert context.registry.get("other", 0) == "1"
         context.registry.update("made", lambda: "2", ObjectOptions(), LIMIT)
-        assert context.registry.held("made").users and context.registry.held("other").users
+        assert context.registry.held("made").users
+        assert context.registry.held("other").users
 
     thread = SparkRebuilder(None, None, place, "d").start("made", work)
     assert isinstance(thread, threading.Thread)
