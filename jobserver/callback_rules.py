@@ -7,7 +7,10 @@ the client alone.
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from urllib.parse import urlsplit
+
+from yarl import URL
 
 from jobserver.errors import BadRequest
 
@@ -22,14 +25,17 @@ def check_url(url: str, *, private: bool) -> str:
     if len(url) > MAX_URL or not url.isprintable() or " " in url:
         raise BadRequest(f"callbackUrl must be an address of at most {MAX_URL} printable characters")
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        parts = URL(url)  # what the HTTP client makes of the text: it also says which host will be called
+        host, port = parts.host, parts.port
+        written = urlsplit(url).hostname
     except ValueError as error:
         raise BadRequest(f"callbackUrl cannot be read: {error}") from error
     if parts.scheme.lower() not in ("http", "https"):
         raise BadRequest("Callback Url has to be 'http'/'https'")
     if not host or port == 0:
         raise BadRequest("callbackUrl names no host, or port 0")
+    if not all(unicodedata.is_normalized("NFKC", each) for each in (host, written or "")):
+        raise BadRequest("callbackUrl names its host with characters that stand for others: write those")
     if is_address(host) and not may_connect(host, private=private):
         raise BadRequest(refusal(host, private=private))
     return url

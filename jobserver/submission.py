@@ -21,10 +21,18 @@ from jobserver.contexts.looks import Look
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import ContextStopping, NotFound, OwnerUnavailable, Superseded, TimedOut
+from jobserver.errors import (
+    ContextStopping,
+    NotFound,
+    OwnerUnavailable,
+    StoreUnavailable,
+    Superseded,
+    TimedOut,
+)
 from jobserver.job_events import EventId
 from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState, OnFailover
 from jobserver.service import Submission, Submitted
+from jobserver.store.acceptance import check_same_digest
 from jobserver.store.metadata import Metadata
 
 LOOK_AGAIN = 0.25
@@ -104,14 +112,7 @@ class JobDesk:
     async def submit(self, submission: Submission) -> Submitted:
         """Accepts, then waits as asked. Raises NotFound, ContextStopping, QueueFull, KeyReused, TimedOut, Unavailable."""
         deadline = now() + submission.wait_seconds
-        spec = await self._spec(submission)
-        context = await self._context(submission)
-        record = _record(self._new_id(), submission, spec, context)
-        job = await self._store.insert_job(
-            record, queue_limit=self._queue_limit, callback_url=submission.callback_url
-        )
-        if submission.context is None:
-            self._start_context(context)
+        job = await self._adhoc_before(submission) or await self._accept(submission)
         until = Until.ENDED if submission.sync else Until.ACCEPTED
         news = await self.follow(job, until, deadline)
         if submission.sync and not news.state.final:
@@ -121,6 +122,30 @@ class JobDesk:
             )
         return Submitted(news, news.outcome)
 
+    async def _accept(self, submission: Submission) -> JobRecord:
+        """The new job, or the one that this very request made before."""
+        spec = await self._spec(submission)
+        context = await self._context(submission)
+        record = _record(self._new_id(), submission, spec, context)
+        job = await self._store.insert_job(
+            record, queue_limit=self._queue_limit, callback_url=submission.callback_url
+        )
+        if submission.context is None:
+            if job.context_id == context.id:
+                self._start_context(context)
+            else:  # the same request came twice at once: this one's context has no job
+                await self._store.request_stop(context.id)
+        return job
+
+    async def _adhoc_before(self, submission: Submission) -> JobRecord | None:
+        """The job of an earlier request with the key of this one, which must make no second ad-hoc context. Raises KeyReused."""
+        if submission.context is not None or submission.idempotency_key is None:
+            return None
+        job = await self._store.job_of_key(submission.principal, submission.idempotency_key)
+        if job is not None:
+            check_same_digest(job, submission.request_digest)
+        return job
+
     async def follow(self, job: JobRecord, until: Until, deadline: float) -> JobRecord:
         """The job when it ended (or was accepted), or as it is when the time is over."""
         while not job.state.final and (left := seconds_left(deadline)) > 0:
@@ -129,8 +154,13 @@ class JobDesk:
                 if news is not None:
                     return news.job
             except (OwnerUnavailable, Superseded):
-                await self._owners.registry.change(min(LOOK_AGAIN, seconds_left(deadline)))
-            job = await self._store.job(job.id) or job
+                await self._owners.change(min(LOOK_AGAIN, seconds_left(deadline)))
+            try:
+                job = await self._store.job(job.id) or job
+            except (
+                StoreUnavailable
+            ):  # the job is accepted: its client is told its id, not that the store is away
+                await self._owners.change(min(LOOK_AGAIN, seconds_left(deadline)))
         return job
 
     async def kill(self, job_id: str) -> JobRecord:

@@ -243,6 +243,7 @@ class ContextJobs:
                 await self._finish(outcome)
             case Deliver():
                 self._admission.attach(job.id)
+                self._limit_time(job, _now())
                 self._undelivered.append(job)
             case Rerun(died=died, error=error):
                 await self._rerun(job, died, error)

@@ -43,7 +43,12 @@ def refusal(context_name: str, context: ContextRecord | None, queue_limit: int) 
 
 def check_same_request(existing: JobRecord, asked: JobRecord) -> None:
     """Raises KeyReused when the existing job was submitted by another request than `asked`."""
-    if existing.request_digest != asked.request_digest:
+    check_same_digest(existing, asked.request_digest)
+
+
+def check_same_digest(existing: JobRecord, digest: str | None) -> None:
+    """Raises KeyReused when the existing job was submitted by a request of another digest."""
+    if existing.request_digest != digest:
         raise KeyReused(
             "this Idempotency-Key was used for a different request; repeat that request unchanged or take a new key"
         )

@@ -265,10 +265,16 @@ class Metadata:
 
     async def _submitted_before(self, record: JobRecord) -> JobRecord | None:
         if (key := record.idempotency_key) is not None:
-            found = await self._database.read(jobs.by_key(record.principal, key))
+            found = await self.job_of_key(record.principal, key)
             if found is not None:
                 return found
         return await self.job(record.id)
+
+    async def job_of_key(self, principal: str, key: str) -> JobRecord | None:
+        """The job that was submitted by this user under this key, with its result."""
+        if not storable(principal) or not storable(key):
+            return None
+        return await self._database.read(jobs.by_key(principal, key))
 
     async def job(self, job_id: str) -> JobRecord | None:
         """The job with its result."""

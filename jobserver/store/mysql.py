@@ -49,7 +49,7 @@ def new_name() -> str:
 
 def writing_engine(address: MysqlAddress, *, timeout: float, name: str) -> Engine:
     """One connection that holds the user lock `name` while it stands."""
-    engine = _engine(address, timeout=timeout, connections=1, flags=CLIENT.MULTI_STATEMENTS)
+    engine = _engine(address, timeout=timeout, connections=1, flags=CLIENT.MULTI_STATEMENTS, writes=True)
 
     def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         _limit_idle_transactions(connection, timeout)
@@ -62,12 +62,12 @@ def writing_engine(address: MysqlAddress, *, timeout: float, name: str) -> Engin
 
 def reading_engine(address: MysqlAddress, *, timeout: float) -> Engine:
     """Connections that cannot write; each statement sees what is committed when it begins."""
-    engine = _engine(address, timeout=timeout, connections=address.readers, flags=0)
+    engine = _engine(address, timeout=timeout, connections=address.readers, flags=0, writes=False)
     event.listen(engine, "connect", _refuse_writes)
     return engine
 
 
-def _engine(address: MysqlAddress, *, timeout: float, connections: int, flags: int) -> Engine:
+def _engine(address: MysqlAddress, *, timeout: float, connections: int, flags: int, writes: bool) -> Engine:
     engine = create_engine(
         URL.create(
             "mysql+pymysql",
@@ -84,7 +84,7 @@ def _engine(address: MysqlAddress, *, timeout: float, connections: int, flags: i
         pool_reset_on_return=None,  # nothing is open when a connection is given back; it would cost a message
         isolation_level="AUTOCOMMIT",
         paramstyle="format",
-        skip_autocommit_rollback=True,
+        skip_autocommit_rollback=not writes,  # a failed write must be rolled back before its connection is used again
         connect_args={
             "charset": "utf8mb4",
             "client_flag": flags | CLIENT.FOUND_ROWS,

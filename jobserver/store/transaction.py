@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Transaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
@@ -78,7 +78,7 @@ def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcom
         for statement, rows in late.items():
             statement.insert_all(connection, rows)
     except Exception as error:
-        transaction.rollback()
+        _roll_back(connection, transaction)
         raise _RolledBack(error) from error
     try:
         transaction.commit()
@@ -89,6 +89,14 @@ def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcom
         )
         return [Outcome(error=unknown) for _ in works]
     return [Outcome(value=value) for value in values]
+
+
+def _roll_back(connection: Connection, transaction: Transaction) -> None:
+    """Nobody may write on a connection that is still inside: what they write would wait for a commit that never comes."""
+    try:
+        transaction.rollback()
+    except SQLAlchemyError:
+        connection.invalidate()
 
 
 def _known(error: Exception) -> Exception:

@@ -136,11 +136,15 @@ class FakeStore:
         return record
 
     def submitted_before(self, record: JobRecord) -> JobRecord | None:
-        key = (record.principal, record.idempotency_key)
-        for job in self.jobs.values():
-            if record.idempotency_key is not None and (job.principal, job.idempotency_key) == key:
-                return job
+        if (key := record.idempotency_key) is not None and (found := self.job_of_key(record.principal, key)):
+            return found
         return self.jobs.get(record.id)
+
+    def job_of_key(self, principal: str, key: str) -> JobRecord | None:
+        for job in self.jobs.values():
+            if (job.principal, job.idempotency_key) == (principal, key):
+                return job
+        return None
 
 
 class FakeMetadata:
@@ -328,6 +332,9 @@ class FakeMetadata:
         return await self._call(
             "insert_job", lambda: self._store.insert_job(record, queue_limit, callback_url, moved)
         )
+
+    async def job_of_key(self, principal: str, key: str) -> JobRecord | None:
+        return await self._call("job_of_key", lambda: self._store.job_of_key(principal, key))
 
     async def insert_started_job(
         self,

@@ -47,6 +47,21 @@ async def test_a_time_limit_goes_on_with_the_next_owner(cluster):
     assert len(cluster.launcher.drivers) == 1, "its driver was adopted"
 
 
+async def test_a_time_limit_goes_on_where_the_driver_never_heard_of_the_attempt(cluster):
+    three = [await cluster.start(name) for name in ("s1", "s2", "s3")]
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    job = (await owner.jobs.submit(submission("hold", sync=False, time_limit=1.0))).job
+    cluster.driver().jobs.clear()
+    cluster.driver().started.clear()
+    await cluster.kill(owner)
+    await until(lambda: cluster.driver().started, "the next owner gave the attempt to the driver")
+    await until(lambda: job_of(cluster, job.id).state.final, "its time is over")
+    ended = job_of(cluster, job.id)
+    assert (ended.state, ended.attempt) == (JobState.KILLED, 1)
+    assert "time limit" in ended.error.message
+
+
 @pytest.mark.parametrize("replace", [True, False])
 async def test_a_driver_with_a_job_that_no_kill_ends_is_replaced_if_the_settings_say_so(cluster, replace):
     contexts = cluster.settings.contexts.model_copy(update={"replace_when_stuck": replace})

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pymysql
 import pytest
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from jobserver.errors import OutcomeUnknown, QueueFull, StoreUnavailable
 from jobserver.model import (
@@ -30,7 +30,7 @@ from jobserver.model import (
     JobState,
     OutcomeKind,
 )
-from jobserver.store import jobs
+from jobserver.store import contexts, jobs
 from jobserver.store.change import one
 from jobserver.store.database import Database
 from jobserver.store.guards import fence_values
@@ -103,6 +103,32 @@ async def until(condition: Callable[[], bool], what: str, limit: float = 20) -> 
 def waiting_for_locks(databases: Databases) -> int:
     """How many wait for a row's lock now."""
     return int(databases.run("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")[0][1])
+
+
+# A failed write of statements that are not known before
+
+
+@pytest.mark.parametrize("how", ["a duplicate key", "an error of ours", "a connection that cannot roll back"])
+async def test_after_a_write_that_failed_inside_its_transaction_others_are_committed(
+    store: Metadata, database: Database, databases: Databases, how: str
+) -> None:
+    await owned(store)
+
+    def fails(connection: Connection) -> None:
+        connection.exec_driver_sql("DELETE FROM contexts WHERE id = 'none'")
+        if how == "an error of ours":
+            raise ValueError(how)
+        if how == "a connection that cannot roll back":
+            me = connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()
+            databases.run(f"KILL CONNECTION {me}")
+        connection.exec_driver_sql("INSERT INTO fences SELECT * FROM fences WHERE context_id = 'c1'")
+
+    with pytest.raises((StoreUnavailable, ValueError)):
+        await database.write(fails)
+    assert await database.write(contexts.request_stop("c1"))
+    found = await store.context("c1")
+    assert found is not None
+    assert found.state is ContextState.STOPPING, "acknowledged, so others see it"
 
 
 # Traps of the locks

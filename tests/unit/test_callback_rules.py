@@ -37,6 +37,9 @@ def test_http_addresses_pass(url: str) -> None:
         ("http://[::ffff:169.254.169.254]/", "may be called"),
         ("http://0.0.0.0/", "may be called"),
         ("http://224.0.0.1/", "may be called"),
+        ("http://①②⑦.0.0.1/", "stand for others"),
+        ("http://①⑥⑨.②⑤④.169.254/latest", "stand for others"),
+        ("http://１６９.254.169.254/", "stand for others"),
     ],
 )
 def test_other_addresses_are_refused_with_a_sentence(url: str, sentence: str) -> None:
@@ -59,8 +62,9 @@ def test_public_addresses_can_always_be_called() -> None:
 
 @given(st.text(max_size=60))
 def test_every_text_is_taken_or_refused(text: str) -> None:
-    with contextlib.suppress(BadRequest):
-        assert check_url(text, private=False) == text
+    for url in (text, f"http://{text}"):
+        with contextlib.suppress(BadRequest):
+            assert check_url(url, private=False) == url
 
 
 def test_waits_double_up_to_an_hour() -> None:

@@ -1,0 +1,84 @@
+"""What a client is told while the store comes and goes, and what a repeated ad-hoc submission makes: on drivers without Spark."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobserver.errors import KeyReused, OwnerUnavailable, StoreUnavailable, TimedOut
+from jobserver.model import ContextState, JobState
+from tests.fakes.cluster import FakeCluster, submission, until
+
+
+@pytest.fixture
+async def cluster(tmp_path):
+    made = FakeCluster(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def server(cluster):
+    return await cluster.start("s1")
+
+
+def keyed(main_class="answer:1", digest="a"):
+    return submission(main_class, context=None, idempotency_key="k", request_digest=digest)
+
+
+async def test_an_accepted_job_is_never_answered_without_its_id_while_the_store_is_away(server, monkeypatch):
+    await server.contexts.create("ctx", {})
+    asked = []
+
+    async def away(job_id):
+        asked.append(job_id)
+        raise StoreUnavailable("away")
+
+    async def gone(*args):
+        raise OwnerUnavailable("gone")
+
+    monkeypatch.setattr(server.store, "job", away)
+    monkeypatch.setattr(server.registry, "follow", gone)
+    accepted = (await server.jobs.submit(submission("hold", sync=False, wait=0.3))).job
+    assert accepted.state is JobState.QUEUED
+    with pytest.raises(TimedOut) as told:
+        await server.jobs.submit(submission("hold", wait=0.3))
+    assert told.value.job_id in asked
+    assert accepted.id in asked
+    monkeypatch.undo()
+    await asyncio.gather(server.jobs.kill(accepted.id), server.jobs.kill(told.value.job_id))
+
+
+async def test_a_repeated_adhoc_submission_gets_its_job_and_makes_no_second_context(cluster, server):
+    first = await server.jobs.submit(keyed())
+    again = await server.jobs.submit(keyed())
+    assert again.job.id == first.job.id
+    assert (again.job.state, again.job.result) == (JobState.FINISHED, "1")
+    assert len(cluster.store.contexts) == len(cluster.launcher.drivers) == 1
+
+
+async def test_another_adhoc_request_under_a_used_key_makes_no_context(cluster, server):
+    await server.jobs.submit(keyed())
+    with pytest.raises(KeyReused):
+        await server.jobs.submit(keyed(digest="b"))
+    assert len(cluster.store.contexts) == 1
+
+
+async def test_of_the_same_adhoc_request_twice_at_once_one_context_runs_and_the_other_ends(
+    cluster, server, monkeypatch
+):
+    one = await server.jobs.submit(keyed())
+
+    async def not_yet(principal, key):
+        return None
+
+    monkeypatch.setattr(server.store, "job_of_key", not_yet)  # as if both had looked before either inserted
+    two = await server.jobs.submit(keyed())
+    assert one.job.id == two.job.id
+    assert len(cluster.launcher.drivers) == 1
+    (other,) = (found for found in cluster.store.contexts.values() if found.id != one.job.context_id)
+    assert other.state is ContextState.STOPPING
+    await server.contexts.claim_unowned(older_than=0.0)
+    await until(lambda: cluster.store.contexts[other.id].state.final, "the sweep ends it")
+    await until(lambda: not cluster.launcher.living(), "no driver is left")
