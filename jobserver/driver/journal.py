@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,13 +13,14 @@ from checkpoint import layout
 from checkpoint.base import Base, read_manifest
 from checkpoint.contents import Changes
 from checkpoint.epoch import list_manifests, load
-from checkpoint.errors import Damaged, Superseded, UnknownFormat
+from checkpoint.errors import CheckpointError, Damaged, Superseded, UnknownFormat
 from checkpoint.files import FileStore
 from checkpoint.manifest import NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
 
 log = logging.getLogger(__name__)
 
+PROBE = b"written to see whether the store takes data\n"
 SWEEP_EVERY = 32
 """Commits between two sweeps."""
 
@@ -99,8 +101,13 @@ class Journal:
                 return sealed
 
     def check_store(self) -> None:
-        """Whether the store answers. Raises CheckpointError."""
-        list_manifests(self.folder.files, self.folder.context_id)
+        """Whether the store takes data: one that is full or takes no writes still lists. Raises CheckpointError."""
+        path = self.folder.path(f"probe/{uuid.uuid4().hex}")
+        try:
+            self.folder.files.write_new(path, PROBE)
+        finally:
+            with contextlib.suppress(CheckpointError):  # what is left is a few bytes
+                self.folder.files.remove(path)
 
     def older_versions(self, name: str) -> list[NamedObject]:
         """Versions of an object in manifests that are kept, newest first, without the acknowledged one.

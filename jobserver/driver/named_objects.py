@@ -66,7 +66,8 @@ class Registry:
         self._sealers = sealers
         self._background = background
         self._rebuild = rebuild
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: Condition's own steps are Python, where a kill may leave it held
+        self._changed = threading.Condition(self._lock)
         self._turns = Turns(self._changed)
         self._stored: dict[str, NamedObject] = dict(journal.objects()) if journal else {}
         self._held: dict[str, Held] = {
@@ -92,12 +93,12 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        with self._changed:
+        with self._lock:
             return sorted({*self._held, *self._stored})
 
     def views(self) -> dict[str, bool]:
         """All names, sorted, and whether each is had without running a recipe."""
-        with self._changed:
+        with self._lock:
             return {
                 name: name in self._held or self._stored[name].strategy != "recipe"
                 for name in sorted({*self._held, *self._stored})
@@ -110,7 +111,7 @@ class Registry:
 
     def find_frame(self, lower_name: str) -> Held | None:
         """The named DataFrame that SQL would mean by a name in lower case; never waits for a build."""
-        with self._changed:
+        with self._lock:
             if self._frames is None:
                 self._frames = self._known_frames()
             name = self._frames.get(lower_name)
@@ -142,8 +143,8 @@ class Registry:
     ) -> Any:
         """The object; built by one caller for all. Raises TimeoutError, or what the build raised."""
         held = self._take_turn_or_find(name, timeout)
-        if held is None:
-            held = self._build({name: build}, {name: options}, recipe=recipe)[0]
+        if isinstance(held, Turn):
+            held = self._build({name: build}, {name: options}, {name: held}, recipe=recipe)[0]
         return self._shelf.hand_out(held)
 
     def update(
@@ -155,9 +156,10 @@ class Registry:
         recipe: Recipe | None = None,
     ) -> Any:
         """Replace the object as one step. Raises TimeoutError while another update takes too long."""
-        with self._changed:
-            self._turns.take(name, timeout)
-        return self._shelf.hand_out(self._build({name: build}, {name: options}, recipe=recipe)[0])
+        with self._lock:
+            turn = self._turns.take(name, timeout)
+        made = self._build({name: build}, {name: options}, {name: turn}, recipe=recipe)
+        return self._shelf.hand_out(made[0])
 
     def update_together(
         self,
@@ -166,18 +168,17 @@ class Registry:
         recipe: Recipe | None = None,
     ) -> None:
         """Replace several objects and save progress in one manifest; objects keep how they are cached."""
-        taken: list[str] = []
+        taken: dict[str, Turn] = {}
         try:
             for name in sorted(builds):  # everybody takes turns in the same order: no two wait for each other
-                with self._changed:
-                    self._turns.take(name, TURN_LIMIT)
-                taken.append(name)
+                with self._lock:
+                    taken[name] = self._turns.take(name, TURN_LIMIT)
         except BaseException:
             for name in taken:
                 self._end_turn(name)
             raise
         options = {name: self._options_for_commit(name) for name in taken}
-        self._build({name: builds[name] for name in taken}, options, progress, recipe)
+        self._build({name: builds[name] for name in taken}, options, taken, progress, recipe)
 
     def _options_for_commit(self, name: str) -> ObjectOptions:
         """What is sealed with progress must be written; how it is cached stays as it was."""
@@ -189,12 +190,12 @@ class Registry:
 
     def remove(self, name: str, free: bool) -> None:
         """Forget a name; with `free`, free its cache once its last user is gone."""
-        with self._changed:
+        with self._lock:
             if name not in self._held and name not in self._stored:
                 return
-            self._turns.take(name, TURN_LIMIT)
+            turn = self._turns.take(name, TURN_LIMIT)
         try:
-            self._sealers.submit(lambda: self._seal_removal(name, free)).result()
+            self._seal_under({name: turn}, lambda: self._seal_removal(name, free))
         finally:
             self._end_turn(name)
 
@@ -203,7 +204,7 @@ class Registry:
 
         The turn ends with it. Raises TimeoutError while others build it, RuntimeError where recipes cannot be run.
         """
-        with self._changed:
+        with self._lock:
             record = self._stored.get(name)
             if record is None:
                 return None
@@ -213,23 +214,23 @@ class Registry:
 
     def put_back(self, record: NamedObject) -> None:
         """Make an older version of an object the current one, in memory and manifest. Raises ObjectDamaged."""
-        with self._changed:
-            self._turns.take(record.name, TURN_LIMIT)
+        with self._lock:
+            turn = self._turns.take(record.name, TURN_LIMIT)
         try:
             held = self._shelf.restore(record)
-            self._sealers.submit(lambda: self._seal([held], {})).result()
+            self._seal_under({record.name: turn}, lambda: self._seal([held], {}))
         finally:
             self._end_turn(record.name)
         self._warm_later(held)
 
     def hold(self, path: str, ref: AttemptRef) -> None:
         """No sweep removes what lies at a path of the context's folder while the attempt runs."""
-        with self._changed:
+        with self._lock:
             self._paths.setdefault(ref, set()).add(path)
 
     def released_by(self, ref: AttemptRef) -> None:
         """An attempt has ended: what it alone still used of replaced versions is freed."""
-        with self._changed:
+        with self._lock:
             self._paths.pop(ref, None)
             noted = []
             for held in self._held.values():
@@ -249,7 +250,7 @@ class Registry:
 
     def _note_use(self, held: Held) -> None:
         """Tell the manifest how much an object is used, unless somebody builds it right now: use goes on, and so do chances."""
-        with self._changed:
+        with self._lock:
             record = held.record
             if self._held.get(held.name) is not held or record is None or not self._turns.is_free(held.name):
                 return
@@ -258,7 +259,7 @@ class Registry:
             noted = replace(record, used=rank_of(held.uses))
             if self._journal and noted != record:
                 self._journal.commit(Changes(put=[noted]))
-                with self._changed:
+                with self._lock:
                     held.record = self._stored[held.name] = noted
         except CheckpointError as error:
             log.warning("the use of named object %r was not noted: %s", held.name, error)
@@ -269,12 +270,12 @@ class Registry:
 
     def describe(self) -> list[dict[str, Any]]:
         """All objects, by name."""
-        with self._changed:
+        with self._lock:
             return [self._shown(name) for name in sorted({*self._held, *self._stored})]
 
     def show(self, name: str) -> dict[str, Any] | None:
         """One object with all that is known of it, its schema included; None if there is none."""
-        with self._changed:
+        with self._lock:
             held, record = self._held.get(name), self._stored.get(name)
             if held is None and record is None:
                 return None
@@ -283,23 +284,23 @@ class Registry:
 
     def record(self, name: str) -> NamedObject | None:
         """The sealed version of a name."""
-        with self._changed:
+        with self._lock:
             return self._stored.get(name)
 
     def held(self, name: str) -> Held | None:
         """The version in memory."""
-        with self._changed:
+        with self._lock:
             return self._held.get(name)
 
     def damaged(self) -> dict[str, str]:
         """Objects whose data is proven to be damaged, and why."""
-        with self._changed:
+        with self._lock:
             return dict(self._damaged)
 
     def summary(self) -> dict[str, Any]:
         """The objects as a whole, as their context shows them; cheap."""
         lag = self._late.lag()
-        with self._changed:
+        with self._lock:
             return {
                 "objects": len(self._stored.keys() | self._held.keys()),
                 "damaged": sorted(self._damaged),
@@ -327,20 +328,20 @@ class Registry:
 
     # turns
 
-    def _take_turn_or_find(self, name: str, timeout: float) -> Held | None:
-        """The object; None when the caller has to build it, and has the turn."""
+    def _take_turn_or_find(self, name: str, timeout: float) -> Held | Turn:
+        """The object, or the turn of the caller, who has to build it."""
         end = time.monotonic() + timeout
         while True:
             held = self._get_held(name, max(end - time.monotonic(), 0))
             if held is not None:
                 return held
-            with self._changed:
+            with self._lock:
                 if name not in self._held and name not in self._stored and self._turns.is_free(name):
-                    self._turns.begin(name)
-                    return None
+                    return self._turns.begin(name)
 
     def _end_turn(self, name: str) -> None:
-        with self._changed:
+        """The calling thread's; another's, such as that of a seal which goes on, is left alone."""
+        with self._lock:
             self._turns.end(name)
 
     def _get_held(self, name: str, timeout: float) -> Held | None:
@@ -348,7 +349,7 @@ class Registry:
         end = time.monotonic() + timeout
         waited_for: Turn | None = None
         while True:
-            with self._changed:
+            with self._lock:
                 while True:
                     held = self._held.get(name)
                     if held is not None:
@@ -385,7 +386,7 @@ class Registry:
         except ObjectDamaged as damage:
             self._report_damage(name, damage)
             raise
-        with self._changed:
+        with self._lock:
             self._use(held)
             self._held[name] = held
         return held
@@ -394,7 +395,7 @@ class Registry:
         try:
             held = self._shelf.restore(record)
             held.uses = uses_of(record.used)
-            with self._changed:
+            with self._lock:
                 if used:
                     self._use(held)
                 self._held[name] = held
@@ -409,7 +410,7 @@ class Registry:
             self._end_turn(name)
 
     def _report_damage(self, name: str, damage: ObjectDamaged) -> None:
-        with self._changed:
+        with self._lock:
             first, self._damaged[name] = name not in self._damaged, str(damage)
         if first:
             log.error("%s; no other object is touched by it", damage)
@@ -447,13 +448,13 @@ class Registry:
         self._sealers.submit(lambda: self._seal([held], {})).result()
 
     def _show_to_readers(self, held: Held) -> None:
-        with self._changed:
+        with self._lock:
             self._publish(held)
 
     def await_turn(self, name: str, turn: Turn, limit: float) -> bool:
         """Whether a turn has ended within `limit` seconds."""
         end = time.monotonic() + limit
-        with self._changed:
+        with self._lock:
             try:
                 while self._turns.of(name) is turn:
                     self._turns.wait(name, end)
@@ -463,9 +464,9 @@ class Registry:
 
     def rebuild_ended(self, name: str, turn: Turn, error: Exception | None) -> None:
         """The thread that rebuilt gives the turn back, whatever came of it."""
-        with self._changed:
+        with self._lock:
             turn.error = error
-            self._turns.end(name)
+            self._turns.end(name, turn)
 
     def _warm_later(self, held: Held) -> None:
         """Caches what was restored once the first answers are out; plain values and broadcasts have no cache."""
@@ -477,7 +478,7 @@ class Registry:
 
     def _warm_stored(self, name: str) -> None:
         """Cache one of what was cached before this driver; a job that builds it now, or has it warmed, is not disturbed."""
-        with self._changed:
+        with self._lock:
             held, record = self._held.get(name), self._stored.get(name)
             if held is None:
                 if record is None or record.strategy == "recipe" or not self._turns.is_free(name):
@@ -496,7 +497,7 @@ class Registry:
             self._warm(held)
 
     def _warm(self, held: Held) -> None:
-        with self._changed:
+        with self._lock:
             if self._held.get(held.name) is not held or held.warm:
                 return
             held.warm = True
@@ -512,6 +513,7 @@ class Registry:
         self,
         builds: Mapping[str, Callable[[], Any]],
         options: Mapping[str, ObjectOptions],
+        turns: Mapping[str, Turn],
         progress: Mapping[str, Progress] = {},
         recipe: Recipe | None = None,
     ) -> list[Held]:
@@ -520,18 +522,47 @@ class Registry:
         try:
             for name, build in builds.items():
                 made.append(self._made(name, build, options[name], recipe))
-            self._sealers.submit(lambda: self._seal(made, progress)).result()
+            self._seal_under(turns, lambda: self._seal(made, progress), lambda: self._abandon(made))
             return made
         except Exception as error:
             # whatever the job's build raised fails all who wait for it; after a kill the next one builds instead
-            with self._changed:
-                for name in builds:
-                    if (turn := self._turns.of(name)) is not None:
-                        turn.error = error
+            with self._lock:
+                for turn in turns.values():
+                    turn.error = error
             self._abandon(made)
             raise
         finally:
             for name in builds:
+                self._end_turn(name)
+
+    def _seal_under(
+        self, turns: Mapping[str, Turn], seal: Callable[[], None], refused: Callable[[], None] = lambda: None
+    ) -> None:
+        """Run a seal in a keeper's thread and wait for it. Raises what it raises.
+
+        The turns go over to it, and end with it: a kill of the caller ends neither, so nobody can seal a later version
+        before it, which it would then bury. `refused`: is called when the caller was killed before the seal began.
+        """
+        self._sealers.submit(partial(self._sealed_under, turns, seal, refused)).result()
+
+    def _sealed_under(
+        self, turns: Mapping[str, Turn], seal: Callable[[], None], refused: Callable[[], None]
+    ) -> None:
+        with self._lock:
+            mine = all(self._turns.of(name) is turn for name, turn in turns.items())
+            for turn in turns.values() if mine else ():
+                turn.thread = threading.current_thread()
+        if not mine:
+            refused()
+            raise RuntimeError(f"the job was killed before {', '.join(turns)} could be sealed")
+        try:
+            seal()
+        except Exception as error:
+            for turn in turns.values():
+                turn.error = error  # for those who wait, before the turn ends
+            raise
+        finally:
+            for name in turns:
                 self._end_turn(name)
 
     def _made(
@@ -567,7 +598,7 @@ class Registry:
         gone = [held.name for held in made if not held.options.kept and held.name in self._stored]
         if self._journal and (records or progress or gone):
             self._journal.commit(Changes(put=records, remove=gone, progress=progress))
-        with self._changed:
+        with self._lock:
             for held in made:
                 self._publish(held)
         for held in made:
@@ -599,7 +630,7 @@ class Registry:
     def _seal_removal(self, name: str, free: bool) -> None:
         if self._journal and name in self._stored:
             self._journal.commit(Changes(remove=[name]))
-        with self._changed:
+        with self._lock:
             self._frames = None
             self._stored.pop(name, None)
             self._damaged.pop(name, None)
@@ -616,13 +647,15 @@ class Registry:
     def _write_late(self, held: Held) -> bool:
         """Write and seal an async object, unless it was replaced. Until then the older version stays sealed."""
         assert self._journal is not None
-        if self._held.get(held.name) is not held:
-            return True
+        with self._lock:
+            if self._held.get(held.name) is not held:
+                return True
+            if not self._turns.is_free(held.name):
+                return False  # before anything is written, since a build that goes on may take long
         record = self._shelf.write(held)
-        with self._changed:
-            # no other version may be sealed between the look and the seal; a build that goes on may take long
-            turn = self._turns.of(held.name)
-            if turn is not None and turn.thread.is_alive():
+        with self._lock:
+            # no other version may be sealed between the look and the seal
+            if not self._turns.is_free(held.name):
                 return False
             self._turns.begin(held.name)
         try:
@@ -630,7 +663,7 @@ class Registry:
                 self._journal.release(held.version)
                 return True
             self._journal.commit(Changes(put=[record]))
-            with self._changed:
+            with self._lock:
                 held.record = self._stored[held.name] = record
         finally:
             self._end_turn(held.name)
@@ -648,12 +681,12 @@ class Registry:
     def _next_version(self) -> str:
         if self._journal:
             return self._journal.next_version()
-        with self._changed:
+        with self._lock:
             self._counter += 1
             return f"memory-{self._counter}"
 
     def _sweep(self) -> None:
-        with self._changed:
+        with self._lock:
             in_use = {held.version for held in (*self._held.values(), *self._retired)}
             in_use.update(path for paths in self._paths.values() for path in paths)
         try:

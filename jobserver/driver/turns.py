@@ -17,6 +17,8 @@ LOOK_AGAIN = 0.5
 class Turn:
     """The right of one thread to make the next version of a name. `error`: why nothing came of it.
 
+    `thread`: builds it, then seals it; the turn goes over from one to the other.
+
     `updating`: it replaces what there is, so its build may read that.
     """
 
@@ -67,9 +69,11 @@ class Turns:
             raise TimeoutError(f"named object {name!r} was not ready in time; its build goes on")
         self._changed.wait(min(left, LOOK_AGAIN))
 
-    def end(self, name: str) -> None:
-        """Nobody builds it any more."""
-        self._taken.pop(name, None)
+    def end(self, name: str, turn: Turn | None = None) -> None:
+        """That turn, or the one of the calling thread, ends; one that has gone over to somebody else goes on."""
+        taken = self._taken.get(name)
+        if taken is not None and (taken is turn or (turn is None and taken.mine)):
+            del self._taken[name]
         self._changed.notify_all()
 
 

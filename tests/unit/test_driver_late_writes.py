@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from checkpoint.errors import StoreUnavailable
+from checkpoint.errors import AlreadyExists, StoreUnavailable
 from jobserver.driver import late_writes
 from jobserver.driver.held import Held
 from jobserver.driver.late_writes import AsyncLimits, LateWrites
@@ -22,16 +22,16 @@ class Store:
         monkeypatch.setattr(late_writes, "RETRY", 0.01)
         self.now = 0.0
         self.written, self.tried = [], 0
-        self.error = None
+        self.error, self.errors = None, {}
         self.well = True
-        self.busy = False
+        self.busy = set()
         self.late = LateWrites(limits, self.write, self.check, lambda: self.now)
 
     def write(self, held):
         self.tried += 1
-        if self.error:
-            raise self.error
-        if self.busy:
+        if error := self.errors.get(held.value, self.error):
+            raise error
+        if held.value in self.busy:
             return False
         self.written.append(held.value)
         return True
@@ -90,24 +90,70 @@ def test_trouble_of_the_store_is_waited_out_however_it_shows(monkeypatch):
 def test_data_that_cannot_be_written_is_given_up_says_so_and_holds_up_no_other(monkeypatch):
     store = Store(NEVER, monkeypatch)
     bad = version("a", "1")
-    store.error = TypeError("cannot pickle")
+    store.errors["1"] = TypeError("cannot pickle")
     store.late.add(bad)
-    assert store.late.flush(LIMIT)
+    assert not store.late.flush(LIMIT), "not all is sealed"
     assert "cannot pickle" in store.late.trouble(bad)
-    store.error = None
+    store.now = 100.0
+    store.late.admit()
     store.late.add(version("b", "2"))
-    assert store.late.flush(LIMIT)
-    assert store.written == ["2"]
+    eventually(lambda: not store.late.flush(LIMIT) and store.written == ["2"])
+    assert (store.late.lag().objects, store.late.lag().seconds) == (1, 100.0)
     store.late.add(version("a", "3"))
     assert store.late.trouble(bad) is None
+    assert store.late.flush(LIMIT)
+    assert store.written == ["2", "3"]
+
+
+def test_what_was_given_up_is_tried_again_slowly_and_at_once_by_a_flush(monkeypatch):
+    store = Store(AsyncLimits(interval=1, max_lag=5), monkeypatch)
+    bad = version("a", "1")
+    store.errors["1"] = OSError("quota")
+    store.late.add(bad)
+    assert not store.late.flush(LIMIT)
+    tried = store.tried
+    assert not store.late.flush(LIMIT)
+    assert store.tried == tried + 1
+    store.now = late_writes.GIVEN_UP_RETRY - 1
+    store.late.add(version("b", "2"))
+    store.now += 0.9
+    store.late.add(version("c", "3"))
+    store.late.drop("c")
+    assert store.late.trouble(bad) is not None
+    assert store.tried == tried + 1
+    del store.errors["1"]
+    store.now += late_writes.GIVEN_UP_RETRY
+    store.late.drop("none")  # wakes it
+    eventually(lambda: store.late.lag().objects == 0)
+    assert sorted(store.written) == ["1", "2"]
+
+
+def test_an_error_of_the_checkpoint_that_is_no_trouble_of_the_store_is_the_datas_own(monkeypatch):
+    store = Store(NEVER, monkeypatch)
+    bad = version("a", "1")
+    store.errors["1"] = AlreadyExists("taken by other bytes")
+    store.late.add(bad)
+    store.late.add(version("b", "2"))
+    assert not store.late.flush(LIMIT)
+    assert "taken by other bytes" in store.late.trouble(bad)
+    assert store.written == ["2"]
+
+
+def test_a_busy_name_holds_up_no_other(monkeypatch):
+    store = Store(NEVER, monkeypatch)
+    store.busy = {"1"}
+    store.late.add(version("a", "1"))
+    store.late.add(version("b", "2"))
+    assert not store.late.flush(0.05)
+    eventually(lambda: store.written == ["2"])
 
 
 def test_what_is_being_rebuilt_is_written_in_a_later_round(monkeypatch):
     store = Store(NEVER, monkeypatch)
-    store.busy = True
+    store.busy = {"1"}
     store.late.add(version("a", "1"))
     assert not store.late.flush(0.05)
-    store.busy = False
+    store.busy.clear()
     assert store.late.flush(LIMIT)
 
 

@@ -19,6 +19,7 @@ from jobserver.driver.object_options import ObjectOptions
 from jobserver.driver.object_orders import ObjectOrderRefused
 from jobserver.model import AttemptRef, ObjectDeed, ObjectOrder
 from sparkjobserver.api import ObjectDamaged
+from tests.fakes.files import Fault, FaultyFiles
 from tests.fakes.named_objects import LIMIT, SYNC, Context, PlainShelf
 
 ASYNC = ObjectOptions(durability="async")
@@ -331,6 +332,103 @@ def test_a_builder_that_was_killed_is_replaced_by_the_next_caller(context):
     in_thread(killed)
     assert context.registry.get_or_create("a", lambda: "mine", SYNC, LIMIT) == "mine"
     assert attempt.alive() == []
+
+
+class KilledAtSeal:
+    """The keeper of seals as a job sees it that is killed while it waits there. `task`: what it had submitted."""
+
+    def __init__(self, context, *, begins):
+        self._plain, self._registry = context.sealers, context.registry
+        self._begins = begins
+        self._registry._sealers = self
+        self.task = None
+
+    def submit(self, task):
+        self._registry._sealers = self._plain
+        self.task = task
+        if self._begins is not None:
+            self._plain.submit(task)
+            assert self._begins.wait(LIMIT)
+        raise jobthreads.Killed
+
+
+def killed(work):
+    """Run it in a thread in which a kill is raised."""
+
+    def run():
+        with pytest.raises(jobthreads.Killed):
+            work()
+
+    in_thread(run)()
+
+
+def late_deeds(registry, record):
+    """Ways to change `a` that need a seal."""
+    return {
+        "update": lambda: registry.update("a", lambda: "A", SYNC, LIMIT),
+        "together": lambda: registry.update_together({"a": lambda: "A", "b": lambda: "A"}, {}),
+        "remove": lambda: registry.remove("a", True),
+        "put back": lambda: registry.put_back(record),
+    }
+
+
+@pytest.mark.parametrize("deed", ["update", "together", "remove", "put back"])
+def test_a_seal_that_goes_on_after_a_kill_comes_before_the_next_update(context, deed):
+    context.registry.update("a", lambda: "0", SYNC, LIMIT)
+    work = late_deeds(context.registry, context.registry.record("a"))[deed]
+    held, waiting = threading.Event(), threading.Event()
+    context.journal._superseded = lambda epoch: held.set()
+    context.files.write_new("ctx/marker/000000000002-t2", b"")
+    KilledAtSeal(context, begins=held)
+    killed(work)
+    plain_wait = context.registry._changed.wait
+    context.registry._changed.wait = lambda timeout: waiting.set() or plain_wait(timeout)
+    update = in_thread(lambda: context.registry.update("a", lambda: "B", SYNC, LIMIT))
+    assert waiting.wait(LIMIT)
+    context.journal.readopt(3, "t3")
+    assert update() == "B"
+    assert context.registry.get("a", 0) == "B"
+    assert context.journal.objects()["a"].inline == b"B"
+
+
+@pytest.mark.parametrize("deed", ["update", "together", "remove", "put back"])
+def test_a_seal_that_begins_only_after_a_kill_is_not_made(context, deed):
+    context.registry.update("a", lambda: "0", SYNC, LIMIT)
+    seal = KilledAtSeal(context, begins=None)
+    killed(late_deeds(context.registry, context.registry.record("a"))[deed])
+    assert context.registry.update("a", lambda: "B", SYNC, LIMIT) == "B"
+    with pytest.raises(RuntimeError, match="killed before"):
+        seal.task()
+    assert context.registry.get("a", 0) == "B"
+    assert context.journal.objects()["a"].inline == b"B"
+    context.settle()
+    assert ("A" in context.shelf.discarded) == (deed in ("update", "together"))
+
+
+def test_a_busy_name_is_not_written_late(context):
+    context.registry.update("a", lambda: "1", ASYNC, LIMIT)
+    held, wrote = context.registry.held("a"), []
+    plain, context.shelf.write = context.shelf.write, lambda held: wrote.append(held.value) or plain(held)
+    building, go = threading.Event(), threading.Event()
+    update = in_thread(
+        lambda: context.registry.update("a", lambda: building.set() or go.wait(LIMIT) and "2", SYNC, LIMIT)
+    )
+    assert building.wait(LIMIT)
+    assert context.registry._write_late(held) is False
+    assert wrote == []
+    go.set()
+    assert update() == "2"
+
+
+def test_whether_the_store_is_well_is_asked_by_a_write_that_leaves_nothing(tmp_path):
+    files = FaultyFiles()
+    journal = Context(tmp_path, files=files).journal
+    before = dict(files.content)
+    journal.check_store()
+    assert files.content == before
+    files.inject(Fault.FULL, "write_new", "ctx/probe")
+    with pytest.raises(StoreUnavailable):
+        journal.check_store()
 
 
 def test_an_object_with_a_recipe_writes_no_data_and_is_built_again_once_when_it_is_asked_for(
