@@ -66,7 +66,9 @@ class Registry:
         self._sealers = sealers
         self._background = background
         self._rebuild = rebuild
-        self._lock = threading.RLock()  # entered itself: Condition's own steps are Python, where a kill may leave it held
+        self._lock = (
+            threading.RLock()
+        )  # entered itself: Condition's own steps are Python, where a kill may leave it held
         self._changed = threading.Condition(self._lock)
         self._turns = Turns(self._changed)
         self._stored: dict[str, NamedObject] = dict(journal.objects()) if journal else {}

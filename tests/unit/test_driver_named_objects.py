@@ -411,7 +411,7 @@ def test_a_busy_name_is_not_written_late(context):
     plain, context.shelf.write = context.shelf.write, lambda held: wrote.append(held.value) or plain(held)
     building, go = threading.Event(), threading.Event()
     update = in_thread(
-        lambda: context.registry.update("a", lambda: building.set() or go.wait(LIMIT) and "2", SYNC, LIMIT)
+        lambda: context.registry.update("a", lambda: building.set() or (go.wait(LIMIT) and "2"), SYNC, LIMIT)
     )
     assert building.wait(LIMIT)
     assert context.registry._write_late(held) is False
