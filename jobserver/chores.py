@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,27 @@ async def retain(
     """Removes what retention no longer keeps: the leader of the cluster's past, each server of its own drivers' folders."""
     while True:
         await asyncio.sleep(interval)
-        gone = await asyncio.to_thread(remove_ended, folders, time.time(), age=limits.age, most=limits.most)
-        if gone:
-            log.info("retention removed %d folders of ended drivers", gone)
-        if leads():
-            removed = await pruner.prune(leads)
-            if removed.total:
-                log.info("retention removed %s", removed)
-            for left in removed.unfinished:
-                log.warning("retention did not finish %s", left)
+        for work in (partial(_prune_folders, folders, limits), partial(_prune, pruner, leads)):
+            try:
+                await work()
+            except Exception:  # the next pass comes: one file or row in a bad state must not end retention for good
+                log.exception("a pass of retention ended in an unforeseen way")
+
+
+async def _prune_folders(folders: Path, limits: FolderLimits) -> None:
+    gone = await asyncio.to_thread(remove_ended, folders, time.time(), age=limits.age, most=limits.most)
+    if gone:
+        log.info("retention removed %d folders of ended drivers", gone)
+
+
+async def _prune(pruner: Pruner, leads: Callable[[], bool]) -> None:
+    if not leads():
+        return
+    removed = await pruner.prune(leads)
+    if removed.total:
+        log.info("retention removed %s", removed)
+    for left in removed.unfinished:
+        log.warning("retention did not finish %s", left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,12 @@ A folder is in use while a living process names it among its arguments, as every
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 STARTING = 600.0
 """Seconds that a folder is left alone after its last change, whatever the limits say: its driver may just be starting."""
@@ -32,12 +35,12 @@ def remove_ended(root: Path, now: float, *, age: float | None, most: int | None)
     """
     if not root.is_dir():
         return 0
-    changed = {folder.name: _last_change(folder) for folder in root.iterdir() if folder.is_dir()}
+    changed = {folder.name: at for folder in root.iterdir() if (at := _last_change(folder)) is not None}
     in_use = names_in_use(root)
     going = expired({name: at for name, at in changed.items() if name not in in_use}, now, age, most)
     for name in going:
         shutil.rmtree(root / name, ignore_errors=True)
-    return len(going)
+    return sum(not (root / name).exists() for name in going)
 
 
 def expired(ended: dict[str, float], now: float, age: float | None, most: int | None) -> list[str]:
@@ -48,8 +51,15 @@ def expired(ended: dict[str, float], now: float, age: float | None, most: int | 
     return sorted(name for name in too_many | too_old if now - ended[name] > STARTING)
 
 
-def _last_change(folder: Path) -> float:
-    return max(_changes([folder, *folder.iterdir()]), default=0.0)
+def _last_change(folder: Path) -> float | None:
+    """Seconds since 1970; None for what is no folder, and for one that cannot be looked into: it is left alone."""
+    try:
+        return max(_changes([folder, *folder.iterdir()]), default=0.0) if folder.is_dir() else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        log.warning("the folder %s is left alone: %s", folder, error)
+        return None
 
 
 def _changes(paths: Iterable[Path]) -> Iterable[float]:

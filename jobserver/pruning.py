@@ -64,6 +64,7 @@ class Pruner:
         self._pause = pause
         self._clock = clock
         self._looked_at: dict[str, Place] = {}
+        self._later: dict[str, set[str]] = {}
 
     async def count(self) -> Removed:
         """What `prune` would remove now, but for what only becomes free by it; contexts with a checkpoint are counted, too."""
@@ -158,24 +159,21 @@ class Pruner:
             queries.interrupted_removals(now - INTERRUPTED), self._pace.batch
         )
         unused = await self._store.keys(queries.unused_bytes(before), self._pace.batch)
-        for digest in interrupted:
-            await self._remove_bytes(digest)
-        for digest in unused:
+        marks = [(digest, self._store.take_over_removal, now - INTERRUPTED) for digest in interrupted]
+        marks += [(digest, self._store.begin_removal, before) for digest in unused]
+        for digest, mark, since in marks:
             if not goes_on():
                 return
             began = self._clock()
-            if not await self._store.begin_removal(digest, before, self._now()):
+            if not await mark(digest, since, self._now()):
                 continue
             if self._clock() - began > PROMPT:
-                log.warning("the removal of binary %s was held up: the next pass goes on with it", digest)
+                log.warning("the removal of binary %s was held up: a later pass goes on with it", digest)
                 continue
-            await self._remove_bytes(digest)
+            await self._remove_files([layout.binary_path(digest)])
+            await self._store.end_removal(digest)
             removed.binaries += 1
             await self._pause(self._pace.pause)
-
-    async def _remove_bytes(self, digest: str) -> None:
-        await self._remove_files([layout.binary_path(digest)])
-        await self._store.end_removal(digest)
 
     # How
 
@@ -230,14 +228,42 @@ class Pruner:
         remove: Callable[[Collection[str]], Awaitable[int]],
         goes_on: Callable[[], bool],
     ) -> int:
-        """Over ended jobs, on from where the last pass came to: what is done leaves no mark in the rows."""
-        before, total = cut(self._now(), age), 0
-        while before is not None and goes_on():
-            places = await self._store.ended_jobs(self._looked_at.get(what), before, self._pace.batch)
-            if not places:
+        """Over ended jobs, on from where the last pass came to: what is done leaves no mark in the rows.
+
+        Jobs that it passes by, as they have not ended (long enough ago), are remembered for the passes that follow.
+        """
+        if (before := cut(self._now(), age)) is None:
+            return 0
+        total = await self._come_back(what, before, remove, goes_on)
+        while goes_on():
+            found = await self._store.submitted_jobs(self._looked_at.get(what), before, self._pace.batch)
+            if not found:
                 break
-            total += await remove([place.job_id for place in places])
-            self._looked_at[what] = places[-1]
+            ended = [place.job_id for place, at in found if at is not None and at < before]
+            total += await remove(ended) if ended else 0
+            self._later.setdefault(what, set()).update({place.job_id for place, _ in found}.difference(ended))
+            self._looked_at[what] = found[-1][0]
+            await self._pause(self._pace.pause)
+        return total
+
+    async def _come_back(
+        self,
+        what: str,
+        before: datetime,
+        remove: Callable[[Collection[str]], Awaitable[int]],
+        goes_on: Callable[[], bool],
+    ) -> int:
+        """To the jobs that earlier passes passed by."""
+        later, total = self._later.setdefault(what, set()), 0
+        waiting = sorted(later)
+        for start in range(0, len(waiting), self._pace.batch):
+            if not goes_on():
+                break
+            ids = waiting[start : start + self._pace.batch]
+            ends = await self._store.ends_of(ids)
+            ended = [one for one, at in ends.items() if at is not None and at < before]
+            total += await remove(ended) if ended else 0
+            later.difference_update(ended, set(ids).difference(ends))
             await self._pause(self._pace.pause)
         return total
 

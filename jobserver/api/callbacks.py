@@ -89,6 +89,8 @@ class CallbackDelivery:
                         await self.deliver()
                     except JobServerError as error:
                         log.warning("callbacks were not looked for: %s", error.message)
+                    except Exception:  # the next look comes: one row in a bad state must not end all callbacks
+                        log.exception("a look for callbacks ended in an unforeseen way")
         finally:
             await self.close()
 
@@ -99,10 +101,18 @@ class CallbackDelivery:
             self._session = None
 
     async def deliver(self) -> int:
-        """Makes one try of everything that is due now; how many tries that were. Raises Unavailable."""
+        """Makes one try of everything that is due now; how many tries that were. Raises Unavailable.
+
+        A try that breaks leaves the others alone; its row is due again when its lease is over.
+        """
         due = await self._rows.due(self._now(), AT_ONCE)
-        made = await asyncio.gather(*(self._try(callback) for callback in due))
-        return sum(made)
+        made = await asyncio.gather(*(self._try(callback) for callback in due), return_exceptions=True)
+        for callback, end in zip(due, made, strict=True):
+            if isinstance(end, JobServerError):
+                log.warning("the callback of job %s is left for later: %s", callback.job_id, end.message)
+            elif isinstance(end, BaseException):
+                log.error("the callback of job %s broke in an unforeseen way", callback.job_id, exc_info=end)
+        return sum(end is True for end in made)
 
     async def _try(self, callback: Callback) -> bool:
         number = callback.tries + 1

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from jobserver.api.calls import Call
 from jobserver.api.dates import job_time
 from jobserver.api.envelopes import JSON, Answer, Streamed, dumps, encoded, json_answer
 from jobserver.api.parameters import Whole, Word
 from jobserver.api.rejections import malformed
-from jobserver.errors import BadRequest
+from jobserver.errors import BadRequest, NotFound
 from jobserver.job_events import EventId, JobEvent, shown_progress
 from jobserver.model import JobRecord, JobState
 from jobserver.progress import JobProgress
@@ -86,14 +87,17 @@ async def get_result(call: Call) -> Answer | Streamed:
 
 
 async def filled(call: Call, answer: Answer, job: JobRecord) -> Answer | Streamed:
-    """The answer with the job's stored result in the place of its reference."""
+    """The answer with the job's stored result in the place of its reference; without a result when its files are gone."""
     stored = stored_result(job.result)
     if stored is None:
         return answer
     head, reference, tail = answer.body.partition(stored.reference.encode())
     if not reference:
         return answer
-    output = await call.service.job_result(job)
+    try:
+        output = await call.service.job_result(job)
+    except NotFound:  # retention removes the files before the reference
+        return replace(answer, body=head.removesuffix(b',"result":') + tail)
     length = len(head) + output.size + len(tail)
     body = _around(head, output.read(0, output.size), tail)
     return Streamed(answer.status, body, answer.content_type, answer.headers, length)

@@ -80,6 +80,15 @@ _REMOVE = Statement(
     )
     .values(state=BytesState.REMOVING.value, unused_since=bindparam("now"))
 )
+_TAKE_OVER = Statement(
+    update(binary_files)
+    .where(
+        binary_files.c.digest == bindparam("removed"),
+        binary_files.c.state == BytesState.REMOVING.value,
+        binary_files.c.unused_since < bindparam("before"),
+    )
+    .values(unused_since=bindparam("now"))
+)
 _REMOVED = Statement(
     delete(binary_files).where(
         binary_files.c.digest == bindparam("removed"), binary_files.c.state == BytesState.REMOVING.value
@@ -119,10 +128,10 @@ def jobs_up_to(place: Place) -> Keys:
     )
 
 
-def ended_jobs(after: Place | None, before: datetime) -> Select[Any]:
-    """Jobs that were submitted and ended before, from behind a place on, the oldest first; with their submission."""
-    query = select(jobs.c.id, jobs.c.submitted_at).where(
-        jobs.c.submitted_at < micros(before), jobs.c.ended_at < micros(before)
+def submitted_jobs(after: Place | None, before: datetime) -> Select[Any]:
+    """Jobs that were submitted before, from behind a place on, the oldest first; with their submission and end."""
+    query = select(jobs.c.id, jobs.c.submitted_at, jobs.c.ended_at).where(
+        jobs.c.submitted_at < micros(before)
     )
     if after is not None:
         at = micros(after.at)
@@ -255,12 +264,25 @@ class Retention:
 
         return await self._database.read(run)
 
-    async def ended_jobs(self, after: Place | None, before: datetime, limit: int) -> list[Place]:
-        """The next jobs, the oldest first, that were submitted and ended before."""
-        query = ended_jobs(after, before).limit(limit)
+    async def submitted_jobs(
+        self, after: Place | None, before: datetime, limit: int
+    ) -> list[tuple[Place, datetime | None]]:
+        """The next jobs, the oldest first, that were submitted before; each with the time of its end, if it has ended."""
+        query = submitted_jobs(after, before).limit(limit)
 
-        def run(connection: Connection) -> list[Place]:
-            return [Place(instant(row.submitted_at), row.id) for row in connection.execute(query)]
+        def run(connection: Connection) -> list[tuple[Place, datetime | None]]:
+            return [
+                (Place(instant(row.submitted_at), row.id), _end_of(row)) for row in connection.execute(query)
+            ]
+
+        return await self._database.read(run)
+
+    async def ends_of(self, ids: Collection[str]) -> dict[str, datetime | None]:
+        """When those of the jobs ended that are still on record; None for one that has not."""
+        query = select(jobs.c.id, jobs.c.ended_at).where(jobs.c.id.in_(ids))
+
+        def run(connection: Connection) -> dict[str, datetime | None]:
+            return {row.id: _end_of(row) for row in connection.execute(query)}
 
         return await self._database.read(run)
 
@@ -329,9 +351,20 @@ class Retention:
         change: Change[bool] = one(_REMOVE, {"removed": digest, "before": micros(before), "now": micros(now)})
         return await self._database.write(change)
 
+    async def take_over_removal(self, digest: str, before: datetime, now: datetime) -> bool:
+        """A removal that was begun before, and not ended, is ours from here on. False: it has ended, or another has it."""
+        change: Change[bool] = one(
+            _TAKE_OVER, {"removed": digest, "before": micros(before), "now": micros(now)}
+        )
+        return await self._database.write(change)
+
     async def end_removal(self, digest: str) -> None:
         """The bytes are gone; they may be stored again."""
         await self._database.write(one(_REMOVED, {"removed": digest}))
+
+
+def _end_of(row: Any) -> datetime | None:
+    return None if row.ended_at is None else instant(row.ended_at)
 
 
 def _delete_jobs(ids: Collection[str]) -> Work[int]:

@@ -42,6 +42,7 @@ from jobserver.model import (
     ObjectDeed,
     ObjectOrder,
 )
+from jobserver.stored_results import StoredResult
 from tests.contract.conftest import JOBS, Rest
 from tests.fakes.service import FakeService
 
@@ -88,6 +89,18 @@ async def test_a_job_is_shown_to_the_byte_in_every_state(
     assert datetime.fromisoformat(start) == AT
     head = f'{{"jobId":"j1","startTime":"{start}","classPath":"m.C","context":"ctx","contextId":"ctx-id",'
     assert reply.text == head + tail
+
+
+async def test_a_job_whose_stored_result_was_removed_is_shown_without_it(
+    rest: Rest, fake: FakeService
+) -> None:
+    stored = StoredResult(7, "a" * 64)
+    fake.put_job(job(JobState.FINISHED, ended_at=AT, result=stored.reference))
+    assert (await rest("GET", "/jobs/j1/result")).status == 404
+    reply = await rest("GET", "/jobs/j1")
+    assert (reply.status, reply.json["status"], "result" in reply.json) == (200, "FINISHED", False)
+    fake.stored[stored.digest] = b'"large"'
+    assert (await rest("GET", "/jobs/j1")).json["result"] == "large"
 
 
 async def test_a_context_is_shown_to_the_byte(rest: Rest, fake: FakeService) -> None:

@@ -119,6 +119,49 @@ async def test_the_end_of_a_job_is_told_with_its_id_and_outcome(
     assert await cluster.server().deliver() == 0
 
 
+async def test_a_callback_that_breaks_keeps_no_other_from_being_told(
+    cluster: Cluster, receiver: Receiver, url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    cluster.put(url)
+    cluster.store.saved.callbacks["j0"] = Callback("j0", url, CallbackState.PENDING, 0, AT)
+    cluster.store.jobs["j0"] = replace(cluster.store.jobs["j1"], id="j0")
+    server = cluster.server()
+    read = server._jobs.job
+
+    async def broken(job_id: str) -> JobRecord | None:
+        if job_id == "j0":
+            raise RuntimeError("a row in a bad state")
+        return await read(job_id)
+
+    monkeypatch.setattr(server._jobs, "job", broken)
+    assert await server.deliver() == 1
+    assert [told for _, told in receiver.told] == ["j1"]
+    assert "a row in a bad state" in caplog.text
+
+
+async def test_callbacks_go_on_after_a_look_that_broke(
+    cluster: Cluster, receiver: Receiver, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.put(url)
+    server = cluster.server()
+    due, answers = server._rows.due, iter([RuntimeError("a row in a bad state")])
+
+    async def broken_once(now: Any, limit: int) -> list[Callback]:
+        for error in answers:
+            raise error
+        return await due(now, limit)
+
+    monkeypatch.setattr(server._rows, "due", broken_once)
+    monkeypatch.setattr("jobserver.api.callbacks.EVERY", 0.01)
+    running = asyncio.create_task(server.run())
+    async with asyncio.timeout(10):
+        while not receiver.told:
+            await asyncio.wait([running], timeout=0.01)
+            assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_a_job_that_has_not_ended_is_not_told(cluster: Cluster, receiver: Receiver, url: str) -> None:
     cluster.put(url, JobState.RUNNING)
     assert await cluster.server().deliver() == 0

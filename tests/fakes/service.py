@@ -400,6 +400,8 @@ class FakeService:
         if job.result is None:
             raise NotFound(f"job {job.id} has no result: it is {job.state.value}")
         stored = stored_result(job.result)
+        if stored is not None and stored.digest not in self.stored:
+            raise NotFound(f"the result of job {job.id} was removed")
         whole = job.result.encode() if stored is None else self.stored[stored.digest]
 
         async def read(start: int, end: int) -> AsyncGenerator[bytes, None]:

@@ -69,3 +69,18 @@ def test_a_folder_in_which_something_was_written_lately_is_young(tmp_path):
 
 def test_a_server_without_drivers_has_no_folders(tmp_path):
     assert remove_ended(tmp_path / "none", NOW, age=1.0, most=0) == 0
+
+
+def test_a_folder_that_cannot_be_looked_into_keeps_no_other_from_going(tmp_path, monkeypatch, caplog):
+    closed, old = (folder(tmp_path, name, NOW - 9 * DAY) for name in ("closed", "old"))
+    look = Path.iterdir
+
+    def refused(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert remove_ended(tmp_path, NOW, age=7 * DAY, most=None) == 1
+    assert (closed.exists(), old.exists()) == (True, False)
+    assert "Permission denied" in caplog.text

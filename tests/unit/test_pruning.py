@@ -263,6 +263,55 @@ async def test_a_server_that_was_frozen_before_the_removal_of_bytes_leaves_them(
     assert stored.read(world.files, record.digest) == b"x = 1"
 
 
+async def test_an_interrupted_removal_is_taken_over_by_one_server_and_promptly_or_left(world: World) -> None:
+    desk = Binaries(world.store, world.files)
+    record = await desk.upload("demo", BinaryType.PYTHON, b"x = 1")
+    await desk.delete("demo")
+    retention = world.store.retention
+    pruner = world.pruner(Limits(bytes_grace=DAY))
+    await pruner.prune()
+    assert await retention.begin_removal(record.digest, day(2), day(2))
+    take_over = retention.take_over_removal
+    frozen_for = 0.0
+
+    async def slow(*args: object) -> bool:
+        world.clock += frozen_for
+        return await take_over(*args)  # type: ignore[arg-type]
+
+    retention.take_over_removal = slow  # type: ignore[method-assign]
+    world.today, frozen_for = day(2.1), PROMPT + 1
+    await pruner.prune()
+    assert len(world.kept("binaries")) == 1, "it was frozen meanwhile: somebody may have stored them again"
+    world.today, frozen_for = day(2.1) + timedelta(minutes=4), 0.0
+    await pruner.prune()
+    assert len(world.kept("binaries")) == 1, "whoever took it over may still be at it"
+    world.today = day(2.2)
+    await pruner.prune(lambda: False)
+    assert len(world.kept("binaries")) == 1
+    await pruner.prune()
+    assert world.kept("binaries") == []
+    assert not await take_over(record.digest, day(9), day(9)), "it has ended"
+
+
+async def test_results_of_a_job_that_ended_long_after_later_ones_go_too(world: World) -> None:
+    fence = await world.context("c1")
+    slow = JobRecord("slow", "c1", "c1", SPEC, JobState.QUEUED, day(0))
+    await world.store.insert_job(slow, queue_limit=100)
+    assert await world.store.start_attempt(fence, "slow", 1, day(0))
+    await world.job(fence, "j1", 1)
+    pruner = world.pruner(Limits(results_age=10 * DAY))
+    world.today = day(12)
+    assert (await pruner.prune()).results == 1
+    assert await world.store.finish_job(
+        fence, AttemptOutcome("slow", 1, OutcomeKind.FINISHED, "1"), JobState.FINISHED, day(12)
+    )
+    world.today = day(23)
+    assert (await pruner.prune()).results == 1
+    slow_one = await world.store.job("slow")
+    assert slow_one is not None
+    assert slow_one.result is None
+
+
 async def test_audited_operations_go_by_age(world: World) -> None:
     for number in range(5):
         await world.store.audit.add(Operation(day(number), "eve", "kill", "j1"))

@@ -77,3 +77,25 @@ async def test_a_server_that_does_not_lead_removes_its_own_folders_only(begin, t
     await until(lambda: len(asked) > 1)
     assert not folder.exists()
     assert pruner.passes == 0
+
+
+async def test_a_pass_that_breaks_is_told_and_the_next_one_comes(begin, tmp_path, caplog, monkeypatch) -> None:
+    pruner = Pruner(Removed())
+    answers = iter([RuntimeError("a row in a bad state")])
+
+    async def prune(goes_on) -> Removed:
+        for error in answers:
+            raise error
+        pruner.passes += 1
+        return Removed()
+
+    pruner.prune = prune
+
+    def unreadable(*args, **kwargs) -> int:
+        raise PermissionError("no")
+
+    monkeypatch.setattr("jobserver.chores.remove_ended", unreadable)
+    begin(pruner, lambda: True)
+    await until(lambda: pruner.passes > 1)
+    assert "a row in a bad state" in caplog.text
+    assert "PermissionError" in caplog.text

@@ -70,7 +70,7 @@ QUERIES: dict[str, tuple[Select, str]] = {
     "queries by name": (saved.page_of(tables.queries, 50, "a"), "sqlite_autoindex_queries"),
     "newest operations": (audit.newest_of(50), "ix_audit_at"),
     "the job that is too many": (retention.place_of_newest(1000), "ix_jobs_submitted"),
-    "ended jobs from a place on": (retention.ended_jobs(PLACE, THEN), "ix_jobs_submitted"),
+    "submitted jobs from a place on": (retention.submitted_jobs(PLACE, THEN), "ix_jobs_submitted"),
     "the context that is too many": (retention.end_of_newest_context(1000), "ix_contexts_ended"),
     "old operations": (retention.old_operations(THEN), "ix_audit_at"),
     "interrupted removals": (retention.interrupted_removals(THEN), "ix_binary_files_state"),

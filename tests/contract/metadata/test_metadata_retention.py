@@ -121,14 +121,18 @@ async def test_results_are_dropped_and_their_jobs_stay(store: Metadata) -> None:
     assert (await the_job(store, "j2")).result == '{"n":1}'
 
 
-async def test_ended_jobs_are_walked_through_from_place_to_place(store: Metadata) -> None:
+async def test_jobs_are_walked_through_from_place_to_place_with_their_ends(store: Metadata) -> None:
     fence = await owned(store)
     for number in range(5):
         await done(store, fence, f"j{number}", number // 2)
     await running(store, fence, a_job("j9"))
-    first = await store.retention.ended_jobs(None, after(2), 3)
-    assert [place.job_id for place in first] == ["j0", "j1", "j2"]
-    assert [place.job_id for place in await store.retention.ended_jobs(first[-1], after(2), 3)] == ["j3"]
+    first = await store.retention.submitted_jobs(None, after(2), 3)
+    assert [place.job_id for place, _ in first] == ["j0", "j1", "j9"]
+    assert first[-1][1] is None
+    assert None not in (first[0][1], first[1][1])
+    rest = await store.retention.submitted_jobs(first[-1][0], after(2), 3)
+    assert [place.job_id for place, _ in rest] == ["j2", "j3"]
+    assert await store.retention.ends_of(["j0", "j9", "gone"]) == {"j0": first[0][1], "j9": None}
 
 
 async def test_ended_contexts_without_jobs_go_with_their_fences(store: Metadata) -> None:
