@@ -43,7 +43,9 @@ async def retain(
         for work in (partial(_prune_folders, folders, limits), partial(_prune, pruner, leads)):
             try:
                 await work()
-            except Exception:  # the next pass comes: one file or row in a bad state must not end retention for good
+            except (
+                Exception
+            ):  # the next pass comes: one file or row in a bad state must not end retention for good
                 log.exception("a pass of retention ended in an unforeseen way")
 
 

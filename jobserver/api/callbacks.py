@@ -89,7 +89,9 @@ class CallbackDelivery:
                         await self.deliver()
                     except JobServerError as error:
                         log.warning("callbacks were not looked for: %s", error.message)
-                    except Exception:  # the next look comes: one row in a bad state must not end all callbacks
+                    except (
+                        Exception
+                    ):  # the next look comes: one row in a bad state must not end all callbacks
                         log.exception("a look for callbacks ended in an unforeseen way")
         finally:
             await self.close()

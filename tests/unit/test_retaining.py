@@ -79,7 +79,9 @@ async def test_a_server_that_does_not_lead_removes_its_own_folders_only(begin, t
     assert pruner.passes == 0
 
 
-async def test_a_pass_that_breaks_is_told_and_the_next_one_comes(begin, tmp_path, caplog, monkeypatch) -> None:
+async def test_a_pass_that_breaks_is_told_and_the_next_one_comes(
+    begin, tmp_path, caplog, monkeypatch
+) -> None:
     pruner = Pruner(Removed())
     answers = iter([RuntimeError("a row in a bad state")])
 
