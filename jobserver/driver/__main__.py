@@ -156,16 +156,30 @@ def live(driver: Any, listener: Listener, ending: Ending) -> None:
     """Watch whether anybody still needs this driver, and whether it was superseded, until it is to end."""
     from jobserver.driver.binding import Role
 
-    looked = time.monotonic()
+    # in a thread of its own: a store that hangs is neither a freeze of this process nor a reason to live on
+    threading.Thread(target=watch_markers, args=(driver, ending), name="markers", daemon=True).start()
     while not ending.wait(TICK):
         now = time.monotonic()
         active = driver.binding.role is Role.ACTIVE
         reason = driver.lifetime.reason_to_end(now, active, listener.connected)
-        watched = active and (driver.streaming.any or not driver.has_owner)
-        if reason is None and watched and now - looked > MARKERS_EVERY:
-            looked, reason = now, driver.check_markers()
         if reason is not None:
             ending.ask(reason)
+
+
+def watch_markers(driver: Any, ending: Ending) -> None:
+    """Look every few seconds whether a driver that may have been replaced was, and ask for its end then."""
+    from jobserver.driver.binding import Role
+
+    while not ending.wait(MARKERS_EVERY):
+        try:
+            active = driver.binding.role is Role.ACTIVE
+            if active and (driver.streaming.any or not driver.has_owner):
+                reason = driver.check_markers()
+                if reason is not None:
+                    ending.ask(reason)
+        except Exception:
+            # nothing is proven by it, and the watch must go on
+            log.exception("the markers could not be looked at")
 
 
 def watch_spark(runs: Callable[[], bool], end: Callable[[str], None]) -> Callable[[], float]:

@@ -152,7 +152,11 @@ class Driver:
         folder = ContextFolder(files, context.id)
         shelf = SparkShelf(self.spark, self._loader, folder)
         standby = Standby(lambda: newest_base(files, context.id, self._secret), shelf)
-        warm_up_parquet(self.spark, self.config.dir)
+        try:
+            warm_up_parquet(self.spark, self.config.dir)
+        except Exception:
+            # Spark's failures have no common class; the first restore only takes longer
+            log.exception("reading Parquet could not be warmed up")
         standby.look()
         with self._changing:
             if self._standby is None and self.binding.role is Role.STANDBY:

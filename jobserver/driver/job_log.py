@@ -30,6 +30,9 @@ FLUSH_SIZE = 64 * 1024
 FIRST_WAIT, LONGEST_WAIT, SLOWER = 1.0, 60.0, 1.05
 """Seconds between the first two segments; at most; and how much longer each wait is, which bounds the segments of a long job."""
 TICK = 0.5
+BACKLOG = 64 * 1024 * 1024
+"""Bytes of all outputs together that are kept while the store does not take them."""
+GAP = b"\n... output is missing here: the store did not take it in time\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,39 @@ class Tail:
     data: bytes
 
 
-class JobLog:
-    """The output of one attempt, of at most `limit` bytes."""
+class Backlog:
+    """How many bytes are not stored yet. Counted without a lock, which a kill could leave held, so now and then anew."""
 
-    def __init__(self, ref: AttemptRef, limit: int, register: Callable[[JobLog], None]) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+
+    def take(self, count: int) -> bool:
+        """Whether there is room for so many more, which count then."""
+        if self._bytes + count > self._limit:
+            return False
+        self._bytes += count
+        return True
+
+    def give(self, count: int) -> None:
+        """So many are stored."""
+        self._bytes = max(self._bytes - count, 0)
+
+    def counted(self, count: int) -> None:
+        """So many there are."""
+        self._bytes = count
+
+
+class JobLog:
+    """The output of one attempt, of at most `limit` bytes. A segment that was tried once stays as it is until it is stored."""
+
+    def __init__(
+        self,
+        ref: AttemptRef,
+        limit: int,
+        register: Callable[[JobLog], None],
+        backlog: Backlog | None = None,
+    ) -> None:
         self.ref = ref
         self.ended = False
         self._limit = limit
@@ -55,15 +87,23 @@ class JobLog:
         self._lock = threading.Lock()
         self._pending = bytearray()
         self._stored = 0
+        self._tried = 0
+        self._backlog = backlog or Backlog(BACKLOG)
+        self._gap = False
         self._last, self._wait = time.monotonic(), FIRST_WAIT
 
     def write(self, data: bytes) -> None:
-        """Called from the job's threads. What goes beyond the limit is dropped, with a line that says so."""
+        """Called from the job's threads. What goes beyond a limit is dropped, with a line that says so."""
         room = self._limit - self._received
         self._received += len(data)
         if room > 0:
             kept = data[:room]
-            self._arrived.append(kept)
+            if self._backlog.take(len(kept)):
+                self._gap = False
+                self._arrived.append(kept)
+            elif not self._gap:
+                self._gap = True
+                self._arrived.append(GAP)
             if len(kept) < len(data):
                 self._arrived.append(b"\n... what comes here is over the limit of %d bytes\n" % self._limit)
         if not self._registered:
@@ -73,14 +113,26 @@ class JobLog:
     def tail(self) -> Tail:
         """What is not stored yet. Never called from a job's thread, as `due` and `stored`."""
         with self._lock:
-            while self._arrived:
-                self._pending += self._arrived.popleft()
+            self._gather()
             return Tail(self.ref.attempt, self._stored, bytes(self._pending))
 
+    def held(self) -> int:
+        """Bytes that are not stored yet. Never called from a job's thread."""
+        with self._lock:
+            self._gather()
+            return len(self._pending)
+
+    def _gather(self) -> None:
+        while self._arrived:
+            self._pending += self._arrived.popleft()
+
     def due(self, now: float) -> Tail | None:
-        """What is to be written now, if anything."""
+        """What is to be written now, if anything; the very same again until it is stored, since it may be already."""
         ended, tail = self.ended, self.tail()
+        if self._tried:
+            return Tail(tail.attempt, tail.offset, tail.data[: self._tried])
         if tail.data and (ended or len(tail.data) >= FLUSH_SIZE or now - self._last >= self._wait):
+            self._tried = len(tail.data)
             return tail
         return None
 
@@ -89,22 +141,25 @@ class JobLog:
         with self._lock:
             del self._pending[:count]
             self._stored += count
+            self._tried = 0
+        self._backlog.give(count)
         self._last, self._wait = now, min(self._wait * SLOWER, LONGEST_WAIT)
 
 
 class JobLogs:
     """All outputs that are not in the store yet. `files` opens the store, or answers None where there is none."""
 
-    def __init__(self, files: Callable[[], FileStore | None], limit: int) -> None:
+    def __init__(self, files: Callable[[], FileStore | None], limit: int, backlog: int = BACKLOG) -> None:
         self._files = files
         self._limit = limit
+        self._backlog = Backlog(backlog)
         self._open: dict[AttemptRef, JobLog] = {}
         self._stirred: SimpleQueue[None] = SimpleQueue()  # no lock of Python's that a kill could leave held
         threading.Thread(target=self._keep_writing, name="job-logs", daemon=True).start()
 
     def begin(self, ref: AttemptRef) -> JobLog:
         """The log of a new attempt; costs nothing until something is written."""
-        return JobLog(ref, self._limit, self._written_to)
+        return JobLog(ref, self._limit, self._written_to, self._backlog)
 
     def end(self, job_log: JobLog) -> None:
         """The attempt has ended: what it wrote is stored soon."""
@@ -144,6 +199,7 @@ class JobLogs:
                 except CheckpointError as error:
                     log.warning("the output of job %s cannot be stored: %s", job_log.ref.job_id, error)
                     time.sleep(TICK)
+            self._backlog.counted(sum(known.held() for known in list(self._open.values())))
 
     def _write(self, job_log: JobLog) -> None:
         ended = job_log.ended

@@ -43,14 +43,17 @@ class Standby:
         threading.Thread(target=self._follow, name="standby", daemon=True).start()
 
     def look(self) -> None:
-        """Catch up with the newest manifest."""
+        """Catch up with the newest manifest, as far as that is possible; what is not is logged."""
         with self._looking:
             try:
                 base = self._newest()
-            except (
-                CheckpointError
-            ) as error:  # being sealed or swept right now, or a store in trouble: look again later
+            except CheckpointError as error:
+                # being sealed or swept right now, or a store in trouble: look again later
                 log.warning("the newest manifest cannot be followed: %s", error)
+                return
+            except Exception:
+                # whatever it is, an activation does without what was not prepared
+                log.exception("the newest manifest cannot be followed")
                 return
             began, wanted = time.monotonic(), wanted_of(base.objects)
             self._prepared = {
@@ -80,6 +83,9 @@ class Standby:
             self._prepared[name] = self._shelf.restore(record)
         except (CheckpointError, ObjectDamaged) as error:  # told again to the job that asks for it
             log.warning("named object %r cannot be prepared: %s", name, error)
+        except Exception:
+            # Spark's failures have no common class
+            log.exception("named object %r cannot be prepared", name)
 
     def _follow(self) -> None:
         while not self._ended.wait(FOLLOW_EVERY):

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from checkpoint.errors import AlreadyExists, StoreUnavailable
 from checkpoint.segments import Segment, put_segment, read_range, segments
 from jobserver.api.job_views import wanted_range
-from jobserver.driver.job_log import JobLog, JobLogs
+from jobserver.driver.job_log import GAP, JobLog, JobLogs
 from jobserver.errors import BadRequest
 from jobserver.job_output import Tail, parts
 from jobserver.model import AttemptRef
-from tests.fakes.files import FaultyFiles
+from tests.fakes.files import Fault, FaultyFiles
 
 REF = AttemptRef("j", 1)
 
@@ -95,6 +95,46 @@ def test_what_an_attempt_wrote_is_stored_when_it_has_ended_also_after_trouble():
     assert logs.flush(30)
     assert files.read("logs/j/000000000001/000000000000000") == b"hello"
     assert logs.tails("j") == []
+
+
+def test_a_segment_whose_reply_was_lost_is_repeated_as_it_was_and_nothing_is_lost():
+    files = FaultyFiles()
+    files.inject(Fault.LOST_REPLY, "write_new", "logs/j")
+    logs = JobLogs(lambda: files, 1000)
+    log = JobLog(REF, 1000, lambda _log: None)
+    log.write(b"one")
+    log.ended = True
+    with pytest.raises(StoreUnavailable):
+        logs._write(log)
+    log.write(b" and two")
+    logs._write(log)
+    logs._write(log)
+    folder = "logs/j/000000000001"
+    known = segments(files, folder)
+    assert known == [Segment(0, 3), Segment(3, 11)]
+    assert b"".join(read_range(files, folder, known, 0, 11)) == b"one and two"
+
+
+def test_what_the_store_does_not_take_is_bounded_over_all_jobs_and_a_line_tells_of_the_gap():
+    files, trouble = FaultyFiles(), [True]
+
+    def opened():
+        if trouble:
+            raise StoreUnavailable("away")
+        return files
+
+    logs = JobLogs(opened, 1000, backlog=10)
+    first, second = logs.begin(REF), logs.begin(AttemptRef("k", 1))
+    first.write(b"12345678")
+    for _ in range(3):
+        second.write(b"12345678")
+    assert first.tail().data == b"12345678"
+    assert second.tail().data == GAP
+    trouble.clear()
+    assert logs.flush(30)
+    third = logs.begin(AttemptRef("l", 1))
+    third.write(b"12345678")
+    assert third.tail().data == b"12345678", "there is room again"
 
 
 @pytest.mark.parametrize(

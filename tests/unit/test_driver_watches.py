@@ -1,0 +1,87 @@
+"""What a driver watches beside its jobs: its owner, its markers, and as a standby the manifests of its context."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from checkpoint.manifest import Kind, NamedObject
+from jobserver.driver import __main__ as process
+from jobserver.driver import standby
+from jobserver.driver.binding import Role
+from jobserver.driver.held import Held
+from jobserver.driver.lifetime import Lifetime
+from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.standby import Standby
+
+LIMIT = 10.0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(process, "TICK", 0.01)
+    monkeypatch.setattr(process, "MARKERS_EVERY", 0.01)
+    monkeypatch.setattr(standby, "FOLLOW_EVERY", 0.01)
+
+
+def lived(check, orphan_timeout):
+    """The life of a driver without an owner, in a thread; answers what it asked its end for."""
+    now = time.monotonic()
+    driver = SimpleNamespace(
+        binding=SimpleNamespace(role=Role.ACTIVE),
+        streaming=SimpleNamespace(any=False),
+        has_owner=False,
+        lifetime=Lifetime(orphan_timeout, 60, now, now),
+        check_markers=check,
+    )
+    ending = process.Ending()
+    work = (driver, SimpleNamespace(connected=False), ending)
+    thread = threading.Thread(target=process.live, args=work, daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    return ending.reason
+
+
+def test_an_orphan_ends_although_the_store_hangs():
+    hanging = threading.Event()
+    assert "its owner was not heard" in lived(lambda: hanging.wait(2 * LIMIT) and None, 0.2)
+    hanging.set()
+
+
+def test_a_driver_that_was_replaced_ends_also_when_a_look_had_failed_before():
+    looks = iter([OSError("odd"), None, "another driver has sealed"])
+
+    def check():
+        look = next(looks)
+        if isinstance(look, Exception):
+            raise look
+        return look
+
+    assert lived(check, 600) == "another driver has sealed"
+
+
+def test_a_standby_follows_on_whatever_goes_wrong():
+    record = NamedObject("a", Kind.DATAFRAME, "1-1", "materialize", "sync", "NONE")
+    other = NamedObject("b", Kind.DATAFRAME, "1-2", "materialize", "sync", "NONE")
+    troubles = [OSError("the JVM was busy")]
+    restored = threading.Event()
+
+    def newest():
+        if troubles:
+            raise troubles.pop()
+        return SimpleNamespace(objects={"a": record, "b": other}, name="m")
+
+    def restore(wanted):
+        if wanted.name == "b":
+            raise TypeError("Spark failed")
+        restored.set()
+        return Held("a", "dataframe", "1-1", "value", ObjectOptions(), wanted)
+
+    following = Standby(newest, SimpleNamespace(restore=restore))
+    following.look()
+    following.follow()
+    assert restored.wait(LIMIT)
+    following.look()
+    assert set(following.end()) == {"a"}
+    assert following.progress()["manifest"] == "m"
