@@ -113,7 +113,7 @@ class ContextDesk:
         """The row of a new context in STARTED; nobody owns it yet."""
         settings = {**self._defaults, **settings}
         self._check(settings)
-        restore_source(settings)
+        source = restore_source(settings)
         context = ContextRecord(
             id=self._new_id(),
             name=name,
@@ -122,7 +122,7 @@ class ContextDesk:
             adhoc=adhoc,
             started_at=datetime.now(UTC),
         )
-        await self._store.create_context(context)
+        await self._store.create_context(context, restored_from=source.context_id if source else None)
         return context
 
     def start_in_background(self, context: ContextRecord) -> None:

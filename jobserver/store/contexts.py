@@ -16,11 +16,11 @@ from jobserver.lifecycle import (
     context_sources,
 )
 from jobserver.model import ContextRecord, ContextState, DriverRecord, ErrorInfo, Failover, Fence
-from jobserver.store.change import Change, Step, never, one
+from jobserver.store.change import Change, Step, ignoring_duplicates, never, one
 from jobserver.store.guards import among, fence_values, fenced
 from jobserver.store.rows import context_of, context_values, driver_text, error_text, failover_text, micros
 from jobserver.store.statement import Statement
-from jobserver.store.tables import contexts, fences
+from jobserver.store.tables import context_binaries, contexts, fences
 from jobserver.store.transaction import Work
 
 LIVING = select(contexts).where(among(contexts.c.state, LIVING_CONTEXT_STATES))
@@ -34,6 +34,17 @@ _CREATE_FENCE = Statement(
     .values(context_id=bindparam("context_id"), epoch=0, owner="", incarnation="", token="")
 )
 
+COPY_NEEDS = Statement(
+    ignoring_duplicates(insert(context_binaries)).from_select(
+        ["context_id", "digest"],
+        select(
+            bindparam("context", type_=context_binaries.c.context_id.type).label("context_id"),
+            context_binaries.c.digest,
+        ).where(context_binaries.c.context_id == bindparam("source")),
+        include_defaults=False,
+    )
+)
+
 _STOP = Statement(
     update(contexts)
     .where(contexts.c.id == bindparam("context"), among(contexts.c.state, ACCEPTING_CONTEXT_STATES))
@@ -45,10 +56,15 @@ DRIVER = Statement(update(contexts).where(*_OWN).values(driver=bindparam("text")
 FAILOVER = Statement(update(contexts).where(*_OWN).values(last_failover=bindparam("text")))
 
 
-def create(record: ContextRecord) -> Change[bool]:
-    """The context with its fence at epoch 0; False when its id or its living name is taken."""
-    steps = (Step(_CREATE, context_values(record)), Step(_CREATE_FENCE, {"context_id": record.id}))
-    return Change(steps, lambda counts: counts[0] == 1, never)
+def create(record: ContextRecord, restored_from: str | None = None) -> Change[bool]:
+    """The context with its fence at epoch 0; False when its id or its living name is taken.
+
+    One that starts from another's checkpoint needs the bytes that the other needs: its objects' classes are in them.
+    """
+    steps = [Step(_CREATE, context_values(record)), Step(_CREATE_FENCE, {"context_id": record.id})]
+    if restored_from is not None:
+        steps.append(Step(COPY_NEEDS, {"context": record.id, "source": restored_from}))
+    return Change(tuple(steps), lambda counts: counts[0] == 1, never)
 
 
 def by_id(context_id: str) -> Work[ContextRecord | None]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from sqlalchemy import Engine
@@ -119,9 +120,13 @@ class Database:
     async def close(self) -> None:
         """Lets what runs end within the patience, and closes every connection."""
         self._closed = True
-        await self._writer.close()
-        await asyncio.to_thread(self._readers.shutdown, cancel_futures=True)
-        self.reading.dispose()
+        try:
+            await self._writer.close()
+        finally:
+            try:
+                await asyncio.to_thread(self._readers.shutdown, cancel_futures=True)
+            finally:
+                self.reading.dispose()
 
     def _run_read(self, work: Work[T]) -> T:
         try:
@@ -156,7 +161,7 @@ def _mysql(address: MysqlAddress, timeout: float) -> Backend:
     return Backend(
         reading=mysql.reading_engine(address, timeout=timeout),
         writing=mysql.writing_engine(address, timeout=timeout, name=name),
-        run_together=packets.run_together,
+        run_together=partial(packets.run_together, patience=2 * timeout),
         readers=address.readers,
         name=name,
     )

@@ -134,13 +134,14 @@ class Metadata:
         """Whether an uploaded version or an unfinished job needs the bytes of that digest."""
         return await self._database.read(binaries.digest_in_use(digest))
 
-    async def create_context(self, record: ContextRecord) -> None:
+    async def create_context(self, record: ContextRecord, *, restored_from: str | None = None) -> None:
         """The context and its fence at epoch 0, in one transaction. Repeating it with the same id changes nothing.
 
+        `restored_from`: id of the context whose checkpoint it starts from; the bytes that this one needs stay for it.
         Raises ContextExists when a living context has the name, BadRequest.
         """
         check_storable("the name of a context", record.name)
-        if await self._database.write_repeated(contexts.create(record)):
+        if await self._database.write_repeated(contexts.create(record, restored_from)):
             return
         existing = await self.context(record.id)
         if existing is None or existing.name != record.name:

@@ -1,6 +1,6 @@
-"""Group commit on MySQL and MariaDB: every transaction is one packet of the client's, from its begin to its commit.
+"""Group commit on MySQL and MariaDB: a transaction of declared changes is one packet, from its begin to its commit.
 
-So a server that is frozen, cut off or killed leaves no transaction open between two messages, and a group costs one way
+So a server that is frozen, cut off or killed leaves no such transaction open between two messages, and a group costs one way
 to the database and back. What is known after a failure:
 * no connection, or an error that came before COMMIT was reached: rolled back, nothing happened;
 * the reply was lost, or the error is one of COMMIT itself: it may have happened (OutcomeUnknown).
@@ -8,6 +8,7 @@ to the database and back. What is known after a failure:
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -60,15 +61,19 @@ class _Sent:
         return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 
 
-def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
-    """Changes in as few packets as fit; every other work in a transaction of its own."""
+def run_together(engine: Engine, works: Sequence[Work[Any]], *, patience: float = math.inf) -> list[Outcome]:
+    """Changes in as few packets as fit; every other work in a transaction of its own.
+
+    After `patience` seconds nothing more is begun: those who wait have given up, and others wait for the next group.
+    """
+    deadline = time.monotonic() + patience
     outcomes: dict[int, Outcome] = {}
     changes = [(n, work) for n, work in enumerate(works) if isinstance(work, Change)]
     for packet in _packets(changes, engine.dialect, outcomes):
-        _run_packet(engine, packet, outcomes)
+        _run_packet(engine, packet, outcomes, deadline)
     for n, work in enumerate(works):
         if n not in outcomes:
-            outcomes[n] = run_alone(engine, work)
+            outcomes[n] = run_alone(engine, work) if time.monotonic() < deadline else Outcome(error=_late())
     return [outcomes[n] for n in range(len(works))]
 
 
@@ -104,10 +109,22 @@ def _packets(
     return [packet for packet in packets if packet]
 
 
-def _run_packet(engine: Engine, packet: Sequence[_Part], outcomes: dict[int, Outcome]) -> None:
-    """Sends it until each part has its outcome. A part that fails is set apart, the others are sent again."""
+def _run_packet(
+    engine: Engine,
+    packet: Sequence[_Part],
+    outcomes: dict[int, Outcome],
+    deadline: float,
+    most_tries: int = CONFLICT_TRIES,
+) -> None:
+    """Sends it until each part has its outcome. A part that fails is set apart, the others are sent again.
+
+    After its tries each part is tried once alone: somebody's lock must not hold up those that do not need it.
+    """
     left, tries = list(packet), 0
     while left:
+        if time.monotonic() >= deadline:
+            outcomes.update((part.place, Outcome(error=_late())) for part in left)
+            return
         sent = _send(engine, [text for part in left for text in part.texts])
         if sent.end is _End.COMMITTED:
             _conclude(left, sent.counts, outcomes)
@@ -116,17 +133,21 @@ def _run_packet(engine: Engine, packet: Sequence[_Part], outcomes: dict[int, Out
             failure = _failure(sent)
             outcomes.update((part.place, Outcome(error=failure)) for part in left)
             return
-        if sent.code in _CONFLICTS and tries + 1 < CONFLICT_TRIES:
+        if sent.code in _CONFLICTS and tries + 1 < most_tries:
             tries += 1
             time.sleep(random.uniform(0, _BACKOFF * 2**tries))
             continue
         if sent.code in _CONFLICTS and len(left) > 1:
             for part in left:
-                _run_packet(engine, [part], outcomes)
+                _run_packet(engine, [part], outcomes, deadline, most_tries=1)
             return
         part, within = _part_of(left, len(sent.counts))
         outcomes[part.place] = _refused(part, within, sent)
         left.remove(part)
+
+
+def _late() -> StoreUnavailable:
+    return StoreUnavailable("the metadata store was too busy with other writes to begin this one in time")
 
 
 def _conclude(parts: Sequence[_Part], counts: Sequence[int], outcomes: dict[int, Outcome]) -> None:
@@ -157,7 +178,7 @@ def _failure(sent: _Sent) -> JobServerError:
     if sent.end is _End.UNKNOWN:
         return OutcomeUnknown(f"the metadata store failed while it committed: {words}")
     if sent.code in _CONFLICTS:
-        return StoreUnavailable(f"the metadata store rolled a write back {CONFLICT_TRIES} times: {words}")
+        return StoreUnavailable(f"the metadata store rolled a write back again and again: {words}")
     return StoreUnavailable(f"the metadata store cannot be used now: {words}")
 
 

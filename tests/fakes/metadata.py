@@ -230,7 +230,7 @@ class FakeMetadata:
 
         return await self._call("digest_in_use", used)
 
-    async def create_context(self, record: ContextRecord) -> None:
+    async def create_context(self, record: ContextRecord, *, restored_from: str | None = None) -> None:
         check_storable("the name", record.name)
 
         def create() -> None:
@@ -241,6 +241,8 @@ class FakeMetadata:
                 raise ContextExists(f"context {record.name} exists")
             self._store.contexts[record.id] = record
             self._store.fences[record.id] = FenceRow(record.id, 0, "", "", "")
+            needed = [digest for context, digest in self._store.needs if context == restored_from]
+            self._store.needs |= {(record.id, digest) for digest in needed}
 
         await self._call("create_context", create)
 

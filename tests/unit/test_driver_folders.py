@@ -51,8 +51,9 @@ def test_the_folder_of_a_living_process_stays_however_old(tmp_path):
         folder(root, name, NOW - days * DAY) for name, days in (("living", 9), ("ended", 9), ("young", 1))
     )
     (root / "a file").write_text("x")
-    waits = [sys.executable, "-c", "input()", str(living / "config.json")]
-    with subprocess.Popen(waits, stdin=subprocess.PIPE) as process:
+    waits = [sys.executable, "-c", "print(flush=True); input()", str(living / "config.json")]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()  # a process that is just being started has no arguments yet
         assert names_in_use(root) == {"living"}
         assert remove_ended(root, NOW, age=7 * DAY, most=None) == 1
         assert (living.exists(), ended.exists(), young.exists()) == (True, False, True)

@@ -44,6 +44,11 @@ async def done(store: Store, fence, name: str, seconds: float, **fields) -> None
     assert await store.finish_job(fence, an_outcome(name), JobState.FINISHED, after(seconds))
 
 
+async def granted(store: Store, context_id: str) -> Fence:
+    assert await store.grant(context_id, 0, "s1", "i1", "t")
+    return Fence(context_id, 1, "t")
+
+
 async def ids(store: Metadata) -> list[str]:
     return sorted(job.id for job in await store.find_jobs(JobQuery(100)))
 
@@ -222,6 +227,28 @@ async def test_bytes_go_when_nobody_has_needed_them_for_the_whole_grace(store: M
     assert not await store.retention.begin_removal(OLD, after(20), after(40))
     assert await store.retention.begin_removal(OLD, after(21), after(40))
     assert not await store.retention.begin_removal(OLD, after(99), after(40))
+
+
+async def test_a_context_that_starts_from_anothers_checkpoint_keeps_the_bytes_that_this_one_needs(
+    store: Metadata,
+) -> None:
+    await store.put_binary(a_binary())
+    fence = await owned(store)
+    await accept_with(store, "c1", OLD)
+    await store.delete_binary("demo")
+    await end(store, fence)
+    copy = a_context("c2", "copy")
+    for _ in range(2):
+        await store.create_context(copy, restored_from="c1")
+    await store.end_jobs_of_ended_context("c1", PROBLEM, after(1))
+    await store.retention.delete_jobs(await store.retention.keys(queries.old_jobs(after(50)), 10))
+    assert await store.retention.delete_contexts(["c1"]) == 1
+    await store.retention.look_at_bytes(after(20))
+    assert await store.retention.keys(queries.unused_bytes(after(99)), 10) == []
+    await end(store, await granted(store, "c2"))
+    await store.retention.delete_contexts(["c2"])
+    await store.retention.look_at_bytes(after(30))
+    assert await store.retention.keys(queries.unused_bytes(after(99)), 10) == [OLD]
 
 
 async def test_bytes_that_are_uploaded_again_are_kept_and_their_grace_begins_anew(
