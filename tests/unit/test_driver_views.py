@@ -6,6 +6,7 @@ import pytest
 
 from jobserver.driver.jvm_jobs import Jars
 from sparkjobserver.api import ObjectDamaged
+from tests.fakes.named_objects import Context
 
 
 class Frames:
@@ -56,3 +57,11 @@ def test_a_frame_that_a_recipe_would_have_to_build_is_a_view_only_for_who_asks_f
     assert frames.shown == {"b": "1"}
     frames.jars.share_views(["a"])
     assert frames.shown == {"a": "1", "b": "1"}
+
+
+def test_an_object_of_a_recipe_is_ready_once_it_was_built_and_not_after_a_failover(tmp_path):
+    first = Context(tmp_path)
+    first.make("recipe", "1")
+    first.make("written", "1", "materialize")
+    assert first.registry.views() == {"recipe": True, "written": True}
+    assert Context(tmp_path, epoch=2).registry.views() == {"recipe": False, "written": True}
