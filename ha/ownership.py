@@ -96,7 +96,8 @@ class Phase(StrEnum):
 class Ownership:
     """The machine's state. `epoch` is ours when above 0 and the phase is past GRANTING.
 
-    `adopt`: the next takeover may take the living driver; while HANDING: the next owner's may.
+    `adopt`: the next takeover may take the living driver; while HANDING: the next owner's may. `tired`: this server gave
+    the context back and has not opened its gate since, so that the vanishing of its own node is no reason to hurry.
     """
 
     phase: Phase = Phase.WATCHING
@@ -105,6 +106,7 @@ class Ownership:
     adopt_tries: int = 0
     start_tries: int = 0
     dead: OwnerNode | None = None
+    tired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,8 @@ def _vanished(state: Ownership, event: OwnerVanished) -> Decision:
             "the owner node is gone, but not before our eyes: ask the recorded owner",
         )
     waiting = replace(state, phase=Phase.WAITING, dead=None)
-    return Decision(waiting, (Wait(event.delay),), f"the owner node went: our turn is in {event.delay:g} s")
+    delay = max(event.delay, BACK_OFF) if state.tired else event.delay
+    return Decision(waiting, (Wait(delay),), f"the owner node went: our turn is in {delay:g} s")
 
 
 def _dead(state: Ownership, event: OwnerDead) -> Decision:
@@ -152,7 +155,7 @@ def _elect(state: Ownership, event: Event) -> Decision:
 
 
 def _owner_seen(state: Ownership, event: OwnerSeen) -> Decision:
-    return Decision(Ownership(), (), f"{event.server} owns the context")
+    return Decision(Ownership(tired=state.tired), (), f"{event.server} owns the context")
 
 
 def _incumbent_lives(state: Ownership, event: Event) -> Decision:
@@ -173,7 +176,7 @@ def _won(state: Ownership, event: Event) -> Decision:
 
 
 def _lost(state: Ownership, event: Event) -> Decision:
-    return Decision(Ownership(), (), "not elected: leave it to the other")
+    return Decision(Ownership(tired=state.tired), (), "not elected: leave it to the other")
 
 
 def _no_election(state: Ownership, event: CoordinationSilent | WorkFailed) -> Decision:
@@ -241,7 +244,7 @@ def _not_started(state: Ownership, event: StartFailed) -> Decision:
 
 
 def _give_back(state: Ownership, why: str) -> Decision:
-    waiting = Ownership(Phase.WAITING)
+    waiting = Ownership(Phase.WAITING, tired=True)
     return Decision(waiting, (StepDown(), Release(), Wait(BACK_OFF)), f"{why}: give the context back")
 
 

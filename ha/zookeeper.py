@@ -186,7 +186,10 @@ class ZooKeeperCoordination:
 
     async def announce(self, me: ServerInfo) -> None:
         self._me = me
-        await self._call(self._client.set_async(f"{self._root}/servers/{me.id}", _server_data(me)))
+        try:
+            await self._call(self._client.set_async(f"{self._root}/servers/{me.id}", _server_data(me)))
+        except NoNodeError as error:  # in a new session, before this server has announced itself again
+            raise CoordinationLost("this server is not announced at this moment") from error
 
     # paths and calls
 

@@ -97,5 +97,8 @@ async def _look_around(core: Core, interval: float, unowned_after: float) -> Non
                     await core.rebalancer.rebalance()
         except JobServerError as error:
             log.warning("the sweep was not finished: %s", error.message)
+        except Exception:
+            # without this chore lost messages stay lost: the next look may find what this one stumbled over gone
+            log.exception("the sweep was not finished")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(core.registry.leader_changed(), interval)

@@ -75,8 +75,8 @@ class InternalRoutes:
             return web.json_response({"refused": error.message})
         except JobServerError as error:
             return web.json_response({"message": error.message}, status=409)
-        except ValueError as error:
-            return web.json_response({"message": str(error)}, status=400)
+        except (ValueError, KeyError) as error:
+            return web.json_response({"message": f"the call cannot be used: {error!r}"}, status=400)
 
     async def _own_incarnation(self, request: web.Request) -> web.Response:
         return web.json_response({"incarnation": self._incarnation})

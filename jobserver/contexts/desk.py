@@ -23,6 +23,7 @@ from jobserver.errors import (
     JobServerError,
     NotFound,
     OwnerUnavailable,
+    Superseded,
     TimedOut,
 )
 from jobserver.model import ContextRecord, ContextState
@@ -257,5 +258,5 @@ class ContextDesk:
                     await self._peers.stop(
                         self._registry.owner_url(context.id), context.id, seconds=left, force=force
                     )
-            except OwnerUnavailable:
+            except (OwnerUnavailable, Superseded):
                 await self._registry.change(min(RETRY, left))

@@ -118,6 +118,7 @@ class ContextKeeper:
         self._state = Ownership()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
+        self.elections: set[asyncio.Task[None]] = set()
         self._takeover: Takeover | None = None
         self.store_trouble: Mapping[str, int] = {}
         self.stuck_jobs = 0
@@ -237,11 +238,14 @@ class ContextKeeper:
         if self._takeover is not None:
             self._takeover.kill_driver()
 
-    async def stop_context(self, state: ContextState = ContextState.FINISHED) -> None:
-        """Ends the context: its state first, its jobs second. Raises OwnerUnavailable."""
+    async def stop_context(self, state: ContextState = ContextState.FINISHED, *, force: bool = False) -> None:
+        """Ends the context: its state first, its jobs second. `force`: its driver at once. Raises OwnerUnavailable."""
         jobs, takeover = self.jobs, self._takeover
         if jobs is None or takeover is None:
             raise OwnerUnavailable("this server does not own the context")
+        if force and self._takeover is not None:
+            takeover.link.on_closed = lambda why: None  # its end is no reason to replace it
+            takeover.kill_driver()
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
             return
@@ -335,13 +339,17 @@ class ContextKeeper:
                 self._start_work(action)
 
     def _start_work(self, action: Action) -> None:
+        self._cancel_work()
         self._work = asyncio.create_task(
             self._run_work(action), name=f"{type(action).__name__}-{self.context_id}"
         )
+        if isinstance(action, Elect):
+            self.elections.add(self._work)
+            self._work.add_done_callback(self.elections.discard)
 
     def _cancel_work(self) -> None:
         """An election is left to finish: a node that is won late must be known of."""
-        if self._work is not None and not self._work.get_name().startswith("Elect-"):
+        if self._work is not None and self._work not in self.elections:
             self._work.cancel()
         self._work = None
 
@@ -569,14 +577,17 @@ class ContextKeeper:
                 self.data = answer.get("data")
             silence = max(silence, now() - takeover.link.heard_at)
             if silence >= limit and not takeover.link.closed:
-                takeover.kill_driver()
-                self.post(DriverLost(f"the driver or its JVM was silent for {silence:.1f} s"))
+                self._give_up_driver(takeover, f"the driver or its JVM was silent for {silence:.1f} s")
                 return
             if self._is_stuck(stuck) and not takeover.link.closed:
-                takeover.kill_driver()
-                self.post(DriverLost(f"{stuck} killed jobs could not be ended"))
+                self._give_up_driver(takeover, f"{stuck} killed jobs could not be ended")
                 return
             await asyncio.sleep(PING_INTERVAL)
+
+    def _give_up_driver(self, takeover: Takeover, why: str) -> None:
+        takeover.kill_driver()
+        if self._stopping is None:  # of a context that is being stopped, nothing is replaced
+            self._hear(takeover, DriverLost(why))
 
     def _is_stuck(self, stuck: int) -> bool:
         """Whether the driver is to be replaced, as killed jobs go on in it and the settings want that."""

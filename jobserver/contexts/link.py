@@ -6,7 +6,6 @@ A link belongs to the event loop. It never reconnects: a broken link is the driv
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol, Self
@@ -56,12 +55,12 @@ class DriverLink:
     @classmethod
     async def connect(cls, driver: DriverRecord, *, timeout: float) -> Self:
         """Connects and proves the secret. Raises LinkBroken."""
+        writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_connection(driver.host, driver.port, limit=2**20)
                 challenge = await read_frame(reader)
                 if challenge.get("version") != VERSION:
-                    writer.close()
                     raise LinkBroken(
                         f"the driver speaks protocol {challenge.get('version')}, this server {VERSION}"
                     )
@@ -73,7 +72,12 @@ class DriverLink:
             raise LinkBroken(
                 f"no connection to the driver at {driver.host}:{driver.port}: {error}"
             ) from error
-        return cls.over(reader, writer, driver.driver_id)
+        else:
+            proven, writer = writer, None
+            return cls.over(reader, proven, driver.driver_id)
+        finally:
+            if writer is not None:  # refused, too slow, or given up
+                writer.close()
 
     @classmethod
     def over(cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, driver_id: str) -> Self:
@@ -139,8 +143,7 @@ class DriverLink:
         self._end("closed by this server")
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])  # unlike awaiting it, tells its cancellation from ours
 
     async def _read(self) -> None:
         why = "the driver closed the connection"

@@ -13,16 +13,14 @@ from ha.actions import HandOver, Quiesce
 from ha.coordination import OwnerNode
 from ha.events import Event, MoveAsked, MoveFailed, OwnerSeen, Quiet, TakeOverAsked
 from ha.ownership import Phase
-from jobserver.contexts.clock import now
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.link import DriverLink
 from jobserver.contexts.peers import MoveOrder, Peers
 from jobserver.errors import JobServerError, MoveRefused
 from jobserver.protocol import Request
 
-YOUNG_SHARE = 0.25
-"""Share of the grace that is kept for jobs which started during the move, at most `YOUNG_LIMIT` seconds."""
 YOUNG_LIMIT = 2.0
+"""Seconds that jobs which started during the move have to end with the gate closed, at most the grace."""
 FLUSH_TIMEOUT = 30.0
 """Seconds that sealing the asynchronous updates may take while the gate is closed."""
 
@@ -58,11 +56,10 @@ class Mover:
         """Jobs that run already have the grace to end while others start; then the gate closes, and those that started
         meanwhile, mostly short ones, end too. What runs then goes back to the queue; refused if it may not run twice.
         """
-        ends = now() + grace
         old = self.jobs.running
-        await self.jobs.ended(old, grace - min(grace * YOUNG_SHARE, YOUNG_LIMIT))
+        await self.jobs.ended(old, grace)
         self.jobs.pause()
-        await self.jobs.ended(self.jobs.running - old, max(0.0, ends - now()))
+        await self.jobs.ended(self.jobs.running - old, min(grace, YOUNG_LIMIT))
         stuck = self.jobs.not_again()
         if stuck:
             raise MoveRefused(

@@ -115,7 +115,10 @@ class ContextRegistry:
         self._last_owner[event.context_id] = owner.server
         if owner.incarnation != self._me.incarnation:
             keeper.see_owner(owner)
-            self._check_incarnations()
+            if (
+                owner.server == self._me.id
+            ):  # of the others' incarnations the cache may be older than this node
+                self._owner_dead(owner)
 
     def _check_incarnations(self) -> None:
         """A server that lives again under another incarnation is proof that its earlier life is over."""
@@ -274,9 +277,7 @@ class ContextRegistry:
     async def stop(self, context_id: str, seconds: float, *, force: bool) -> bool:
         """Stops the context; whether it ended within the time. Raises OwnerUnavailable."""
         keeper = self._mine(context_id)
-        if force:
-            keeper.kill_driver()
-        stopping = asyncio.ensure_future(keeper.stop_context(ContextState.FINISHED))
+        stopping = asyncio.ensure_future(keeper.stop_context(ContextState.FINISHED, force=force))
         done, _ = await asyncio.wait([stopping], timeout=seconds)
         if not done:
             stopping.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -343,12 +344,16 @@ class ContextRegistry:
         """
         self._leaving = True
         self._deaths.close()
-        owned = [keeper.context_id for keeper in self._keepers.values() if keeper.holding]
+        keepers = list(self._keepers.values())
+        owned = [keeper.context_id for keeper in keepers if keeper.holding or keeper.elections]
+        elections = {election for keeper in keepers for election in keeper.elections}
         lives = list(self._lives.values())
         for life in lives:
             life.cancel()
         if lives:
             await asyncio.wait(lives)
+        if elections:  # one that is won now would leave a node that nobody minds
+            await asyncio.wait(elections, timeout=ELECTION_TIMEOUT)
         self._lives.clear()
         self._keepers.clear()
         for context_id in owned:

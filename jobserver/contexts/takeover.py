@@ -266,11 +266,22 @@ class Takeover:
         return AdoptFailed(spent, why)
 
     async def _make_base(self) -> Event:
-        """The old driver is put to an end if it is on this machine; the fences hold it off in any case."""
-        self._acquire()
+        """The old driver is put to an end if it is on this machine; the fences hold it off in any case.
+
+        A context that was asked to stop is ended instead: nothing is restored only to be stopped.
+        """
+        if self.context.state is not ContextState.STOPPING:
+            self._acquire()
         if self._driver is not None:
             self._parts.launcher.kill(self._driver)
             self._driver = None
+        if self.context.state is ContextState.STOPPING:
+            await self.end_context(
+                ContextState.FINISHED,
+                None,
+                ErrorInfo(f"Context ({self.context.name}) for this job was terminated"),
+            )
+            return ContextEnded()
         if self.context.state is ContextState.RUNNING:
             await self._guarded(
                 lambda: self._parts.store.move_context(

@@ -270,12 +270,11 @@ def error_of(reply: Reply) -> dict[str, Any]:
     ("method", "path", "body", "status", "text"),
     [
         ("GET", "/nothing", b"", 404, NO_ROUTE),
-        ("GET", "/", b"", 404, NO_ROUTE),
         ("POST", "/binaries", b"x", 404, NO_ROUTE),
         ("PUT", "/binaries/x", b"", 405, "HTTP method not allowed, supported methods: GET, POST, DELETE"),
         ("GET", "/jobs?limit=many", b"", 400, "'many' is not a valid 32-bit signed integer value"),
         ("POST", "/jobs?cp=bad&mainClass=bad:prints&sync=maybe", b"", 400, "'maybe' is not a valid Boolean value"),
-        ("POST", "/jobs?cp=bad&mainClass=bad:prints&timeout=-1", b"", 400, "timeout must be 1 second or more"),
+        ("POST", "/jobs?cp=bad&mainClass=bad:prints&timeout=-1", b"", 400, "timeout must be from 1 to 2147483647, not -1"),
         ("POST", "/jobs?cp=bad&mainClass=bad:prints&priority=1e3", b"", 400, "priority"),
         ("POST", "/jobs?cp=bad&mainClass=bad:prints&onFailover=pray", b"", 400, "rerun or fail"),
         ("POST", "/jobs?cp=bad&mainClass=bad:prints&maxAttempts=0", b"", 400, "maxAttempts"),

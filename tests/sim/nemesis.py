@@ -291,7 +291,7 @@ class Nemesis:
     # Planned moves
 
     def _move(self, fault: Fault, *, keep_driver: bool) -> Undo:
-        grace = min(fault.seconds, 3.0)
+        grace = min(fault.seconds / 8, 3.0)  # often shorter than a job, so that jobs are put back, too
         asyncio.create_task(self._move_by_some_server(fault.target, grace, keep_driver))  # noqa: RUF006
         return nothing
 

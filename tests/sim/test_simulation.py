@@ -23,10 +23,10 @@ SEEDS = int(os.environ.get("SEEDS", "500"))
 FIRST = int(os.environ.get("FIRST_SEED", "1"))
 SHARES = 10
 LATE_WRITES = (What.CUT_PAIR, What.SQL_LATE)
-MOVES = (What.SWITCHOVER, What.SWITCHOVER, What.SWITCHOVER_KEEPING, What.KILL_OWNER)
+MOVES = (What.SWITCHOVER, What.SWITCHOVER, What.ZOOKEEPER_DOWN, What.FILES_DOWN)
 SHARE = 0.85
 """Part of the faults that are of the kind for which a fence is there."""
-ENOUGH = 250
+ENOUGH = 1500
 """Seeds within which a switched-off fence has to be noticed."""
 REGRESSIONS = kept(Path(__file__).parent / "regressions")
 
