@@ -82,7 +82,8 @@ class CheckpointWriter:
         self._context_id = context_id
         self._secret = secret
         self._full_every = full_every
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: the steps of Condition are Python, where a kill may leave it held
+        self._changed = threading.Condition(self._lock)
         # guarded by _changed
         self._queue: list[_Waiting] = []
         self._sealer: threading.Thread | None = None
@@ -104,22 +105,22 @@ class CheckpointWriter:
     @property
     def epoch(self) -> int:
         """The epoch that the next manifest is sealed under."""
-        with self._changed:
+        with self._lock:
             return self._mine.epoch
 
     def objects(self) -> Mapping[str, NamedObject]:
         """The named objects as they were acknowledged last. The mapping never changes."""
-        with self._changed:
+        with self._lock:
             return self._contents.objects
 
     def contents(self) -> Contents:
         """Objects and progress as they were acknowledged last."""
-        with self._changed:
+        with self._lock:
             return self._contents
 
     def next_version(self) -> str:
         """A version that no object of this context ever had; its data is safe from the sweep until `release`."""
-        with self._changed:
+        with self._lock:
             self._counter += 1
             version = layout.version(self._mine.epoch, self._counter)
             self._keep(version)
@@ -127,7 +128,7 @@ class CheckpointWriter:
 
     def next_progress_path(self, job_id: str, attempt: int) -> str:
         """A path for a big progress value that was never used; safe from the sweep until `release`."""
-        with self._changed:
+        with self._lock:
             self._counter += 1
             path = layout.progress_path(job_id, attempt, self._counter)
             self._keep(path)
@@ -135,7 +136,7 @@ class CheckpointWriter:
 
     def release(self, issued: str) -> None:
         """Say that a version or progress path will not be committed; the next sweep removes what was written."""
-        with self._changed:
+        with self._lock:
             self._issued.open.discard(issued)
 
     def commit(self, changes: Changes) -> str:
@@ -147,7 +148,7 @@ class CheckpointWriter:
         waiting = _Waiting(changes)
         batch: list[_Waiting] = []
         try:
-            with self._changed:
+            with self._lock:
                 self._queue.append(waiting)
                 if self._wait_for_turn(waiting):
                     self._sealer = threading.current_thread()
@@ -171,7 +172,7 @@ class CheckpointWriter:
         return sealer is not None and sealer.is_alive() and sealer is not threading.current_thread()
 
     def _end_turn(self, batch: list[_Waiting]) -> None:
-        with self._changed:
+        with self._lock:
             self._sealer = None
             self._unsure = self._doubt
             for one in batch:
@@ -181,7 +182,7 @@ class CheckpointWriter:
 
     def readopt(self, epoch: int, token: str) -> None:
         """Go on under a higher epoch: its marker is made before the next seal. Raises Superseded if it is not higher."""
-        with self._changed:
+        with self._lock:
             if epoch <= self._mine.epoch:
                 raise Superseded(self._mine.epoch)
             self._mine = Marker(epoch, token)
@@ -192,7 +193,7 @@ class CheckpointWriter:
 
         An epoch of ours whose marker is not made yet (adopted, nothing sealed since) is judged by the others' markers.
         """
-        with self._changed:
+        with self._lock:
             mine, begun = self._mine, self._begun
         higher = standing(self._files, self._context_id, begun)
         if higher is not None and (higher > mine.epoch or mine == begun):
@@ -202,7 +203,7 @@ class CheckpointWriter:
     def replaced_by(self) -> int | None:
         """The epoch in which another driver has sealed a manifest of this context: this one can never go on."""
         names = list_manifests(self._files, self._context_id)
-        with self._changed:
+        with self._lock:
             return foreign_epoch(names, self._held | {self._mine.epoch})
 
     def sweep(self, in_use: set[str]) -> tuple[str, ...]:
@@ -212,7 +213,7 @@ class CheckpointWriter:
         Superseded.
         """
         with self._sweeping:
-            with self._changed:
+            with self._lock:
                 if self._unsure or self._tail is None:
                     return ()
                 self._issued.since_sweep.clear()
@@ -227,7 +228,7 @@ class CheckpointWriter:
             return sweep.carry_out(self._files, plan, self._secret, self._is_fresh)
 
     def _is_fresh(self, issued: str) -> bool:
-        with self._changed:
+        with self._lock:
             return issued in self._issued.since_sweep
 
     def _keep(self, issued: str) -> None:
@@ -273,7 +274,7 @@ class CheckpointWriter:
 
     def _enter_epoch(self) -> Marker:
         """The marker to seal under, made first if we were adopted since the last seal."""
-        with self._changed:
+        with self._lock:
             mine, superseded = self._mine, self._superseded
         if superseded is not None:
             raise Superseded(superseded)
@@ -314,12 +315,12 @@ class CheckpointWriter:
 
     def _hold(self, higher: int, mine: Marker) -> None:
         """Acknowledge nothing more, unless we were adopted meanwhile."""
-        with self._changed:
+        with self._lock:
             if self._mine == mine:
                 self._superseded = higher
 
     def _acknowledge(self, accepted: list[_Waiting], after: Contents, sealed: BaseRef) -> None:
-        with self._changed:
+        with self._lock:
             self._contents, self._tail, self._doubt = after, sealed, False
             for one in accepted:
                 one.manifest = sealed.name
