@@ -82,7 +82,9 @@ class CheckpointWriter:
         self._context_id = context_id
         self._secret = secret
         self._full_every = full_every
-        self._lock = threading.RLock()  # entered itself: the steps of Condition are Python, where a kill may leave it held
+        self._lock = (
+            threading.RLock()
+        )  # entered itself: the steps of Condition are Python, where a kill may leave it held
         self._changed = threading.Condition(self._lock)
         # guarded by _changed
         self._queue: list[_Waiting] = []
