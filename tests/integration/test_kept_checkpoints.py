@@ -13,7 +13,7 @@ from checkpoint.manifest import Kind, NamedObject
 from checkpoint.writer import Changes, CheckpointWriter
 from jobserver.errors import BadRequest, StoreUnavailable
 from jobserver.model import ContextState, ErrorInfo
-from tests.fakes.cluster import FakeCluster, FakeServer
+from tests.fakes.cluster import FakeCluster, FakeServer, submission
 
 SECRET = b"secret"
 
@@ -65,10 +65,13 @@ async def test_a_context_that_failed_or_was_killed_keeps_its_checkpoint_until_so
     assert catalog.contexts(two[0].files) == [context]
 
 
-async def test_a_new_context_begins_with_what_a_kept_one_held(two):
+async def test_a_new_context_begins_with_what_a_kept_one_held_and_keeps_its_code(two, cluster):
     old = await context_with_data(two[0], "first")
+    await two[0].jobs.submit(submission("answer:1", context="first"))
+    ((_, digest),) = cluster.store.needs
     assert await two[0].contexts.delete("first", force=False, keep=True)
     new = await two[1].contexts.create("second", {"restore-from": old})
+    assert (new.id, digest) in cluster.store.needs
     found = catalog.find(two[0].files, new.id, SECRET)
     assert found.base.objects["v"].inline == b"1"
     assert found.faults == ()

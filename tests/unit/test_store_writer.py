@@ -270,3 +270,20 @@ async def test_beyond_its_longest_queue_the_store_says_that_it_is_busy(database:
     gate.opened.set()
     await asyncio.gather(blocking, *waiting)
     assert len(await database.read(numbers)) == LONGEST_QUEUE
+
+
+async def test_a_store_whose_write_hangs_closes_what_else_it_has(path: Path) -> None:
+    database = await opened(path, timeout=0.1)
+    assert await database.read(numbers) == []
+    assert database.reading.pool.checkedin() == 1  # type: ignore[attr-defined]
+    gate = Gate()
+    hanging = asyncio.create_task(database.write(gate))
+    await gate.wait_reached()
+    try:
+        with pytest.raises(TimeoutError):
+            await database.close()
+        assert database.reading.pool.checkedin() == 0  # type: ignore[attr-defined]
+    finally:
+        gate.opened.set()
+        with pytest.raises(OutcomeUnknown):
+            await hanging
