@@ -310,7 +310,12 @@ def test_a_driver_frozen_out_of_its_owners_reach_ends_when_it_wakes(
     starter = live.cluster.servers[home["owner"]]
     kill_server(live, home["owner"])
     before = live.eventually(
-        lambda: live.seen(PLACE), lambda one: one["epoch"] > home["epoch"] and one["state"] == "RUNNING"
+        lambda: live.seen(PLACE),
+        lambda one: (
+            one["epoch"] > home["epoch"]
+            and one["state"] == "RUNNING"
+            and one["owner"] not in (None, home["owner"])
+        ),
     )
     assert (
         before["driver"]["host"] == home["driver"]["host"] != f"127.0.0.1{before['owner'].removeprefix('s')}"
