@@ -6,6 +6,7 @@ threads keep the plain functions. Not covered: SimpleQueue.get, subprocess waits
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -42,13 +43,33 @@ def sliced_sleep(seconds: float) -> None:
 def _sliced_condition_wait(condition: threading.Condition, timeout: float | None = None) -> bool:
     if current() is None:
         return _condition_wait(condition, timeout)
-    end = None if timeout is None else time.monotonic() + timeout
-    while True:  # between two slices the condition's lock is held: no notification is lost
-        left = SLICE if end is None else min(SLICE, end - time.monotonic())
-        if _condition_wait(condition, max(left, 0)):
-            return True
-        if end is not None and time.monotonic() >= end:
-            return False
+    return _wait_as_one_waiter(condition, None if timeout is None else time.monotonic() + timeout)
+
+
+def _wait_as_one_waiter(condition: Any, end: float | None) -> bool:
+    """Condition.wait, with its one step in C in slices: the same waiter stays in the condition's list all the while.
+
+    A wait for each slice would lose the notification that comes when a slice has ended and the condition's lock is still
+    the notifier's: the waiter is taken from the list then, and the wait says that its time is over.
+    """
+    if not condition._is_owned():
+        raise RuntimeError("cannot wait on un-acquired lock")
+    waiter = _lock()
+    waiter.acquire()
+    condition._waiters.append(waiter)
+    saved, notified = condition._release_save(), False
+    try:
+        while not notified:
+            left = SLICE if end is None else min(SLICE, end - time.monotonic())
+            notified = waiter.acquire(True, max(left, 0))
+            if end is not None and time.monotonic() >= end:
+                break
+        return notified
+    finally:
+        condition._acquire_restore(saved)
+        if not notified:
+            with contextlib.suppress(ValueError):  # notified since
+                condition._waiters.remove(waiter)
 
 
 def _sliced_join(thread: threading.Thread, timeout: float | None = None) -> None:

@@ -175,6 +175,50 @@ def test_threads_that_a_job_starts_work_for_its_attempt():
     assert jobthreads.current() is None
 
 
+class HeldAcrossASlice:
+    """A condition's lock whose notifier keeps it until the waiter's slice is over and the waiter wants it back."""
+
+    def __init__(self):
+        self._inner = waits._lock()
+        self._waiter = None
+        self.wanted_back = threading.Event()
+
+    def acquire(self, blocking=True, timeout=-1):
+        if blocking and threading.current_thread() is self._waiter:
+            self.wanted_back.set()
+        return self._inner.acquire(blocking, timeout)
+
+    def release(self):
+        if self._waiter is None:  # its first owner is the waiter, who lets go of it to wait
+            self._waiter = threading.current_thread()
+        self._inner.release()
+
+    __enter__ = acquire
+
+    def __exit__(self, *_):
+        self.release()
+
+
+@pytest.mark.parametrize("timeout", [None, 600.0])
+def test_a_notification_at_the_end_of_a_slice_is_not_lost(timeout):
+    lock, waiting, ended = HeldAcrossASlice(), threading.Event(), threading.Event()
+    condition, results = threading.Condition(lock), []
+
+    def work():
+        with condition:
+            waiting.set()
+            results.append(condition.wait(timeout))
+        ended.set()
+
+    JobThreads().start(attempt(), work)
+    assert waiting.wait(LIMIT)
+    with condition:
+        lock.wanted_back.wait(4 * waits.SLICE)
+        condition.notify_all()
+    assert ended.wait(LIMIT)
+    assert results == [True]
+
+
 def test_sliced_waits_keep_their_meaning():
     results, done = [], threading.Event()
 
