@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -31,20 +29,10 @@ from kazoo.protocol.states import KazooState
 from kazoo.recipe.watchers import ChildrenWatch, DataWatch
 from kazoo.retry import KazooRetry
 
-from ha.coordination import (
-    CoordinationEvent,
-    Elected,
-    LeaderChanged,
-    Link,
-    LinkChanged,
-    Listener,
-    NotElected,
-    OwnerChanged,
-    OwnerNode,
-    ServerInfo,
-    ServersChanged,
-)
+from ha.coordination import Elected, Link, Listener, NotElected, OwnerNode, ServerInfo
 from ha.errors import CoordinationLost, SessionTimeoutRefused
+from ha.nodes import owner_data, owner_of, server_data, server_of
+from ha.picture import Picture, ignore
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +63,11 @@ class ZooKeeperCoordination:
         self._call_timeout = call_timeout
         self._negotiated = 0.0
         self._noted = threading.Event()
-        self._link = Link.SUSPENDED
-        self._servers: dict[str, ServerInfo] = {}
-        self._owners: dict[str, OwnerNode] = {}
-        self._unbroken: set[str] = set()
+        self._seen = Picture()
         self._watched: set[str] = set()
         self._watched_servers: set[str] = set()
         self._generation = 0
-        self._leader: str | None = None
         self._me: ServerInfo | None = None
-        self._listener: Listener = _ignore
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._candidate: str | None = None
@@ -94,22 +77,22 @@ class ZooKeeperCoordination:
 
     @property
     def link(self) -> Link:
-        return self._link
+        return self._seen.link
 
     @property
     def servers(self) -> Mapping[str, ServerInfo]:
-        return self._servers
+        return self._seen.servers
 
     @property
     def owners(self) -> Mapping[str, OwnerNode]:
-        return self._owners
+        return self._seen.owners
 
     @property
     def leader(self) -> str | None:
-        return self._leader
+        return self._seen.leader
 
     async def start(self, me: ServerInfo, listener: Listener) -> None:
-        self._me, self._listener = me, listener
+        self._me, self._seen.listener = me, listener
         self._loop = asyncio.get_running_loop()
         self._note_negotiated_timeout()
         self._client.add_listener(self._on_state)
@@ -118,12 +101,12 @@ class ZooKeeperCoordination:
             await self.stop()
             raise CoordinationLost(f"no ZooKeeper answered at {self._client.hosts}")
         await self._check_timeout()
-        self._link = Link.CONNECTED
+        self._seen.link = Link.CONNECTED
         await self._register()
         await asyncio.to_thread(self._watch_folders)
 
     async def stop(self) -> None:
-        self._listener = _ignore
+        self._seen.listener = ignore
         for task in list(self._tasks):
             task.cancel()
         await asyncio.to_thread(self._client.stop)
@@ -142,7 +125,7 @@ class ZooKeeperCoordination:
         transaction.set_data(parent, b"", version=count)
         if replace:
             transaction.delete(path)
-        transaction.create(path, _owner_data(node), ephemeral=True)
+        transaction.create(path, owner_data(node), ephemeral=True)
         try:
             results = await self._call(transaction.commit_async())
         except CoordinationLost:
@@ -182,12 +165,12 @@ class ZooKeeperCoordination:
             data, _ = await self._call(self._client.get_async(self._owner_path(context_id)))
         except NoNodeError:
             return None
-        return _owner_of(context_id, data)
+        return owner_of(context_id, data)
 
     async def announce(self, me: ServerInfo) -> None:
         self._me = me
         try:
-            await self._call(self._client.set_async(f"{self._root}/servers/{me.id}", _server_data(me)))
+            await self._call(self._client.set_async(f"{self._root}/servers/{me.id}", server_data(me)))
         except NoNodeError as error:  # in a new session, before this server has announced itself again
             raise CoordinationLost("this server is not announced at this moment") from error
 
@@ -276,9 +259,7 @@ class ZooKeeperCoordination:
             loop.call_soon_threadsafe(self._link_changed, _LINKS[state])
 
     def _link_changed(self, link: Link) -> None:
-        before, self._link = self._link, link
-        if link is not Link.CONNECTED:
-            self._unbroken.clear()
+        before = self._seen.link
         if link is Link.SUSPENDED and before is not Link.SUSPENDED and self._loop is not None:
             self._forgetting = self._loop.call_later(2 * self._session_timeout, self._forget_history)
         elif link is Link.CONNECTED and self._forgetting is not None:
@@ -287,8 +268,7 @@ class ZooKeeperCoordination:
             self._spawn(self._register_again())
         if link is Link.CONNECTED and before is not Link.CONNECTED:
             self._spawn(self._look_again())
-        if link is not before:
-            self._listener(LinkChanged(link))
+        self._seen.link_changed(link)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -304,8 +284,9 @@ class ZooKeeperCoordination:
     async def _look_again(self) -> None:
         """After a break: read every owner node anew. What is seen from here on is seen without a gap."""
         for context_id in sorted(self._watched):
+            since = self._seen.moment(context_id)
             with contextlib.suppress(CoordinationLost):
-                self._owner_seen(context_id, await self.owner(context_id))
+                self._seen.owner_read(context_id, await self.owner(context_id), since)
 
     async def _register_again(self) -> None:
         while True:
@@ -325,7 +306,7 @@ class ZooKeeperCoordination:
         for folder in ("/jobserver", self._root, *folders):
             await self._ignoring(NodeExistsError, self._client.create_async(folder))
         await self._ignoring(NoNodeError, self._client.delete_async(path))
-        await self._call(self._client.create_async(path, _server_data(me), ephemeral=True))
+        await self._call(self._client.create_async(path, server_data(me), ephemeral=True))
         if self._candidate:
             await self._ignoring(NoNodeError, self._client.delete_async(self._candidate))
         self._candidate = await self._call(
@@ -374,7 +355,7 @@ class ZooKeeperCoordination:
     def _on_servers(self, names: list[str]) -> None:
         new = set(names) - self._watched_servers
         self._watched_servers = set(names)
-        self._in_loop(self._servers_left, frozenset(names))
+        self._in_loop(self._seen.servers_left, frozenset(names))
         for name in new:
             DataWatch(self._client, f"{self._root}/servers/{name}", self._server_watch(name))
 
@@ -385,20 +366,10 @@ class ZooKeeperCoordination:
             if generation != self._generation or name not in self._watched_servers:
                 return False
             if data:
-                self._in_loop(self._server_seen, _server_of(data))
+                self._in_loop(self._seen.server_seen, server_of(data))
             return True
 
         return changed
-
-    def _server_seen(self, info: ServerInfo) -> None:
-        self._servers = {**self._servers, info.id: info}
-        self._listener(ServersChanged(self._servers))
-
-    def _servers_left(self, names: frozenset[str]) -> None:
-        gone = [name for name in self._servers if name not in names]
-        if gone:
-            self._servers = {name: info for name, info in self._servers.items() if name in names}
-            self._listener(ServersChanged(self._servers))
 
     def _on_candidates(self, names: list[str]) -> None:
         leader = None
@@ -408,17 +379,12 @@ class ZooKeeperCoordination:
                 leader = data.decode()
             except NoNodeError:
                 leader = None
-        self._in_loop(self._leader_seen, leader)
-
-    def _leader_seen(self, leader: str | None) -> None:
-        if leader != self._leader:
-            self._leader = leader
-            self._listener(LeaderChanged(leader))
+        self._in_loop(self._seen.leader_seen, leader)
 
     def _on_contexts(self, names: list[str]) -> None:
         new = set(names) - self._watched
         self._watched = set(names)
-        self._in_loop(self._contexts_left, frozenset(names))
+        self._in_loop(self._seen.contexts_left, frozenset(names))
         for name in new:
             DataWatch(self._client, self._owner_path(name), self._owner_watch(name))
 
@@ -428,30 +394,10 @@ class ZooKeeperCoordination:
         def changed(data: bytes | None, _stat: Any) -> bool:
             if generation != self._generation or context_id not in self._watched:
                 return False
-            self._in_loop(self._owner_seen, context_id, _owner_of(context_id, data) if data else None)
+            self._in_loop(self._seen.owner_seen, context_id, owner_of(context_id, data) if data else None)
             return True
 
         return changed
-
-    def _owner_seen(self, context_id: str, owner: OwnerNode | None) -> None:
-        witnessed = context_id in self._unbroken
-        if owner is None:
-            self._owners.pop(context_id, None)
-        else:
-            self._owners[context_id] = owner
-            if self._link is Link.CONNECTED:  # an absence that is seen twice was still not seen to begin
-                self._unbroken.add(context_id)
-        self._listener(OwnerChanged(context_id, owner, witnessed))
-
-    def _contexts_left(self, names: frozenset[str]) -> None:
-        """Also of contexts that went while this server had no session: no watch told of those."""
-        for context_id in [one for one in self._owners if one not in names]:
-            del self._owners[context_id]
-        self._unbroken.intersection_update(names)
-
-
-def _ignore(_event: CoordinationEvent) -> None:
-    return None
 
 
 def _settle(future: asyncio.Future[Any], error: BaseException | None, value: Any) -> None:
@@ -461,25 +407,3 @@ def _settle(future: asyncio.Future[Any], error: BaseException | None, value: Any
         future.set_exception(error)
     else:
         future.set_result(value)
-
-
-def _owner_data(node: OwnerNode) -> bytes:
-    return json.dumps(
-        {"server": node.server, "incarnation": node.incarnation, "election": node.election}
-    ).encode()
-
-
-def _owner_of(context_id: str, data: bytes) -> OwnerNode:
-    node = json.loads(data)
-    return OwnerNode(context_id, node["server"], node["incarnation"], int(node["election"]))
-
-
-def _server_of(data: bytes) -> ServerInfo:
-    """What a server of another release adds is left out; what it lacks has its default."""
-    known = {field.name for field in fields(ServerInfo)}
-    values = {key: value for key, value in json.loads(data).items() if key in known}
-    return ServerInfo(**{**values, "hot": tuple(values.get("hot", ()))})
-
-
-def _server_data(info: ServerInfo) -> bytes:
-    return json.dumps(asdict(info)).encode()
