@@ -9,6 +9,9 @@ from jobserver.store.rows import storable
 
 MAX_PRIORITY = 2**31 - 1
 """The largest priority, and the smallest negated."""
+LONGEST_NAME = 255
+"""Characters of a key and of a user's name that their columns hold. Longer ones must not come to an insertion that passes
+over what cannot be inserted: MySQL would cut them, and two keys became one."""
 
 
 def check_insertable(record: JobRecord) -> None:
@@ -17,8 +20,13 @@ def check_insertable(record: JobRecord) -> None:
         raise IllegalMove(
             f"a job begins as QUEUED with attempt 0, not as {record.state} with attempt {record.attempt}"
         )
-    check_storable("the Idempotency-Key", record.idempotency_key)
-    check_storable("the user's name", record.principal)
+    for what, text in (
+        ("the Idempotency-Key", record.idempotency_key),
+        ("the user's name", record.principal),
+    ):
+        check_storable(what, text)
+        if text is not None and len(text) > LONGEST_NAME:
+            raise BadRequest(f"{what} has {len(text)} characters; it may have {LONGEST_NAME}")
     if abs(record.spec.priority) > MAX_PRIORITY:
         raise BadRequest(
             f"the priority {record.spec.priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}"

@@ -22,13 +22,16 @@ T = TypeVar("T")
 class Step:
     """One statement with its values.
 
-    `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
+    `turn` takes, right before it, the row's lock under which its conditions are to be looked at, where the database has such
+    locks; its count of rows tells nothing. It has to be a statement of its own: what is looked at by the one that waits for
+    the lock may be older than what the others did who held it. `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
     group in one transaction then inserts the rows of all its changes at once, before it commits.
     """
 
     statement: Statement
     values: Mapping[str, Any]
     plain: Statement | None = None
+    turn: Statement | None = None
 
 
 Late = dict[Statement, list[Mapping[str, Any]]]
@@ -60,6 +63,8 @@ class Change(Generic[T]):
                     late.setdefault(step.plain, []).append(step.values)
                 counts.append(counts[0])
                 continue
+            if step.turn is not None and connection.dialect.name != "sqlite":
+                step.turn.changed(connection, step.values)
             try:
                 counts.append(step.statement.changed(connection, step.values))
             except IntegrityError:

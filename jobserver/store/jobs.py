@@ -33,7 +33,7 @@ from jobserver.lifecycle import (
 )
 from jobserver.model import AttemptOutcome, ContextState, ErrorInfo, Fence, JobRecord, JobState
 from jobserver.store import history
-from jobserver.store.change import Change, Step, changed_one, never
+from jobserver.store.change import Change, Step, changed_one, ignoring_duplicates
 from jobserver.store.guards import among, context_in, fence_values, fenced
 from jobserver.store.listings import LISTED
 from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
@@ -45,29 +45,38 @@ _UNSET_AT_FIRST: Final = ("started_at", "ended_at", "outcome", "error", "result"
 _INSERTED: Final = [column.name for column in jobs.c if column.name not in _UNSET_AT_FIRST]
 
 
+TURN = Statement(
+    update(contexts).where(contexts.c.id == bindparam("this_context")).values(state=contexts.c.state)
+)
+"""Changes nothing, but locks the context's row: servers that accept for one context take turns, so that each counts the jobs
+of the others; and a stop that is being committed waits for this, or this for the stop."""
+
+
 def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnElement[bool]) -> Statement:
-    """One statement that inserts only while the context is in one of `states` and its queue has room."""
+    """One statement that inserts only while the context is in one of `states` and its queue has room.
+
+    Without such a context its id is NULL, and the row is passed over, as it is where the id or the key exists. Not
+    INSERT … SELECT: see `history.RECORD`. The count stands in a table of its own, as MySQL inserts into no table that
+    the very statement selects from.
+    """
     unfinished = (
-        select(func.count())
+        select(func.count().label("number"))
         .select_from(jobs)
-        .where(jobs.c.context_id == contexts.c.id, among(jobs.c.state, UNFINISHED_JOB_STATES))
-        .correlate(contexts)
-        .scalar_subquery()
+        .where(jobs.c.context_id == bindparam("this_context"), among(jobs.c.state, UNFINISHED_JOB_STATES))
+        .subquery("unfinished")
     )
-    # The lock on the context's row makes servers that accept for one context take turns, so that each counts the jobs
-    # of the others; and a stop that is being committed waits for this, or this for the stop.
-    values = (
-        select(*(bindparam(name, type_=jobs.c[name].type).label(name) for name in names))
-        .select_from(contexts)
+    accepting = (
+        select(contexts.c.id)
         .where(
-            contexts.c.id == bindparam("context_id"),
+            contexts.c.id == bindparam("this_context"),
             among(contexts.c.state, states),
-            unfinished < bindparam("queue_limit"),
+            select(unfinished.c.number).scalar_subquery() < bindparam("queue_limit"),
             *guards,
         )
-        .with_for_update()
+        .scalar_subquery()
     )
-    return Statement(insert(jobs).from_select(names, values, include_defaults=False))
+    values: dict[str, Any] = {name: bindparam(name) for name in names if name != "context_id"}
+    return Statement(ignoring_duplicates(insert(jobs)).values({**values, "context_id": accepting}))
 
 
 INSERT = _insert(_INSERTED, ACCEPTING_CONTEXT_STATES)
@@ -140,7 +149,8 @@ def accept_started(
 
 
 def _insertion(statement: Statement, values: dict[str, Any], move: JobMove) -> Change[bool]:
-    return Change((Step(statement, values), history.record(values["id"], move)), changed_one, never)
+    insertion = Step(statement, {**values, "this_context": values["context_id"]}, turn=TURN)
+    return Change((insertion, history.record(values["id"], move)), changed_one)
 
 
 def by_id(job_id: str) -> Work[JobRecord | None]:

@@ -79,11 +79,12 @@ def run_together(engine: Engine, works: Sequence[Work[Any]], *, patience: float 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One change of a packet: its place in the group and its statements as texts."""
+    """One change of a packet: its place in the group and its statements as texts; `counted` are those of its steps."""
 
     place: int
     change: Change[Any]
     texts: tuple[str, ...]
+    counted: tuple[int, ...]
 
 
 def _packets(
@@ -94,19 +95,28 @@ def _packets(
     length = 0
     for place, change in changes:
         try:
-            texts = tuple(
-                step.statement.written_out(dialect, step.values, _literals) for step in change.steps
-            )
+            part = _part(place, change, dialect)
         except (KeyError, TypeError, ValueError) as error:  # must not fail its neighbours
             outcomes[place] = Outcome(error=error)
             continue
-        size = sum(map(len, texts))
+        size = sum(map(len, part.texts))
         if packets[-1] and length + size > LARGEST_PACKET:
             packets.append([])
             length = 0
-        packets[-1].append(_Part(place, change, texts))
+        packets[-1].append(part)
         length += size
     return [packet for packet in packets if packet]
+
+
+def _part(place: int, change: Change[Any], dialect: Dialect) -> _Part:
+    texts: list[str] = []
+    counted: list[int] = []
+    for step in change.steps:
+        if step.turn is not None:
+            texts.append(step.turn.written_out(dialect, step.values, _literals))
+        counted.append(len(texts))
+        texts.append(step.statement.written_out(dialect, step.values, _literals))
+    return _Part(place, change, tuple(texts), tuple(counted))
 
 
 def _run_packet(
@@ -153,7 +163,7 @@ def _late() -> StoreUnavailable:
 def _conclude(parts: Sequence[_Part], counts: Sequence[int], outcomes: dict[int, Outcome]) -> None:
     at = 0
     for part in parts:
-        mine = counts[at : at + len(part.texts)]
+        mine = [counts[at + number] for number in part.counted]
         at += len(part.texts)
         outcomes[part.place] = Outcome(value=part.change.conclude(mine))
 
@@ -168,7 +178,7 @@ def _part_of(parts: Sequence[_Part], statement: int) -> tuple[_Part, int]:
 
 
 def _refused(part: _Part, within: int, sent: _Sent) -> Outcome:
-    if sent.code == _DUPLICATE and within == 0 and part.change.duplicate is not None:
+    if sent.code == _DUPLICATE and within == part.counted[0] and part.change.duplicate is not None:
         return Outcome(value=part.change.duplicate())
     return Outcome(error=_failure(sent))
 

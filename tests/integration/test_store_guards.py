@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from jobserver.store.statement import Statement
 from jobserver.store.tables import fences
 from jobserver.store.tables import jobs as jobs_table
 from tests.mariadb import Databases, connected, rows
+from tests.sql_proxy import proxy_to
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 FROZEN_OWNER = Path(__file__).with_name("frozen_owner.py")
@@ -233,6 +235,47 @@ async def test_the_queues_bound_holds_while_another_servers_acceptance_is_not_co
     rows(outsider, "COMMIT")
     with pytest.raises(QueueFull):
         await late
+
+
+async def test_an_acceptance_that_starts_its_job_and_waits_for_a_grant_under_way_starts_nothing(
+    store: Metadata, outsider: pymysql.Connection, databases: Databases
+) -> None:
+    """The insertion passes over what it may not insert; its guard still waits for the fence, longer than one try."""
+    fence = await owned(store)
+    assert await store.move_context(fence, [ContextState.STARTED], ContextState.RUNNING, at=T0)
+    rows(outsider, "BEGIN", "UPDATE fences SET epoch = 2, token = 't2' WHERE context_id = 'c1'")
+    timeouts = _lock_timeouts(databases)
+    record = JobRecord("j1", "c1", "name-c1", JobSpec("demo.Job", ()), JobState.QUEUED, T0)
+    late = asyncio.create_task(store.insert_started_job(fence, record, queue_limit=9, at=T0))
+    await until(lambda: _lock_timeouts(databases) > timeouts, "one try has ended in a timeout")
+    await until(lambda: waiting_for_locks(databases) == 1, "the next one waits")
+    assert rows(outsider, "SELECT COUNT(*) FROM jobs") == ((0,),)
+    rows(outsider, "COMMIT")
+    assert (await late).state is await state_of(store, "j1") is JobState.QUEUED
+
+
+async def test_a_full_queue_and_a_key_that_exists_cost_their_group_no_second_try(
+    store: Metadata, mariadb_url: str
+) -> None:
+    """They are no errors of the database, so the packet that they are part of is committed as it was sent."""
+    await owned(store)
+    job = JobRecord("j1", "c1", "name-c1", JobSpec("demo.Job", ()), JobState.QUEUED, T0, idempotency_key="k")
+    await store.insert_job(job, queue_limit=2)
+    async with proxy_to(mariadb_url) as proxy:
+        watched = await Metadata.open(proxy.url, timeout=10)
+        assert not await watched.request_stop("nobody")
+        proxy.record()
+        blocker = asyncio.create_task(watched.request_stop("nobody"))
+        group = [
+            watched.insert_job(replace(job, id=f"g{n}", idempotency_key=None if n else "k"), queue_limit=2)
+            for n in range(4)
+        ]
+        answers = await asyncio.gather(*group, return_exceptions=True)
+        await blocker
+        await watched.close()
+    assert [type(answer) for answer in answers] == [JobRecord, JobRecord, QueueFull, QueueFull]
+    assert [job.id for job in await store.unfinished_jobs("c1")] == ["g1", "j1"]
+    assert bytes(proxy.requests).count(b"START TRANSACTION") == 1
 
 
 # Deadlocks, waits, killed connections
