@@ -22,10 +22,12 @@ T = TypeVar("T")
 class Step:
     """One statement with its values.
 
-    `turn` takes, right before it, the row's lock under which its conditions are to be looked at, where the database has such
-    locks; its count of rows tells nothing. It has to be a statement of its own: what is looked at by the one that waits for
-    the lock may be older than what the others did who held it. `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
+    `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
     group in one transaction then inserts the rows of all its changes at once, before it commits.
+
+    `turn` runs right before it where the database locks rows, and takes the one under whose lock the conditions are to be
+    looked at; how many rows it meets tells nothing. It is a statement of its own, as one that waits for a lock may have
+    looked at the rest before.
     """
 
     statement: Statement

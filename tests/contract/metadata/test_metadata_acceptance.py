@@ -203,9 +203,9 @@ async def test_a_priority_that_no_column_holds_is_refused(store: Store, priority
 @pytest.mark.parametrize("field", ["idempotency_key", "principal"])
 async def test_a_key_or_a_user_that_no_column_holds_is_refused_and_not_cut(store: Store, field: str) -> None:
     await owned(store)
-    for end in "ab":  # cut, these two were one
+    for last in "ab":  # cut, these two were one
         with pytest.raises(BadRequest, match="256 characters; it may have 255"):
-            await store.insert_job(a_job(f"j-{end}", **{field: "k" * 255 + end}), queue_limit=100)
+            await store.insert_job(a_job(f"j-{last}", **{field: "k" * 255 + last}), queue_limit=100)
     assert await store.unfinished_jobs("c1") == []
 
 
