@@ -19,18 +19,17 @@ from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.drain import Drainer, Rebalancer
 from jobserver.contexts.fail_points import Reach, nowhere
-from jobserver.contexts.keeper import KeeperParts, KeeperTimes
 from jobserver.contexts.kept import KeptCheckpoints
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
 from jobserver.contexts.objects import ObjectDesk
+from jobserver.contexts.parts import KeeperParts, KeeperTimes, Run, TakeoverParts, new_token
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import DriverPool, StartedDriver
 from jobserver.contexts.readiness import Readiness
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot, mode_of
 from jobserver.contexts.switchover import Switchover
-from jobserver.contexts.takeover import Run, TakeoverParts, new_token
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.errors import JobServerError
 from jobserver.model import BinaryRef, ContextRecord

@@ -74,7 +74,7 @@ class Vitals:
             Gauge(
                 "jobs_stuck",
                 "Killed jobs that their driver could not end, in contexts of this server.",
-                sum(keeper.stuck_jobs for keeper in self._registry.owned()),
+                sum(keeper.watch.stuck_jobs for keeper in self._registry.owned()),
             ),
             Gauge("drivers_warm", "Started drivers that wait without a context.", self._pool.ready),
             Gauge(
@@ -90,7 +90,7 @@ class Vitals:
         owned = list(self._registry.owned())
         counts = Counter(self._trouble())
         for keeper in owned:
-            counts.update(keeper.store_trouble)
+            counts.update(keeper.watch.store_trouble)
         damaged = sum(len(keeper.damage) for keeper in owned)
         return [
             Gauge(

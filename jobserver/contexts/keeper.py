@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,40 +30,38 @@ from ha.actions import (
     StepDown,
     Wait,
 )
-from ha.coordination import Coordination, Elected, OwnerNode, ServerInfo
+from ha.coordination import OwnerNode
 from ha.errors import CoordinationLost
 from ha.events import (
     ContextEnded,
-    CoordinationSilent,
     DriverLost,
-    ElectionLost,
-    ElectionWon,
     Event,
-    IncumbentAnswered,
-    IncumbentSilent,
     MoveAsked,
-    OwnerSeen,
     Superseded,
     TakeOverAsked,
     WaitOver,
     WorkFailed,
 )
 from ha.ownership import Ownership, Phase, step
-from jobserver.contexts.clock import StepClock, now
+from jobserver.contexts.background import Background
+from jobserver.contexts.candidacy import Candidacy
+from jobserver.contexts.clock import StepClock
+from jobserver.contexts.driver_watch import DriverWatch
+from jobserver.contexts.ending import ContextEnd
 from jobserver.contexts.fail_points import Point
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.moving import Mover, Moves
 from jobserver.contexts.object_orders import ask_driver
-from jobserver.contexts.peers import MoveOrder, Peers
+from jobserver.contexts.parts import KeeperParts
+from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.pool import REFILL_DELAY
-from jobserver.contexts.takeover import Takeover, TakeoverParts
+from jobserver.contexts.takeover import Takeover
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import (
     ContextInitFailed,
     JobServerError,
     MoveRefused,
     OwnerUnavailable,
-    StoreUnavailable,
 )
 from jobserver.errors import Superseded as SupersededError
 from jobserver.model import (
@@ -72,40 +69,11 @@ from jobserver.model import (
     ContextState,
     ErrorInfo,
     Failover,
-    JobRecord,
     ObjectOrder,
-    OutcomeKind,
 )
 from jobserver.protocol import Request
 
 log = logging.getLogger(__name__)
-
-PING_INTERVAL = 1.0
-"""Seconds between pings to the driver."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeeperTimes:
-    """Seconds; the settings of section `ha` and `driver`."""
-
-    incumbent_grace: float
-    takeover_timeout: float
-    driver_timeout: float
-    stop_timeout: float
-    replace_when_stuck: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KeeperParts:
-    """What every keeper of a server shares."""
-
-    me: ServerInfo
-    coordination: Coordination
-    takeover: TakeoverParts
-    peers: Peers
-    times: KeeperTimes
-    url_of: Callable[[str], str | None]
-    ended: Callable[[str], None]
 
 
 class ContextKeeper:
@@ -120,18 +88,24 @@ class ContextKeeper:
         self._work: asyncio.Task[None] | None = None
         self.elections: set[asyncio.Task[None]] = set()
         self._takeover: Takeover | None = None
-        self.store_trouble: Mapping[str, int] = {}
-        self.stuck_jobs = 0
-        self._elected: OwnerNode | None = None
         self._jobs: ContextJobs | None = None
         self._ready: asyncio.Future[None] | None = None
         self._steps = StepClock(phase.value for phase in (Phase.ELECTING, *_TAKING_OVER))
         self._deadline: asyncio.TimerHandle | None = None
-        self._background: set[asyncio.Task[Any]] = set()
-        self._stopping: asyncio.Task[None] | None = None
+        self._background = Background(context_id)
         self._needless = False
-        self.data: dict[str, Any] | None = None
+        self.watch = DriverWatch(context_id, parts.times, self._give_up_driver)
         self._moves = Moves()
+        self.candidacy = Candidacy(
+            context_id, parts, self._background, takeover=lambda: self._takeover, post=self.post
+        )
+        self.ending = ContextEnd(
+            self._background,
+            self.waiters,
+            owned=lambda: self._takeover if self.jobs is not None else None,
+            post=self.post,
+            stop_timeout=parts.times.stop_timeout,
+        )
 
     # What others ask
 
@@ -167,27 +141,6 @@ class ContextKeeper:
         """Something happened."""
         self._events.put_nowait(event)
 
-    def see_owner(self, node: OwnerNode) -> None:
-        """The owner node as now seen.
-
-        One with a lower count than our own election is a picture from before it, which is no news, or from after a wipe of
-        ZooKeeper, where counts begin anew: ZooKeeper is asked which.
-        """
-        if node.incarnation == self._parts.me.incarnation:
-            return
-        if self._elected is not None and node.election <= self._elected.election:
-            self._spawn(self._look_past_picture(self._elected), "look-past-picture")
-        else:
-            self.post(OwnerSeen(node.server))
-
-    async def _look_past_picture(self, elected: OwnerNode) -> None:
-        """Whoever holds the node at a moment after our election is its owner, whatever the counts say."""
-        with contextlib.suppress(CoordinationLost):  # everything is read anew after a break
-            node = await self._parts.coordination.owner(self.context_id)
-            others = node is not None and node.incarnation != self._parts.me.incarnation
-            if node is not None and others and self._elected is elected:
-                self.post(OwnerSeen(node.server))
-
     async def ready(self) -> None:
         """Returns when the gate is open. Raises ContextInitFailed or OwnerUnavailable when it will not be."""
         if self.jobs is not None:
@@ -200,7 +153,7 @@ class ContextKeeper:
         """Hands the context over on purpose; returns when the next owner was elected. Raises MoveRefused, OwnerUnavailable."""
         node = self._parts.coordination.owners.get(self.context_id)
         jobs, takeover = self.jobs, self._takeover
-        if self._state.phase is not Phase.OWNING or jobs is None or takeover is None or self._stopping:
+        if self._state.phase is not Phase.OWNING or jobs is None or takeover is None or self.ending.under_way:
             raise MoveRefused(f"the context is {self._state.phase} at this moment: repeat in a while")
         if node is None or node.incarnation != self._parts.me.incarnation:
             raise MoveRefused("the context changes its owner at this moment: repeat in a while")
@@ -238,25 +191,6 @@ class ContextKeeper:
         if self._takeover is not None:
             self._takeover.kill_driver()
 
-    async def stop_context(self, state: ContextState = ContextState.FINISHED, *, force: bool = False) -> None:
-        """Ends the context: its state first, its jobs second. `force`: its driver at once. Raises OwnerUnavailable."""
-        jobs, takeover = self.jobs, self._takeover
-        if jobs is None or takeover is None:
-            raise OwnerUnavailable("this server does not own the context")
-        if force and self._takeover is not None:
-            takeover.link.on_closed = lambda why: None  # its end is no reason to replace it
-            takeover.kill_driver()
-        if self._stopping is not None:
-            await asyncio.wait([self._stopping])
-            return
-        self._stopping = self._spawn(self._stop(jobs, takeover, state), "stop-context")
-        self._stopping.add_done_callback(self._stopped)
-        await asyncio.shield(self._stopping)
-
-    def _stopped(self, task: asyncio.Task[None]) -> None:
-        """One that failed (superseded) must not keep a later ownership of this server from stopping the context."""
-        self._stopping = None
-
     async def sweep(self) -> None:
         """Looks for what went unnoticed: a higher epoch, jobs, the wish to stop, an ad-hoc context that nobody needs."""
         jobs, takeover = self.jobs, self._takeover
@@ -270,10 +204,10 @@ class ContextKeeper:
         # it is inserted before its job is, so that only one without a job at two looks is left over
         before, self._needless = self._needless, takeover.context.adhoc and unfinished == 0
         if (before and self._needless) or (context is not None and context.state is ContextState.STOPPING):
-            self._spawn(self._stop_quietly(ContextState.FINISHED), "stop-left-over")
+            self.ending.stop_soon(ContextState.FINISHED, "stop-left-over")
         elif context is not None and context.state is ContextState.RESTARTING and takeover is self._takeover:
             # our own statement of the takeover was carried out twice, late: its fence is still ours
-            self._spawn(takeover.publish(None), "publish-again")
+            self._background.spawn(takeover.publish(None), "publish-again")
 
     # Life
 
@@ -291,8 +225,7 @@ class ContextKeeper:
         finally:
             self._cancel_work()
             self._moves.follow(Phase.ENDED, "this server leaves")
-            for task in list(self._background):
-                task.cancel()
+            self._background.cancel()
             await self._step_down()
 
     async def _take(self, event: Event) -> None:
@@ -369,9 +302,9 @@ class ContextKeeper:
             case Wait(seconds=seconds):
                 return self._wait(seconds)
             case AskIncumbent():
-                return self._ask_incumbent()
+                return self.candidacy.ask_incumbent()
             case Elect(replace=node):
-                return self._elect(node)
+                return self.candidacy.elect(node)
             case Grant():
                 return self._grant()
             case Quiesce() | HandOver():
@@ -387,54 +320,6 @@ class ContextKeeper:
         await asyncio.sleep(seconds)
         return WaitOver()
 
-    async def _ask_incumbent(self) -> Event:
-        """The recorded owner keeps its context when it answers within the grace, in the same incarnation."""
-        ends = now() + self._parts.times.incumbent_grace
-        row = await self._parts.takeover.store.fence(self.context_id)
-        if row is not None and row.owner == self._parts.me.id:
-            return IncumbentSilent()  # our own earlier life
-        while (left := ends - now()) > 0:
-            url = self._parts.url_of(row.owner) if row and row.owner else None
-            if row and url:
-                with contextlib.suppress(OwnerUnavailable):
-                    lives = await self._parts.peers.incarnation(url, timeout=left) == row.incarnation
-                    return IncumbentAnswered() if lives else IncumbentSilent()
-            await asyncio.sleep(min(0.1, left))
-        return IncumbentSilent()
-
-    async def _elect(self, replaced: OwnerNode | None) -> Event:
-        forbidden = await self._no_candidate()
-        if forbidden is not None:
-            return forbidden
-        try:
-            result = await self._parts.coordination.elect(self.context_id, replaced)
-            if replaced is not None and not isinstance(result, Elected) and result.owner is None:
-                # the dead owner's node went by itself meanwhile: there is nothing to replace any more
-                result = await self._parts.coordination.elect(self.context_id)
-        except CoordinationLost as error:
-            return CoordinationSilent(str(error))
-        if isinstance(result, Elected):
-            self._elected = result.node
-            self._reached(Point.ELECTED)
-            return ElectionWon()
-        if result.owner is None:
-            return CoordinationSilent(f"not elected, and nobody else is: {result.reason}")
-        mine = result.owner.incarnation == self._parts.me.incarnation
-        return ElectionWon() if mine else ElectionLost()
-
-    async def _no_candidate(self) -> Event | None:
-        """Why not to stand: the owner node also goes when the context has ended, and an owner that makes its node again may
-        have been superseded while it was cut off. SQL in trouble is no reason to stand back.
-        """
-        try:
-            context = await self._parts.takeover.store.context(self.context_id)
-            superseded = self._takeover is not None and await self._takeover.is_superseded()
-        except StoreUnavailable:
-            return None
-        if context is None or context.state.final:
-            return ContextEnded()
-        return Superseded("SQL has a higher epoch") if superseded else None
-
     async def _grant(self) -> Event:
         if self._deadline is None:
             self._begin_takeover()
@@ -446,7 +331,7 @@ class ContextKeeper:
             self._parts.me,
             superseded=lambda why: self._hear(takeover, Superseded(why)),
             driver_lost=lambda why: self._hear(takeover, DriverLost(why)),
-            job_ended=lambda job: self._job_ended(takeover, job),
+            job_ended=lambda job: self.ending.job_ended(takeover, job),
             previous=previous,
         )
         return await takeover.grant()
@@ -472,12 +357,12 @@ class ContextKeeper:
         self._jobs = takeover.jobs
         self._jobs.open_gate()
         self._reached(Point.OPENED)
-        self._spawn(self._watch_driver(takeover), "watch-driver")
-        self._spawn(self._publish(takeover, self._steps.seconds), "publish")
+        self._background.spawn(self.watch.follow(takeover), "watch-driver")
+        self._background.spawn(self._publish(takeover, self._steps.seconds), "publish")
         self._parts.takeover.pool.refill(REFILL_DELAY)
         node = self._parts.coordination.owners.get(self.context_id)
         if node is not None:
-            self.see_owner(node)
+            self.candidacy.see_owner(node)
 
     async def _publish(self, takeover: Takeover, steps: dict[str, float]) -> None:
         """State RUNNING and the failover on record; a context that was being stopped is stopped now."""
@@ -490,7 +375,7 @@ class ContextKeeper:
         await takeover.publish(failover)
         self._reached(Point.PUBLISHED)
         if takeover.context.state is ContextState.STOPPING:
-            await self.stop_context()
+            await self.ending.stop()
         elif self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         await self._fetch_early()
@@ -530,7 +415,7 @@ class ContextKeeper:
         if takeover is not None and takeover.jobs is not None:
             takeover.jobs.close()
             takeover.link.on_closed = lambda why: None
-            self._spawn(takeover.shut_down(self._parts.times.stop_timeout), "end-moved-driver")
+            self._background.spawn(takeover.shut_down(self._parts.times.stop_timeout), "end-moved-driver")
 
     async def _release(self) -> None:
         with contextlib.suppress(CoordinationLost):  # the session's end releases it, too
@@ -545,7 +430,9 @@ class ContextKeeper:
         takeover = self._takeover
         if takeover is not None:
             try:
-                await takeover.end_context(ContextState.ERROR, ErrorInfo(why, "jobserver.ContextInitFailed"))
+                await takeover.writes.end_context(
+                    ContextState.ERROR, ErrorInfo(why, "jobserver.ContextInitFailed")
+                )
             except SupersededError:
                 return  # its next owner finds out by itself whether a driver can start
         if self._ready is not None and not self._ready.done():
@@ -563,83 +450,10 @@ class ContextKeeper:
 
     # In the background
 
-    async def _watch_driver(self, takeover: Takeover) -> None:
-        """Pings; a driver that is silent for too long is dead: ended if it is ours to end, then replaced."""
-        limit = self._parts.times.driver_timeout
-        self.stuck_jobs = 0
-        while not takeover.link.closed:
-            silence, stuck = 0.0, 0
-            with contextlib.suppress(JobServerError):
-                answer = await takeover.link.request(Request.PING, timeout=limit)
-                silence = answer.get("jvm_silence", 0.0)
-                self.store_trouble = answer.get("store_trouble", {})
-                stuck = int(answer.get("abandoned", 0))
-                self.data = answer.get("data")
-            silence = max(silence, now() - takeover.link.heard_at)
-            if silence >= limit and not takeover.link.closed:
-                self._give_up_driver(takeover, f"the driver or its JVM was silent for {silence:.1f} s")
-                return
-            if self._is_stuck(stuck) and not takeover.link.closed:
-                self._give_up_driver(takeover, f"{stuck} killed jobs could not be ended")
-                return
-            await asyncio.sleep(PING_INTERVAL)
-
     def _give_up_driver(self, takeover: Takeover, why: str) -> None:
         takeover.kill_driver()
-        if self._stopping is None:  # of a context that is being stopped, nothing is replaced
+        if not self.ending.under_way:  # of a context that is being stopped, nothing is replaced
             self._hear(takeover, DriverLost(why))
-
-    def _is_stuck(self, stuck: int) -> bool:
-        """Whether the driver is to be replaced, as killed jobs go on in it and the settings want that."""
-        if stuck > self.stuck_jobs:
-            log.warning("context %s: %d killed jobs could not be ended", self.context_id, stuck)
-        self.stuck_jobs = stuck
-        return stuck > 0 and self._parts.times.replace_when_stuck
-
-    async def _stop(self, jobs: ContextJobs, takeover: Takeover, state: ContextState) -> None:
-        await takeover.request_stop()
-        jobs.close()
-        takeover.link.on_closed = lambda why: None
-        await takeover.shut_down(self._parts.times.stop_timeout)
-        name = takeover.context.name
-        await takeover.end_context(state, None, ErrorInfo(f"Context ({name}) for this job was terminated"))
-        await self._tell_ended(takeover)
-        self.post(ContextEnded())
-
-    async def _tell_ended(self, takeover: Takeover) -> None:
-        for job_id in self.waiters.waited_for():
-            job = await takeover.job(job_id)
-            if job is not None and job.state.final:
-                self.waiters.ended(job)
-
-    def _job_ended(self, takeover: Takeover, job: JobRecord) -> None:
-        """A job that is killed can end when the next takeover has begun already: what counts is the one it ran under."""
-        if self._stopping is not None:
-            return
-        failed = job.outcome not in (OutcomeKind.FINISHED, None)
-        if takeover.context.adhoc:
-            self._spawn(self._stop_quietly(ContextState.FINISHED), "stop-adhoc")
-        elif failed and takeover.stop_on_error:
-            self._spawn(self._stop_quietly(ContextState.KILLED), "stop-on-error")
-
-    async def _stop_quietly(self, state: ContextState) -> None:
-        with contextlib.suppress(OwnerUnavailable):  # it moved: the next owner finds its state in SQL
-            await self.stop_context(state)
-
-    def _spawn(self, work: Any, name: str) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work, name=name)
-        self._background.add(task)
-        task.add_done_callback(self._background_done)
-        return task
-
-    def _background_done(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, JobServerError):
-            log.warning("context %s: %s: %s", self.context_id, task.get_name(), error)
-        else:
-            log.error("context %s: %s failed", self.context_id, task.get_name(), exc_info=error)
 
 
 _OWNING = (Phase.OWNING, Phase.QUIESCING, Phase.HANDING, Phase.RECLAIMING)

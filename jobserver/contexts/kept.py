@@ -17,7 +17,7 @@ from checkpoint.errors import StoreUnavailable as FilesUnavailable
 from checkpoint.files import FileStore
 from checkpoint.transplant import Source, load_source, source_of
 from jobserver.contexts.launch_spec import flatten
-from jobserver.contexts.takeover import Run
+from jobserver.contexts.parts import Run
 from jobserver.errors import BadRequest, StoreUnavailable
 from jobserver.model import ContextRecord, ContextState
 from jobserver.store.metadata import Metadata

@@ -24,8 +24,9 @@ from ha.errors import CoordinationLost
 from ha.events import ContextEnded, OwnerDead, OwnerVanished, Wanted
 from ha.ownership import Phase
 from ha.placement import standby_rank
-from jobserver.contexts.keeper import ContextKeeper, KeeperParts
+from jobserver.contexts.keeper import ContextKeeper
 from jobserver.contexts.looks import Look
+from jobserver.contexts.parts import KeeperParts
 from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import MoveRefused, OwnerUnavailable, TimedOut
@@ -114,7 +115,7 @@ class ContextRegistry:
             return
         self._last_owner[event.context_id] = owner.server
         if owner.incarnation != self._me.incarnation:
-            keeper.see_owner(owner)
+            keeper.candidacy.see_owner(owner)
             if (
                 owner.server == self._me.id
             ):  # of the others' incarnations the cache may be older than this node
@@ -277,7 +278,7 @@ class ContextRegistry:
     async def stop(self, context_id: str, seconds: float, *, force: bool) -> bool:
         """Stops the context; whether it ended within the time. Raises OwnerUnavailable."""
         keeper = self._mine(context_id)
-        stopping = asyncio.ensure_future(keeper.stop_context(ContextState.FINISHED, force=force))
+        stopping = asyncio.ensure_future(keeper.ending.stop(ContextState.FINISHED, force=force))
         done, _ = await asyncio.wait([stopping], timeout=seconds)
         if not done:
             stopping.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -301,7 +302,7 @@ class ContextRegistry:
 
     async def data(self, context_id: str) -> dict[str, Any] | None:
         """The named objects of an owned context as a whole, as its driver told them last. Raises OwnerUnavailable."""
-        return self._mine(context_id).data
+        return self._mine(context_id).watch.data
 
     async def object(self, context_id: str, order: ObjectOrder) -> dict[str, Any] | None:
         """Carries out an order about one named object. Raises NotFound, ObjectRefused, OwnerUnavailable."""

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import ParamSpec, Protocol, TypeVar
+from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 import checkpoint.errors as checkpoint_errors
 from checkpoint.epoch import Base, Step, begin_epoch
-from checkpoint.files import FileStore
 from checkpoint.transplant import source_of, transplant
 from ha.actions import Action, Adopt, MakeBase, PlanJobs, StartDriver
 from ha.coordination import ServerInfo
@@ -33,15 +30,16 @@ from ha.events import (
     Superseded,
     WorkFailed,
 )
-from jobserver.contexts.fail_points import Point, Reach, nowhere
-from jobserver.contexts.jobs import STORE_RETRY, BinaryPath, ContextJobs, JobsSettings
-from jobserver.contexts.launch_spec import LaunchSpec, flatten
-from jobserver.contexts.launcher import Launcher
-from jobserver.contexts.link import Connect, DriverLink, LinkBroken, RefusedByDriver
-from jobserver.contexts.pool import DriverPool, StartedDriver, answers_within
+from jobserver.contexts.acquisition import Acquisition
+from jobserver.contexts.epoch_writes import LIVING, EpochWrites, answered
+from jobserver.contexts.fail_points import Point
+from jobserver.contexts.jobs import STORE_RETRY, ContextJobs
+from jobserver.contexts.launch_spec import flatten
+from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
+from jobserver.contexts.parts import TakeoverParts
+from jobserver.contexts.pool import StartedDriver, answers_within
 from jobserver.contexts.waiters import JobWaiters
-from jobserver.errors import ContextInitFailed, JobServerError, OutcomeUnknown, StoreUnavailable
-from jobserver.errors import Superseded as SupersededError
+from jobserver.errors import ContextInitFailed, JobServerError, OutcomeUnknown
 from jobserver.model import (
     AttemptRef,
     ContextRecord,
@@ -55,57 +53,12 @@ from jobserver.model import (
 )
 from jobserver.protocol import Message, Refused, Request, outcome_of
 from jobserver.recovery import Held
-from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.RESTARTING, ContextState.STOPPING)
-
-
 _POINTS = {Step.MARKER: Point.MARKED, Step.BASE: Point.BASE_READ, Step.PIN: Point.PINNED}
-
-
-async def no_hot(_context_id: str) -> StartedDriver | None:
-    """For servers that keep no hot standbys."""
-    return None
-
-
-class Run(Protocol):
-    """Carries out a function that blocks, beside the event loop."""
-
-    async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What it returns or raises."""
-
-
-def new_token() -> str:
-    """What tells one grant of an epoch from every other."""
-    return secrets.token_hex(16)
-
-
-@dataclass(frozen=True, slots=True)
-class TakeoverParts:
-    """What every takeover of a server shares. Times in seconds."""
-
-    store: Metadata
-    files: FileStore
-    pool: DriverPool
-    launcher: Launcher
-    spec_of: Callable[[ContextRecord], LaunchSpec]
-    jobs_of: Callable[[ContextRecord], JobsSettings]
-    binary_path: BinaryPath
-    checkpoint_root: str
-    cluster: str
-    checkpoint_secret: bytes
-    adopt_timeout: float
-    activate_timeout: float
-    connect: Connect = DriverLink.connect
-    run: Run = asyncio.to_thread
-    new_token: Callable[[], str] = new_token
-    hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
-    reached: Reach = nowhere
-    standby_of: Callable[[ContextRecord], str] = lambda context: "warm"
 
 
 class Takeover:
@@ -137,7 +90,8 @@ class Takeover:
         self._link: DriverLink | None = None
         self._held: Held | None = None
         self._base: str | None = None
-        self._acquiring: asyncio.Task[StartedDriver] | None = None
+        self._acquisition = Acquisition(parts)
+        self._writes: EpochWrites | None = None
         self.jobs: ContextJobs | None = None
         self.how = "adopted"
         self.is_failover = False
@@ -154,6 +108,21 @@ class Takeover:
     def fence(self) -> Fence:
         """The right to write that this takeover was granted."""
         return _known(self._fence)
+
+    @property
+    def writes(self) -> EpochWrites:
+        """What it writes about its context."""
+        return _known(self._writes)
+
+    async def publish(self, failover: Failover | None) -> None:
+        """RUNNING, and what the failover was. Raises Superseded."""
+        await self.writes.publish(failover)
+        if failover is not None:
+            self._context = replace(self.context, last_failover=failover)
+
+    async def is_superseded(self) -> bool:
+        """Whether the fence is another's by now; not before it was granted. Raises StoreUnavailable."""
+        return self._writes is not None and await self._writes.is_superseded()
 
     @property
     def link(self) -> DriverLink:
@@ -193,19 +162,20 @@ class Takeover:
         if self._previous is not None:
             await self._previous.drop()
             self._previous = None
-        row = await self._answered(lambda: self._parts.store.fence(self._context_id))
+        row = await answered(self._context_id, lambda: self._parts.store.fence(self._context_id))
         if row is None:
             return ContextEnded()
         if held is not None and row.token != held.token:
             return GrantRefused()
         fence = Fence(self._context_id, row.epoch + 1, self._parts.new_token())
-        if not await self._answered(lambda: self._try_grant(row, fence)):
+        if not await answered(self._context_id, lambda: self._try_grant(row, fence)):
             return GrantRefused()
         self._reached(Point.GRANTED)
-        context = await self._answered(lambda: self._parts.store.context(self._context_id))
-        if context is None or context.state not in _LIVING:
+        context = await answered(self._context_id, lambda: self._parts.store.context(self._context_id))
+        if context is None or context.state not in LIVING:
             return ContextEnded()
         self._context, self._fence, self._driver = context, fence, context.driver
+        self._writes = EpochWrites(self._parts.store, fence, self._superseded)
         self.is_failover = context.state is not ContextState.STARTED
         return Granted(fence.epoch, context.driver is not None)
 
@@ -219,7 +189,7 @@ class Takeover:
             granted = False
         if granted:
             return True
-        now = await self._answered(lambda: self._parts.store.fence(self._context_id))
+        now = await answered(self._context_id, lambda: self._parts.store.fence(self._context_id))
         return now is not None and now.token == fence.token
 
     async def _adopt(self) -> Event:
@@ -271,23 +241,19 @@ class Takeover:
         A context that was asked to stop is ended instead: nothing is restored only to be stopped.
         """
         if self.context.state is not ContextState.STOPPING:
-            self._acquire()
+            self._acquisition.begin(self.context, is_failover=self.is_failover)
         if self._driver is not None:
             self._parts.launcher.kill(self._driver)
             self._driver = None
         if self.context.state is ContextState.STOPPING:
-            await self.end_context(
+            await self.writes.end_context(
                 ContextState.FINISHED,
                 None,
                 ErrorInfo(f"Context ({self.context.name}) for this job was terminated"),
             )
             return ContextEnded()
         if self.context.state is ContextState.RUNNING:
-            await self._guarded(
-                lambda: self._parts.store.move_context(
-                    self.fence, (ContextState.RUNNING,), ContextState.RESTARTING, at=_now()
-                )
-            )
+            await self.writes.restarting()
         try:
             base = await self._begin_epoch()
         except checkpoint_errors.Superseded as error:
@@ -330,33 +296,13 @@ class Takeover:
                 log.warning("context %s: the checkpoint store does not answer: %s", self.context.name, error)
                 await asyncio.sleep(STORE_RETRY)
 
-    def _acquire(self) -> None:
-        """A driver is taken or started beside the work on the base."""
-        if self._acquiring is None:
-            self._acquiring = asyncio.create_task(self._some_driver())
-
-    async def _some_driver(self) -> StartedDriver:
-        """Hot, else warm, else cold. A context whose standbys are cold takes nothing that is kept for others' failovers.
-
-        Raises ContextInitFailed.
-        """
-        spec = self._parts.spec_of(self.context)
-        if not self.is_failover:
-            return await self._parts.pool.take(spec)
-        hot = await self._parts.hot(self._context_id)
-        if hot is None and self._parts.standby_of(self.context) == "cold":
-            return await self._parts.pool.start_new(spec)
-        return hot or await self._parts.pool.take(spec)
-
     async def _start_driver(self) -> Event:
-        self._acquire()
+        self._acquisition.begin(self.context, is_failover=self.is_failover)
         try:
-            started = await asyncio.shield(_known(self._acquiring))
+            started = await self._acquisition.driver()
         except ContextInitFailed as error:
-            self._acquiring = None
             return StartFailed(spent=False, hopeless=not self.is_failover, why=error.message)
-        # until here `drop` ends what was acquired; from here on this step does, until the driver is held
-        self._acquiring = None
+        # from here on this step ends the driver, until it is held
         self._reached(Point.DRIVER_TAKEN)
         if not await self._answers(started):
             return StartFailed(spent=False, hopeless=False, why=f"the {started.how} driver does not answer")
@@ -431,51 +377,11 @@ class Takeover:
             superseded=self._superseded,
             job_ended=self._job_ended,
         )
-        await self._answered(lambda: _known(self.jobs).recover(self._held))
+        await answered(self._context_id, lambda: _known(self.jobs).recover(self._held))
         self._reached(Point.PLANNED)
-        await self._guarded(lambda: self._parts.store.record_driver(self.fence, driver))
+        await self.writes.record_driver(driver)
         self._reached(Point.RECORDED)
         return JobsPlanned()
-
-    # Guarded writes after the gate is open
-
-    async def publish(self, failover: Failover | None) -> None:
-        """RUNNING, and what the failover was."""
-        await self._guarded(
-            lambda: self._parts.store.move_context(
-                self.fence, (ContextState.STARTED, ContextState.RESTARTING), ContextState.RUNNING, at=_now()
-            ),
-            refusable=True,
-        )
-        if failover is not None:
-            await self._guarded(lambda: self._parts.store.record_failover(self.fence, failover))
-            self._context = replace(self.context, last_failover=failover)
-
-    async def request_stop(self) -> None:
-        """STOPPING, if it is not yet."""
-        await self._answered(lambda: self._parts.store.request_stop(self._context_id))
-
-    async def end_context(
-        self, state: ContextState, error: ErrorInfo | None, jobs_error: ErrorInfo | None = None
-    ) -> None:
-        """The final state first, the jobs second."""
-        await self._guarded(
-            lambda: self._parts.store.move_context(self.fence, _LIVING, state, at=_now(), error=error),
-            refusable=True,
-        )
-        reason = jobs_error or error or ErrorInfo("The context ended")
-        await self._answered(
-            lambda: self._parts.store.end_jobs_of_ended_context(self._context_id, reason, _now())
-        )
-
-    async def is_superseded(self) -> bool:
-        """Whether the fence is another's by now. Raises StoreUnavailable."""
-        row = await self._parts.store.fence(self._context_id)
-        return self._fence is not None and (row is None or row.token != self._fence.token)
-
-    async def job(self, job_id: str) -> JobRecord | None:
-        """The job as SQL has it."""
-        return await self._answered(lambda: self._parts.store.job(job_id))
 
     # The end
 
@@ -500,49 +406,10 @@ class Takeover:
             self.jobs.close()
         if self._link is not None:
             await self._link.close()
-        acquiring, self._acquiring = self._acquiring, None
-        if acquiring is not None:
-            acquiring.cancel()
-            acquiring.add_done_callback(self._discard_late)
-
-    def _discard_late(self, acquired: asyncio.Task[StartedDriver]) -> None:
-        if not acquired.cancelled() and acquired.exception() is None:
-            self._parts.pool.discard(acquired.result())
-
-    # Store
-
-    async def _answered(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The store's answer, however long it takes; only for calls that may be repeated."""
-        while True:
-            try:
-                return await call()
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                log.warning(
-                    "context %s: the store does not answer (%s): trying again", self._context_id, error
-                )
-                await asyncio.sleep(STORE_RETRY)
-
-    async def _guarded(self, write: Callable[[], Awaitable[bool]], *, refusable: bool = False) -> None:
-        """A write under our fence. `refusable`: the state may have moved on under the same fence.
-
-        Raises Superseded when the fence is not ours any more.
-        """
-        if await self._answered(write):
-            return
-        row = await self._answered(lambda: self._parts.store.fence(self._context_id))
-        if row is None or row.token != self.fence.token:
-            why = f"epoch {row.epoch if row else '?'} is above ours, {self.fence.epoch}"
-            self._superseded(why)
-            raise SupersededError(why)
-        if not refusable:
-            log.debug("context %s: a guarded write found another state", self._context_id)
+        self._acquisition.drop()
 
 
 def _known(value: T | None) -> T:
     if value is None:
         raise RuntimeError("a step of the takeover came before the step that it needs")
     return value
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

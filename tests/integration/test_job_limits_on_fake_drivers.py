@@ -71,10 +71,10 @@ async def test_a_driver_with_a_job_that_no_kill_ends_is_replaced_if_the_settings
     other = (await server.jobs.submit(submission("hold", sync=False))).job
     cluster.driver().abandoned = 1
     if not replace:
-        await until(lambda: server.registry.owned()[0].stuck_jobs == 1, "it is noticed")
+        await until(lambda: server.registry.owned()[0].watch.stuck_jobs == 1, "it is noticed")
         assert len(cluster.launcher.drivers) == 1
         return
     await until(lambda: len(cluster.launcher.drivers) == 2, "another driver was started")
     await until(lambda: job_of(cluster, other.id).attempt == 2, "the other job runs again")
     assert (await server.contexts.view("ctx")).epoch == 2
-    assert server.registry.owned()[0].stuck_jobs == 0
+    assert server.registry.owned()[0].watch.stuck_jobs == 0
