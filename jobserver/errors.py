@@ -12,6 +12,7 @@ JobServerError                      http  whose fault    retry helps
 │   ├── Unauthorized                401
 │   ├── BinaryInUse                 403   delete of a binary that a running job uses
 │   ├── NotFound                    404   nothing has that name or id
+│   ├── NotAcceptable               406   what was asked for exists, but not in a form that the client takes
 │   ├── ContextStopping             409   the context is on its way out
 │   ├── ObjectRefused               409   a named object is not what the request needs, or its refresh failed
 │   ├── MoveRefused                 409   a planned move cannot be made now; nothing has changed
@@ -103,6 +104,16 @@ class NotFound(CallerError):
     """No such thing."""
 
     http_status = 404
+
+
+class NotAcceptable(CallerError):
+    """It cannot be had in a form that the client accepts; `job_id` (if any) is that of the job whose result it is."""
+
+    http_status = 406
+
+    def __init__(self, message: str, job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class ContextStopping(CallerError):

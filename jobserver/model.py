@@ -193,6 +193,26 @@ class Pool(StrEnum):
     BACKGROUND = "background"
 
 
+class ResultFormat(StrEnum):
+    """How the rows of a DataFrame that is a job's result are kept."""
+
+    JSON = "json"
+    ARROW = "arrow"
+    PARQUET = "parquet"
+
+    @property
+    def media_type(self) -> str:
+        """As `Accept` and `Content-Type` name it."""
+        return _MEDIA_TYPES[self]
+
+
+_MEDIA_TYPES = {
+    ResultFormat.JSON: "application/json",
+    ResultFormat.ARROW: "application/vnd.apache.arrow.stream",
+    ResultFormat.PARQUET: "application/vnd.apache.parquet",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SqlQuery:
     """An SQL job: its text, the values of its parameters (JSON: an object by name, or an array by position), and how
@@ -206,7 +226,7 @@ class SqlQuery:
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run: `sql`, or else `main_class` of `binaries`. `config` is the posted configuration as JSON text
-    (resolved HOCON). `time_limit`: seconds that one attempt may take."""
+    (resolved HOCON). `time_limit`: seconds that one attempt may take. `result_format`: of a result that is a DataFrame."""
 
     main_class: str
     binaries: tuple[BinaryRef, ...]
@@ -217,6 +237,7 @@ class JobSpec:
     pool: Pool = Pool.INTERACTIVE
     time_limit: float | None = None
     sql: SqlQuery | None = None
+    result_format: ResultFormat = ResultFormat.JSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ activate   ``context`` (``id``, ``name``, ``settings``), ``epoch``, ``token``, `
 bind       as activate, without epoch, token: makes an unbound driver a hot standby of the context (it follows manifests)
 run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","type","digest","path"}]``, paths readable by
            the driver, null: read it from the checkpoint store by the digest), ``config`` (JSON text), ``pool`` (of
-           `model.Pool`), ``sql`` (null, or the fields of `model.SqlQuery`; then there are no binaries). Answer: at
-           once. Running the same (job_id, attempt) twice is refused ``duplicate``; a lower attempt than one seen is
-           ``stale-attempt``
+           `model.Pool`), ``sql`` (null, or the fields of `model.SqlQuery`; then there are no binaries),
+           ``result_format`` (of `model.ResultFormat`, for a result that is a DataFrame). Answer: at once. Running the
+           same (job_id, attempt) twice is refused ``duplicate``; a lower attempt than one seen is ``stale-attempt``
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
 ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
 look       ``job_id``, ``attempt``. Answer: ``progress``: fields of `progress.JobProgress`, null when it does not run

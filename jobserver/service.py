@@ -22,6 +22,7 @@ from jobserver.model import (
     NamedObjectInfo,
     ObjectOrder,
     Pool,
+    ResultFormat,
     SqlQuery,
 )
 from jobserver.records import Records
@@ -48,6 +49,7 @@ class Submission:
     pool: Pool = Pool.INTERACTIVE
     time_limit: float | None = None
     sql: SqlQuery | None = None
+    result_format: ResultFormat = ResultFormat.JSON
     callback_url: str | None = None
     principal: str = "anonymous"
     idempotency_key: str | None = None

@@ -216,6 +216,7 @@ class JobDesk:
             pool=submission.pool,
             time_limit=submission.time_limit,
             sql=submission.sql,
+            result_format=submission.result_format,
         )
 
     async def _context(self, submission: Submission) -> ContextRecord:

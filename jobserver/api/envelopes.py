@@ -15,6 +15,7 @@ from jobserver.errors import (
     DriverFailed,
     JobLoadingFailed,
     JobServerError,
+    NotAcceptable,
     QueueFull,
     TimedOut,
     ValidationFailed,
@@ -131,6 +132,9 @@ def error_answer(error: JobServerError, route: Route | None = None) -> Answer:
             info = ErrorInfo(error.message, "akka.pattern.AskTimeoutException")
             extra = {} if error.job_id is None else {"jobId": error.job_id}
             return exception(status, "ERROR", info, extra)
+        case NotAcceptable():
+            extra = {} if error.job_id is None else {"jobId": error.job_id}
+            return json_answer({"status": "ERROR", "result": error.message, **extra}, status)
         case ContextInitFailed() | DriverFailed():
             title = _TITLES.get(route, "ERROR") if route else "ERROR"
             return exception(status, title, ErrorInfo(error.message, "java.lang.RuntimeException"))

@@ -12,15 +12,17 @@ from jobserver.api.dates import job_time
 from jobserver.api.envelopes import JSON, Answer, Streamed, dumps, encoded, json_answer
 from jobserver.api.parameters import Whole, Word
 from jobserver.api.rejections import malformed
-from jobserver.errors import BadRequest, NotFound
+from jobserver.api.representations import FORMATS, preferred, submitted_format
+from jobserver.errors import BadRequest, NotAcceptable, NotFound
 from jobserver.job_events import EventId, JobEvent, shown_progress
-from jobserver.model import JobRecord, JobState
+from jobserver.model import JobRecord, JobState, ResultFormat
 from jobserver.progress import JobProgress
 from jobserver.stored_results import stored_result
 from jobserver.watching import Output
 
 EVENTS = "text/event-stream"
 PLAIN = "text/plain; charset=utf-8"
+VARY = {"Vary": "Accept"}
 LAST_EVENT_ID = Word("lastEventId", "Id of the last event that was seen; the header Last-Event-ID wins.")
 OFFSET = Whole("offset", "First byte that is wanted; negative: counted from the end.", -(2**31), 2**31 - 1)
 LIMIT = Whole("limit", "Bytes that are wanted at most.", 0, 2**31 - 1)
@@ -81,9 +83,51 @@ async def get_log(call: Call) -> Answer | Streamed:
 
 
 async def get_result(call: Call) -> Answer | Streamed:
-    """GET /jobs/<id>/result: the value alone, as JSON; or a range of its bytes."""
-    output = await call.service.job_result(await call.service.job(call.name))
-    return _ranged(call, output, JSON, {})
+    """GET /jobs/<id>/result: the value alone, in the format that `Accept` asks for; or a range of its bytes."""
+    job = await call.service.job(call.name)
+    stored = stored_result(job.result)
+    kept = ResultFormat.JSON if stored is None else stored.format
+    accept = call.request.headers.get("Accept")
+    wanted = preferred(
+        accept, (ResultFormat.JSON,) if kept is ResultFormat.JSON else (ResultFormat.JSON, kept)
+    )
+    if wanted is None and job.result is not None:
+        raise _not_kept(job, kept, accept or "")
+    if stored is not None and wanted is not kept:
+        return Answer(200, encoded(stored.shown), JSON, VARY)
+    return _ranged(call, await call.service.job_result(job), kept.media_type, VARY)
+
+
+def _not_kept(job: JobRecord, kept: ResultFormat, accept: str) -> NotAcceptable:
+    asked = next((form for form in FORMATS if preferred(accept, (form,))), None)
+    how = (
+        f": POST /jobs with Accept: {asked.media_type} keeps the rows of a DataFrame so"
+        if asked is not None and job.spec.result_format is ResultFormat.JSON
+        else ""
+    )
+    return NotAcceptable(
+        f"the result of job {job.id} is kept as {kept.media_type}, not as {accept[:200]}{how}", job.id
+    )
+
+
+async def valued(call: Call, answer: Answer, job: JobRecord) -> Answer | Streamed:
+    """The answer to who submitted a job: of one that has finished, its rows in the format that was asked for."""
+    accept = call.request.headers.get("Accept")
+    asked = submitted_format(accept)
+    if asked is ResultFormat.JSON or answer.status != 200 or job.state is not JobState.FINISHED:
+        return await filled(call, answer, job)
+    stored = stored_result(job.result)
+    if stored is None or stored.format is not asked:
+        if preferred(accept, (ResultFormat.JSON,)):
+            return await filled(call, answer, job)
+        raise NotAcceptable(
+            f"job {job.id} has finished, but its result is no DataFrame, or was submitted for another format: "
+            f"GET /jobs/{job.id}/result has it",
+            job.id,
+        )
+    output = await call.service.job_result(job)
+    headers = {**answer.headers, **VARY, "X-Job-Id": job.id, "Content-Location": f"/jobs/{job.id}/result"}
+    return Streamed(200, output.read(0, output.size), asked.media_type, headers, output.size)
 
 
 async def filled(call: Call, answer: Answer, job: JobRecord) -> Answer | Streamed:
@@ -94,6 +138,8 @@ async def filled(call: Call, answer: Answer, job: JobRecord) -> Answer | Streame
     head, reference, tail = answer.body.partition(stored.reference.encode())
     if not reference:
         return answer
+    if stored.format is not ResultFormat.JSON:
+        return replace(answer, body=head + encoded(stored.shown) + tail)
     try:
         output = await call.service.job_result(job)
     except NotFound:  # retention removes the files before the reference

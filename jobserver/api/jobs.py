@@ -10,11 +10,12 @@ from jobserver.api.bodies import configuration
 from jobserver.api.calls import Call
 from jobserver.api.conditions import applied, preferred_wait, tagged
 from jobserver.api.envelopes import JSON, Answer, Streamed, encoded, json_answer
-from jobserver.api.job_views import filled
+from jobserver.api.job_views import filled, valued
 from jobserver.api.names import check_key
 from jobserver.api.paging import next_page
 from jobserver.api.parameters import Moment, Span, Whole, Word
 from jobserver.api.queries import laid_under_query
+from jobserver.api.representations import submitted_format
 from jobserver.api.statements import QUERY
 from jobserver.api.submissions import CONFIG, Asker, request_digest, submission, waiting
 from jobserver.listing import JobQuery, Place, place_of
@@ -107,13 +108,14 @@ async def post_job(call: Call) -> Answer | Streamed:
         query = await call.service.records.query(name)
         config, context = laid_under_query(query, config), query.context
     digest = None if key is None else request_digest("POST", "/jobs", call.query_text, body)
-    asked = submission(call.query, config, wait, Asker(call.principal, key, digest), call.limits)
+    asker = Asker(call.principal, key, digest, submitted_format(call.request.headers.get("Accept")))
+    asked = submission(call.query, config, wait, asker, call.limits)
     if context is not None and asked.context is None:
         asked = replace(asked, context=context)
     outcome = await call.service.submit(asked)
     preferred = preferred_wait(call.request.headers)
     if asked.sync or preferred is None:
-        return await filled(call, job_answers.submitted(outcome, sync=asked.sync), outcome.job)
+        return await valued(call, job_answers.submitted(outcome, sync=asked.sync), outcome.job)
     return await _preferred(call, outcome, min(preferred, call.limits.max_wait))
 
 
@@ -125,7 +127,7 @@ async def _preferred(call: Call, outcome: Submitted, seconds: float) -> Answer |
     if not job.state.final:
         return applied(job_answers.submitted(outcome, sync=False), seconds)
     kind = outcome.outcome_kind or (job.outcome.value if job.outcome is not None else None)
-    return await filled(call, applied(job_answers.submitted(Submitted(job, kind), sync=True), seconds), job)
+    return await valued(call, applied(job_answers.submitted(Submitted(job, kind), sync=True), seconds), job)
 
 
 async def delete_job(call: Call) -> Answer:

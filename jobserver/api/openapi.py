@@ -32,6 +32,7 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Range": ("`bytes=<first>-<last>`: one range of the whole.", {"type": "string"}),
     "Content-Range": ("The range that is sent, and the size of the whole.", {"type": "string"}),
     "X-Log-Size": ("Bytes of the whole output until now.", {"type": "string"}),
+    "X-Job-Id": ("The job whose rows are sent alone.", {"type": "string"}),
     "Location": ("Where to look.", {"type": "string"}),
     "Preference-Applied": ("The preference that was followed.", {"type": "string"}),
     "Retry-After": ("Seconds after which the same request may succeed.", {"type": "string"}),
@@ -139,7 +140,8 @@ def _reply(reply: Reply) -> dict[str, Any]:
     if reply.headers:
         shown["headers"] = _sent(reply.headers)
     if reply.content is not None:
-        shown["content"] = {reply.type: {"schema": reply.content}}
+        others = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in reply.others}
+        shown["content"] = {reply.type: {"schema": reply.content}, **others}
     return shown
 
 

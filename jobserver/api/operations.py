@@ -25,22 +25,25 @@ from jobserver.api.envelopes import JSON, TEXT
 from jobserver.api.parameters import Parameter
 from jobserver.api.routes import Route
 from jobserver.api.schemas import Schema, array, ref
+from jobserver.model import ResultFormat
 
 PLAIN = TEXT.split(";", maxsplit=1)[0]
 ANYTHING = "*/*"
+COLUMNS = (ResultFormat.ARROW.media_type, ResultFormat.PARQUET.media_type)
 CONFIGURATION = {JSON: {"type": "object"}, PLAIN: schemas.TEXT}
 """A posted configuration: JSON or HOCON; the content type is not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. `content` None: no body."""
+    """One answer. `content` None: no body; `others`: types that `Accept` can ask for in the place of `type`."""
 
     status: int
     meaning: str
     content: Schema | None = None
     type: str = JSON
     headers: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +186,12 @@ OPERATIONS: dict[Route, Operation] = {
                 200,
                 "The value or error of a job that was waited for.",
                 ref("JobValue"),
-                headers=("Preference-Applied",),
+                headers=("Preference-Applied", "X-Job-Id"),
+                others=COLUMNS,
             ),
             Reply(202, "Accepted, and never lost.", ref("JobStarted"), headers=("Preference-Applied",)),
         ),
-        (408, 409, 413, 422),
+        (406, 408, 409, 413, 422),
         parameters=submissions.PARAMETERS,
         headers=("Idempotency-Key", "Prefer"),
         body=CONFIGURATION,
@@ -233,12 +237,13 @@ OPERATIONS: dict[Route, Operation] = {
     ),
     Route.GET_RESULT: Operation(
         "jobs",
-        "The value of a finished job as it is, streamed when it is large.",
+        "The value of a finished job as it is, streamed when it is large; a DataFrame in the format it was submitted for.",
         (
-            Reply(200, "The value.", schemas.ANY),
+            Reply(200, "The value.", schemas.ANY, others=COLUMNS),
             Reply(206, "The range that was asked for.", headers=("Content-Range",)),
             Reply(416, "The value ends before the range begins.", headers=("Content-Range",)),
         ),
+        (406,),
         headers=("Range",),
     ),
     Route.LIST_CONFIGS: Operation(

@@ -15,7 +15,7 @@ from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
 from jobserver.api.statements import LIMIT, QUERY, SQL, SQL_CLASS, sql_query
 from jobserver.callback_rules import check_url
 from jobserver.errors import BadRequest
-from jobserver.model import OnFailover, Pool
+from jobserver.model import OnFailover, Pool, ResultFormat
 from jobserver.service import Submission
 
 _MAX_CLASS = 255
@@ -58,11 +58,12 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who submits, and the key under which a repetition is recognised."""
+    """Who submits, the key under which a repetition is recognised, and the format of results that are DataFrames."""
 
     principal: str
     idempotency_key: str | None = None
     request_digest: str | None = None
+    result_format: ResultFormat = ResultFormat.JSON
 
 
 def waiting(query: Query, limits: ApiLimits) -> Waiting:
@@ -93,6 +94,7 @@ def submission(
         pool=_pool(query, extras),
         time_limit=_time_limit(query, extras),
         sql=sql,
+        result_format=asker.result_format,
         callback_url=_callback(query, limits),
         principal=asker.principal,
         idempotency_key=asker.idempotency_key,

@@ -337,6 +337,7 @@ class ContextJobs:
             "config": job.spec.config,
             "pool": job.spec.pool.value,
             "sql": None if job.spec.sql is None else asdict(job.spec.sql),
+            "result_format": job.spec.result_format.value,
         }
 
     # Time limits

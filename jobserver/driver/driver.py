@@ -26,6 +26,7 @@ from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
+from jobserver.driver.frames import Produced
 from jobserver.driver.job_environment import JobNamedObjects, recipe_of, sealer
 from jobserver.driver.job_log import JobLogs
 from jobserver.driver.jobthreads import RunningAttempt
@@ -33,7 +34,7 @@ from jobserver.driver.journal import ContextFolder, Journal, newest_base
 from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
-from jobserver.driver.kinds import JobKinds, Produced, RunnableJob, RunOrder, config_tree
+from jobserver.driver.kinds import JobKinds, RunnableJob, RunOrder, config_tree
 from jobserver.driver.late_writes import AsyncLimits
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Connection

@@ -6,10 +6,11 @@ from typing import Protocol
 
 from jobserver.driver import forks
 from jobserver.driver.attempts import Attempts
+from jobserver.driver.frames import Produced
 from jobserver.driver.jobthreads import JobThreads, Killed, RunningAttempt
 from jobserver.driver.jvm_jobs import JobFailed
 from jobserver.driver.killing import Killer
-from jobserver.driver.kinds import Produced, RunnableJob, RunOrder
+from jobserver.driver.kinds import RunnableJob, RunOrder
 from jobserver.driver.loading import LoadRefused, error_info
 from jobserver.driver.results import UnusableResult
 from jobserver.model import AttemptOutcome, AttemptRef, ErrorInfo, OutcomeKind

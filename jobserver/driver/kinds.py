@@ -6,25 +6,23 @@ Made in the job's own thread, so that loading is part of the attempt and can be 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pyhocon import ConfigFactory
 
+from jobserver.driver.frames import Produced, is_frame, rows_of
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.jvm_jobs import Jars, JvmCall, JvmJob
 from jobserver.driver.loading import DriverBinary, JobLoader, LoadedJob, LoadRefused, error_info
 from jobserver.driver.results import to_json
 from jobserver.driver.sessions import JobSession
 from jobserver.driver.sql_jobs import SqlJob
-from jobserver.model import AttemptRef, BinaryType, OutcomeKind, Pool, SqlQuery
+from jobserver.model import AttemptRef, BinaryType, OutcomeKind, Pool, ResultFormat, SqlQuery
 from jobserver.protocol import Message, ProtocolError
 from sparkjobserver.api import JobEnvironment
-
-Produced = str | Iterator[str]
-"""A result's JSON text, whole or in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,7 @@ class RunOrder:
     config: str
     pool: Pool
     sql: SqlQuery | None = None
+    result_format: ResultFormat = ResultFormat.JSON
 
 
 class RunnableJob(Protocol):
@@ -69,6 +68,7 @@ def run_order(message: Message) -> RunOrder:
             message["config"],
             Pool(message.get("pool", Pool.INTERACTIVE)),
             None if sql is None else SqlQuery(**sql),
+            ResultFormat(message.get("result_format", ResultFormat.JSON)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"a run request lacks or misnames a field: {error!r}") from error
@@ -104,7 +104,7 @@ class JobKinds:
     ) -> RunnableJob:
         """The job. Raises LoadRefused."""
         if order.sql is not None:
-            return SqlJob(session(), order.sql, self._result_limit)
+            return SqlJob(session(), order.sql, order.result_format, self._result_limit)
         if any(binary.type is BinaryType.JAR for binary in order.binaries):
             java_session = self._jars.session(order.binaries)
             attempt.leaving.append(java_session.close)
@@ -112,19 +112,28 @@ class JobKinds:
             return JvmJob(self._jars, session(java_session.java), call)
         loaded = self._loader.load(order.main_class, order.binaries)
         config = config_tree(json.loads(order.config))
-        return PythonJob(loaded, session(), environment(), config, self._result_limit)
+        results = ResultRules(order.result_format, self._result_limit)
+        return PythonJob(loaded, session(), environment(), config, results)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRules:
+    """The format of a result that is a DataFrame; how many bytes of JSON a result may have."""
+
+    form: ResultFormat
+    limit: int
 
 
 class PythonJob:
     """A class with `run_job`, or a function."""
 
     def __init__(
-        self, loaded: LoadedJob, session: Any, env: JobEnvironment, config: Any, result_limit: int
+        self, loaded: LoadedJob, session: Any, env: JobEnvironment, config: Any, results: ResultRules
     ) -> None:
         self._session = session
         self._env = env
         self._data = config
-        self._limit = result_limit
+        self._results = results
         self._is_function = loaded.is_function
         self._target: Any = loaded.target if loaded.is_function else _constructed(loaded.target)
 
@@ -137,10 +146,13 @@ class PythonJob:
         self._data = data
         return problems
 
-    def run(self) -> str:
-        """See RunnableJob."""
+    def run(self) -> Produced:
+        """See RunnableJob. A DataFrame stands for all its rows."""
         call = self._target if self._is_function else self._target.run_job
-        return to_json(call(self._session, self._env, self._data), self._limit)
+        value = call(self._session, self._env, self._data)
+        if is_frame(value):
+            return rows_of(value, self._results.form, self._results.limit)
+        return to_json(value, self._results.limit)
 
 
 def problems_in(data: Any) -> list[str]:

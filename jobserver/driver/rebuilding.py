@@ -20,14 +20,14 @@ from checkpoint.files import FileStore
 from checkpoint.manifest import NamedObject
 from jobserver.driver.bundles import root_name
 from jobserver.driver.jobthreads import JobThreads, RunningAttempt, current
-from jobserver.driver.kinds import PythonJob, config_tree
+from jobserver.driver.kinds import PythonJob, ResultRules, config_tree
 from jobserver.driver.loading import DriverBinary, JobLoader, LoadedJob, LoadRefused
 from jobserver.driver.named_objects import Registry
 from jobserver.driver.object_options import ObjectOptions
 from jobserver.driver.origins import Recipe, origin_of
 from jobserver.driver.payload import BundleSource
 from jobserver.driver.turns import Turn
-from jobserver.model import AttemptRef, BinaryType
+from jobserver.model import AttemptRef, BinaryType, ResultFormat
 from sparkjobserver.api import JobEnvironment, NamedObjects, Progress
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class SparkRebuilder:
                 f"rebuild of {name}", objects, self._place.context_config(), progress=_NoProgress(),
                 sealer=objects.commit, data_files=self._place.data_file,
             )  # fmt: skip
-            job = PythonJob(loaded, session, env, config, RESULT_LIMIT)
+            job = PythonJob(loaded, session, env, config, ResultRules(ResultFormat.JSON, RESULT_LIMIT))
             if problems := job.validate():
                 raise RecipeFailed(f"{recipe.main_class} refuses its configuration: {'; '.join(problems)}")
             job.run()

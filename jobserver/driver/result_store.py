@@ -1,9 +1,10 @@
-"""Where results go: small ones travel with their outcome, larger ones to the checkpoint store, piece by piece."""
+"""Where results go: small JSON travels with its outcome, all else to the checkpoint store, piece by piece."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from checkpoint import layout
@@ -11,6 +12,7 @@ from checkpoint.errors import CheckpointError
 from checkpoint.files import FileStore
 from checkpoint.sealing import persist
 from checkpoint.segments import put_segment
+from jobserver.driver.frames import Columns, Produced
 from jobserver.driver.results import ResultTooLarge, UnusableResult
 from jobserver.model import AttemptRef
 from jobserver.stored_results import INLINE_LIMIT, StoredResult
@@ -19,8 +21,11 @@ SEGMENT = 4 * 2**20
 """Bytes of one segment; a server holds one at a time."""
 
 
-def keep_result(files: FileStore | None, ref: AttemptRef, produced: str | Iterator[str], limit: int) -> str:
+def keep_result(files: FileStore | None, ref: AttemptRef, produced: Produced, limit: int) -> str:
     """The result itself, or a reference once all of it is durable; `limit` in bytes. Raises UnusableResult."""
+    if isinstance(produced, Columns):
+        stored = _stored(files, ref, produced.pieces, limit, produced.format.value)
+        return replace(stored, format=produced.format, shown=produced.shown()).reference
     pieces = iter([produced]) if isinstance(produced, str) else produced
     head, size = [], 0
     for piece in pieces:
@@ -28,7 +33,7 @@ def keep_result(files: FileStore | None, ref: AttemptRef, produced: str | Iterat
         head.append(data)
         size += len(data)
         if size > INLINE_LIMIT:
-            return _stored(files, ref, _joined(head, pieces), limit)
+            return _stored(files, ref, _joined(head, pieces), limit, "JSON").reference
     return b"".join(head).decode()
 
 
@@ -43,10 +48,13 @@ def _joined(head: list[bytes], rest: Iterator[str]) -> Iterator[bytes]:
         yield encoded(piece)
 
 
-def _stored(files: FileStore | None, ref: AttemptRef, pieces: Iterator[bytes], limit: int) -> str:
+def _stored(
+    files: FileStore | None, ref: AttemptRef, pieces: Iterator[bytes], limit: int, what: str
+) -> StoredResult:
     if files is None:
         raise ResultTooLarge(
-            f"the result has more than {INLINE_LIMIT} bytes of JSON, and this context has no checkpoint to keep it"
+            f"the result has more than {INLINE_LIMIT} bytes of JSON or is {what}, "
+            "and this context has no checkpoint to keep it"
         )
     folder = layout.result_folder(ref.job_id, ref.attempt)
     digest, size, pending = hashlib.sha256(), 0, bytearray()
@@ -55,7 +63,7 @@ def _stored(files: FileStore | None, ref: AttemptRef, pieces: Iterator[bytes], l
         pending += piece
         if size + len(pending) > limit:
             raise ResultTooLarge(
-                f"the result has more than {limit} bytes of JSON: write it to a file and return its name"
+                f"the result has more than {limit} bytes of {what}: write it to a file and return its name"
             )
         while len(pending) >= SEGMENT:
             _put(files, folder, size, bytes(pending[:SEGMENT]))
@@ -63,7 +71,7 @@ def _stored(files: FileStore | None, ref: AttemptRef, pieces: Iterator[bytes], l
             size += SEGMENT
     if pending:
         _put(files, folder, size, bytes(pending))
-    return StoredResult(size + len(pending), digest.hexdigest()).reference
+    return StoredResult(size + len(pending), digest.hexdigest())
 
 
 def _put(files: FileStore, folder: str, start: int, data: bytes) -> None:

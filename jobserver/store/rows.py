@@ -30,6 +30,7 @@ from jobserver.model import (
     OnFailover,
     OutcomeKind,
     Pool,
+    ResultFormat,
     SqlQuery,
 )
 
@@ -212,6 +213,7 @@ def spec_of(text: str, priority: int) -> JobSpec:
         pool=Pool(fields.get("pool", Pool.INTERACTIVE)),
         time_limit=fields.get("time_limit"),
         sql=None if fields.get("sql") is None else SqlQuery(**fields["sql"]),
+        result_format=ResultFormat(fields.get("result_format", ResultFormat.JSON)),
     )
 
 
@@ -229,6 +231,8 @@ def _spec_text(spec: JobSpec) -> str:
         fields["time_limit"] = spec.time_limit
     if spec.sql is not None:
         fields["sql"] = asdict(spec.sql)
+    if spec.result_format is not ResultFormat.JSON:
+        fields["result_format"] = spec.result_format.value
     return _dumps(fields)
 
 

@@ -295,6 +295,7 @@ class FakeService:
                 submission.max_attempts,
                 OnFailover(submission.on_failover),
                 submission.priority,
+                result_format=submission.result_format,
             ),
             state=JobState.RUNNING,
             submitted_at=self._tick(),
