@@ -9,7 +9,6 @@ JobServerError                      http  whose fault    retry helps
 │   │   ├── InvalidJobType          400   the binary's kind does not run in this context
 │   │   ├── JobLoadingFailed        400   code was found and could not be loaded
 │   │   └── ValidationFailed        400   the job's own `validate` refused
-│   ├── Unauthorized                401
 │   ├── BinaryInUse                 403   delete of a binary that a running job uses
 │   ├── NotFound                    404   nothing has that name or id
 │   ├── NotAcceptable               406   what was asked for exists, but not in a form that the client takes
@@ -86,12 +85,6 @@ class JobLoadingFailed(BadRequest):
 
 class ValidationFailed(BadRequest):
     """The job's `validate` returned problems."""
-
-
-class Unauthorized(CallerError):
-    """Credentials are missing or wrong."""
-
-    http_status = 401
 
 
 class BinaryInUse(CallerError):

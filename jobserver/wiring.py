@@ -25,6 +25,7 @@ from jobserver.api.callbacks import CallbackDelivery, CallbackSettings
 from jobserver.api.internal import InternalRoutes
 from jobserver.api.limits import ApiLimits
 from jobserver.api.peers import SECRET_HEADER, HttpPeers
+from jobserver.api.principals import UsersFile
 from jobserver.assembly import Core, Ports, assemble
 from jobserver.contexts import fail_points
 from jobserver.contexts.drivers_word import DriversWord
@@ -137,6 +138,7 @@ def _app(settings: Settings, server: JobServer, internal: web.Application) -> we
         default_wait=settings.contexts.sync_timeout,
         private_callbacks=settings.callbacks.private_addresses,
     )
-    app = make_app(server, limits)
+    users = settings.access.users_file
+    app = make_app(server, limits, None if users is None else UsersFile(users))
     app.add_subapp("/internal", internal)
     return app

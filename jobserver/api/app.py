@@ -35,6 +35,8 @@ from jobserver.api.calls import Call
 from jobserver.api.envelopes import Answer, Streamed, error_answer, internal_error, text_answer
 from jobserver.api.limits import ApiLimits
 from jobserver.api.metrics import Metrics
+from jobserver.api.permissions import NEEDS
+from jobserver.api.principals import Everybody, Principals
 from jobserver.api.routes import Route, Target, effective_method, target
 from jobserver.errors import JobServerError
 from jobserver.service import Service
@@ -85,6 +87,7 @@ HANDLERS: dict[Route, Handler] = {
     Route.DELETE_DATA: data.delete_data,
     Route.RESET_DATA: data.reset_data,
     Route.HEALTH: health.health,
+    Route.STATUSZ: pages.statusz,
     Route.METRICZ: metrics.metricz,
     Route.PROMETHEUS: metrics.prometheus,
     Route.CLUSTER: cluster.cluster,
@@ -129,12 +132,17 @@ _NOTED = 255
 COUNTERS = web.AppKey("api_counters", Metrics)
 
 
-def make_app(service: Service, limits: ApiLimits | None = None) -> web.Application:
-    """The REST API on a service. Sub-applications added to it (`/internal`) are found before the catch-all."""
+def make_app(
+    service: Service, limits: ApiLimits | None = None, principals: Principals | None = None
+) -> web.Application:
+    """The REST API on a service. Sub-applications added to it (`/internal`) are found before the catch-all.
+
+    Without `principals` everybody may do everything.
+    """
     bounds = limits or ApiLimits()
     app = web.Application(client_max_size=bounds.max_body)
     app[COUNTERS] = Metrics(service)
-    api = _Api(service, bounds, app[COUNTERS])
+    api = _Api(service, bounds, app[COUNTERS], principals or Everybody())
     app.on_shutdown.append(api.end_lasting)
     for path in ("/jobs", "/{path:(?s:.*)}"):  # the busiest path is found without a pattern
         app.router.add_route("*", path, api.serve, expect_handler=_expect)
@@ -144,7 +152,8 @@ def make_app(service: Service, limits: ApiLimits | None = None) -> web.Applicati
 class _Api:
     """Serves every request on one service."""
 
-    def __init__(self, service: Service, limits: ApiLimits, metrics: Metrics) -> None:
+    def __init__(self, service: Service, limits: ApiLimits, metrics: Metrics, principals: Principals) -> None:
+        self._principals = principals
         self._service = service
         self._limits = limits
         self._metrics = metrics
@@ -185,7 +194,10 @@ class _Api:
             query = request.query
             method = effective_method(request.method, query.get("_method"))
             found = target(method, request.rel_url.raw_path)
-            call = Call(self._service, self._limits, found.name, query, request, self._metrics, found.item)
+            who = await self._principals.admit(request.headers, NEEDS[found.route])
+            call = Call(
+                self._service, self._limits, found.name, query, request, self._metrics, found.item, who
+            )
             answer = await HANDLERS[found.route](call)
             await _note(call, found, answer)
             return answer, found.route

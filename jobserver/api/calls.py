@@ -10,7 +10,7 @@ from aiohttp import web
 
 from jobserver.api.limits import ApiLimits
 from jobserver.api.parameters import Query
-from jobserver.api.principals import principal
+from jobserver.api.principals import ANONYMOUS
 from jobserver.api.rejections import broken_body, too_large, too_slow
 from jobserver.service import Service
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A routed request. `name` is the decoded name or id in its path, `item` that of something inside it.
+    """A routed request. `name` is the decoded name or id in its path, `item` that of something inside it, `principal` who asks.
 
     What a handler does not ask for is not computed.
     """
@@ -32,6 +32,7 @@ class Call:
     request: web.Request
     metrics: Metrics
     item: str = ""
+    principal: str = ANONYMOUS
 
     @property
     def query_text(self) -> str:
@@ -59,11 +60,6 @@ class Call:
     def idempotency_key(self) -> str | None:
         """The header as sent, or None."""
         return self.request.headers.get("Idempotency-Key")
-
-    @property
-    def principal(self) -> str:
-        """Who asks."""
-        return principal(self.request.headers)
 
     async def body(self) -> bytes:
         """The whole body. Raises Rejected when it is too large, too slow, or not what its headers say."""

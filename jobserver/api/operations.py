@@ -302,6 +302,11 @@ OPERATIONS: dict[Route, Operation] = {
         "200 when this server can serve, with what it does without; else 500.",
         (Reply(200, "Well.", ref("Health")),),
     ),
+    Route.STATUSZ: Operation(
+        "server",
+        "The operator's own page: `statusz.html` of the server's working directory.",
+        (Reply(200, "HTML.", schemas.TEXT, "text/html"),),
+    ),
     Route.METRICZ: Operation(
         "server",
         "Metrics as monitors of existing servers read them.",

@@ -20,6 +20,7 @@ from jobserver.api.openapi import document
 from jobserver.api.rejections import no_route
 
 INDEX = "index.html"
+STATUS = "statusz.html"
 _OWN = Path(__file__).with_name("page")
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -43,6 +44,15 @@ async def page_file(call: Call) -> Answer:
     if call.name == INDEX:
         raise no_route()
     return await _file(call, call.name)
+
+
+async def statusz(call: Call) -> Answer:
+    """GET /statusz: the operator's own page, `statusz.html` of the server's working directory. Raises Rejected (404)."""
+    try:
+        body = await asyncio.to_thread(Path(STATUS).read_bytes)
+    except OSError:
+        raise no_route() from None
+    return Answer(200, body, _TYPES["html"])
 
 
 async def docs(call: Call) -> Answer:

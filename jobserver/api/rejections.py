@@ -27,6 +27,24 @@ class InvalidKey(BadRequest):
     """The Idempotency-Key is not printable text of 1 to 255 characters."""
 
 
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Sparkjobserver Private",charset=UTF-8'}
+
+
+def not_authenticated(*, supplied: bool) -> Rejected:
+    """No credentials came, or wrong ones."""
+    text = (
+        "The supplied authentication is invalid"
+        if supplied
+        else "The resource requires authentication, which was not supplied with the request"
+    )
+    return Rejected(401, text, _CHALLENGE)
+
+
+def not_allowed() -> Rejected:
+    """Who asks is known, and lacks the permission."""
+    return Rejected(403, "The supplied authentication is not authorized to access this resource")
+
+
 def no_route() -> Rejected:
     """Nothing is served under this path."""
     return Rejected(404, "The requested resource could not be found.")

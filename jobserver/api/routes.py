@@ -59,6 +59,7 @@ class Route(StrEnum):
     DELETE_DATA = "delete_data"
     RESET_DATA = "reset_data"
     HEALTH = "health"
+    STATUSZ = "statusz"
     METRICZ = "metricz"
     PROMETHEUS = "prometheus"
     CLUSTER = "cluster"
@@ -166,6 +167,7 @@ _TABLE: dict[str, tuple[str, dict[tuple[str, _Shape], Route]]] = {
         },
     ),
     "healthz": ("GET", {("GET", ()): Route.HEALTH}),
+    "statusz": ("GET", {("GET", ()): Route.STATUSZ}),
     "metricz": ("GET", {("GET", ()): Route.METRICZ}),
     "metrics": ("GET", {("GET", ()): Route.PROMETHEUS}),
     "cluster": (

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from jobserver.cli.credentials import chosen
+from jobserver.client.core import server_of
 from jobserver.errors import BadRequest, Unavailable
 
 
@@ -51,16 +53,20 @@ class Client:
         timeout: float,
     ) -> Answer:
         """One exchange. Raises Unavailable when the server cannot be reached or goes away in between."""
-        target = urlsplit(self.url)
+        server = server_of(self.url, chosen())
+        target = urlsplit(server.url)
         if target.scheme != "http" or target.hostname is None:
-            raise BadRequest(f"'{self.url}' is not the address of a server, like http://127.0.0.1:8090.")
+            raise BadRequest(f"'{server.url}' is not the address of a server, like http://127.0.0.1:8090.")
         connection = http.client.HTTPConnection(target.hostname, target.port or 80, timeout=timeout)
         try:
-            connection.request(method, target.path.rstrip("/") + path, body or None, dict(headers or {}))
+            sent = {**server.headers, **(headers or {})}
+            connection.request(method, target.path.rstrip("/") + path, body or None, sent)
             answer = connection.getresponse()
             return Answer(answer.status, _parsed(answer.read()))
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"{self.url} does not answer: {str(error) or type(error).__name__}.") from error
+            raise Unavailable(
+                f"{server.url} does not answer: {str(error) or type(error).__name__}."
+            ) from error
         finally:
             connection.close()
 

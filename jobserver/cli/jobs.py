@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _hocon(value: str) -> str:
 
 
 def _with_binary(work: Work, name: str) -> Work:
-    return Work(work.main, (name,), None, work.context, work.config, work.parameters)
+    return replace(work, binaries=(name,))
 
 
 @contextmanager

@@ -5,12 +5,14 @@ Errors of the product end a command with their sentence on stderr and exit code 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from jobserver.cli.operators import ConfigOption, JsonOption, checkpoint_app, config_app, db_app
 from jobserver.errors import JobServerError
 
 app = typer.Typer(
@@ -19,13 +21,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
-db_app = typer.Typer(help="The metadata database: its schema and its past.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
-checkpoint_app = typer.Typer(
-    help="What lies in the checkpoint store; no server is needed.", no_args_is_help=True
-)
 app.add_typer(checkpoint_app, name="checkpoint")
 
 
@@ -41,13 +38,8 @@ UrlOption = Annotated[str, typer.Option(help="Any server of the cluster.")]
 GraceOption = Annotated[
     str, typer.Option(help="How long running jobs have to end, like 30s; then they run again elsewhere.")
 ]
-ConfigOption = Annotated[Path, typer.Option(help="Settings file.", dir_okay=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
-ContextsArgument = Annotated[list[str] | None, typer.Argument(help="Ids of contexts.", metavar="[ID]...")]
 DEFAULT_URL = "http://127.0.0.1:8090"
 DEFAULT_URLS = [DEFAULT_URL]
-PATIENCE = 15.0
-"""Seconds that a command looks for a server that answers; longer than a failover takes."""
 UrlsOption = Annotated[
     list[str],
     typer.Option(
@@ -60,6 +52,21 @@ SyncOption = Annotated[bool, typer.Option("--sync", help="Wait for the result, w
 TimeoutOption = Annotated[
     float | None, typer.Option(min=0.1, help="Seconds to wait; default: as long as it takes.")
 ]
+
+
+@app.callback()
+def options(
+    user: Annotated[
+        str | None,
+        typer.Option(
+            envvar="JOBSERVER_USER",
+            help="Who asks, where servers want to know; the password is asked for, or JOBSERVER_PASSWORD has it.",
+        ),
+    ] = None,
+) -> None:
+    """Shared, long-lived Spark contexts that survive the death of their server and driver."""
+    if user is not None:
+        os.environ["JOBSERVER_USER"] = user
 
 
 @app.command()
@@ -182,11 +189,11 @@ def submit(
 ) -> None:
     """Run a job. Exit code 3: it failed, 4: it was killed, 5: the time is over and it goes on."""
     from jobserver.cli import jobs
-    from jobserver.client import JobClient, Work
+    from jobserver.cli.credentials import client
+    from jobserver.client import Work
 
     work = Work(main, context=context, config=jobs.configuration(config, conf or []))
-    client = JobClient(url, patience=PATIENCE)
-    sys.exit(jobs.submit(client, code, work, sync=sync, seconds=timeout, as_json=as_json))
+    sys.exit(jobs.submit(client(url), code, work, sync=sync, seconds=timeout, as_json=as_json))
 
 
 @app.command()
@@ -199,10 +206,11 @@ def sql(
 ) -> None:
     """Run a query and print its rows."""
     from jobserver.cli import jobs
-    from jobserver.client import JobClient, Work
+    from jobserver.cli.credentials import client
+    from jobserver.client import Work
 
     work = Work(sql=statement, context=context)
-    sys.exit(jobs.run(JobClient(url, patience=PATIENCE), work, sync=True, seconds=timeout, as_json=as_json))
+    sys.exit(jobs.run(client(url), work, sync=True, seconds=timeout, as_json=as_json))
 
 
 @app.command("jobs")
@@ -214,35 +222,35 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     from jobserver.cli import jobs
-    from jobserver.client import JobClient
+    from jobserver.cli.credentials import client
 
-    jobs.show_jobs(JobClient(url, patience=PATIENCE), limit, state, as_json=as_json)
+    jobs.show_jobs(client(url), limit, state, as_json=as_json)
 
 
 @app.command()
 def contexts(as_json: JsonOption = False, url: UrlsOption = DEFAULT_URLS) -> None:
     """List the contexts that live."""
     from jobserver.cli import jobs
-    from jobserver.client import JobClient
+    from jobserver.cli.credentials import client
 
-    jobs.show_contexts(JobClient(url, patience=PATIENCE), as_json=as_json)
+    jobs.show_contexts(client(url), as_json=as_json)
 
 
 @app.command()
 def binaries(as_json: JsonOption = False, url: UrlsOption = DEFAULT_URLS) -> None:
     """List uploads."""
     from jobserver.cli import jobs
-    from jobserver.client import JobClient
+    from jobserver.cli.credentials import client
 
-    jobs.show_binaries(JobClient(url, patience=PATIENCE), as_json=as_json)
+    jobs.show_binaries(client(url), as_json=as_json)
 
 
 @app.command()
 def kill(job: Annotated[str, typer.Argument(help="Id of the job.")], url: UrlsOption = DEFAULT_URLS) -> None:
     """Kill a job."""
-    from jobserver.client import JobClient
+    from jobserver.cli.credentials import client
 
-    JobClient(url, patience=PATIENCE).kill(job)
+    client(url).kill(job)
     typer.echo(f"Job {job} is killed.")
 
 
@@ -254,125 +262,9 @@ def logs(
 ) -> None:
     """Print what a job wrote."""
     from jobserver.cli import jobs
-    from jobserver.client import JobClient
+    from jobserver.cli.credentials import client
 
-    jobs.follow_log(JobClient(url, patience=PATIENCE), job, follow=follow)
-
-
-@config_app.command("check")
-def config_check(file: Annotated[Path, typer.Argument(help="Settings file.")]) -> None:
-    """Say what is wrong with a settings file."""
-    from jobserver.settings import load, secret_of
-
-    secret_of(load(file).cluster)
-    typer.echo(f"{file} is good.")
-
-
-@config_app.command("default")
-def config_default() -> None:
-    """Print a settings file with every key, its meaning and its default."""
-    from jobserver.settings.document import default_file
-
-    typer.echo(default_file(), nl=False)
-
-
-@checkpoint_app.command("ls")
-def checkpoint_ls(config: ConfigOption, as_json: JsonOption = False) -> None:
-    """List the contexts that have a checkpoint."""
-    from jobserver.cli import checkpoint
-
-    checkpoint.ls(config, as_json=as_json)
-
-
-@checkpoint_app.command("show")
-def checkpoint_show(
-    context: Annotated[str, typer.Argument(help="Id of the context.")],
-    config: ConfigOption,
-    manifest: Annotated[str | None, typer.Option(help="An older manifest, as <epoch>-<number>.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a restore of one context would find."""
-    from jobserver.cli import checkpoint
-
-    checkpoint.show(config, context, manifest, as_json=as_json)
-
-
-@checkpoint_app.command("verify")
-def checkpoint_verify(
-    config: ConfigOption, contexts: ContextsArgument = None, as_json: JsonOption = False
-) -> None:
-    """Check manifests and data files; exit code 1 when something is damaged."""
-    from jobserver.cli import checkpoint
-
-    sys.exit(checkpoint.verify(config, contexts or (), as_json=as_json))
-
-
-@checkpoint_app.command("prune")
-def checkpoint_prune(
-    config: ConfigOption,
-    contexts: ContextsArgument = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only tell what would go.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove checkpoints of ended contexts; kept ones, and ones that SQL does not know, only by their id."""
-    from jobserver.cli import checkpoint
-
-    checkpoint.prune(config, contexts or (), yes=yes, as_json=as_json)
-
-
-@db_app.command("upgrade")
-def db_upgrade(config: ConfigOption) -> None:
-    """Bring the schema up to what this version needs."""
-    from jobserver.cli import db
-
-    typer.echo(db.upgrade(config))
-
-
-@db_app.command("current")
-def db_current(config: ConfigOption) -> None:
-    """Say at which revision the schema is."""
-    from jobserver.cli import db
-
-    typer.echo(db.current(config))
-
-
-@db_app.command("check")
-def db_check(config: ConfigOption) -> None:
-    """Say whether this version can work with the database as it is."""
-    from jobserver.cli import db
-
-    typer.echo(db.check(config))
-
-
-@db_app.command("prune")
-def db_prune(
-    config: ConfigOption,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
-) -> None:
-    """Remove at once what the settings in section `retention` no longer keep; servers may run."""
-    from jobserver.cli import db
-
-    typer.echo(db.prune(config, dry_run=dry_run))
-
-
-@db_app.command("export")
-def db_export(
-    file: Annotated[Path, typer.Argument(help="New file to write.", dir_okay=False)], config: ConfigOption
-) -> None:
-    """Write the whole database to a file of JSON lines, as a backup or to move to another database."""
-    from jobserver.cli import db
-
-    typer.echo(db.export(config, file))
-
-
-@db_app.command("import")
-def db_import(
-    file: Annotated[Path, typer.Argument(help="File of `db export`.", dir_okay=False)], config: ConfigOption
-) -> None:
-    """Fill an empty database (`db upgrade` makes its tables) from an exported file; all of it or nothing."""
-    from jobserver.cli import db
-
-    typer.echo(db.take_in(config, file))
+    jobs.follow_log(client(url), job, follow=follow)
 
 
 def main() -> None:

@@ -13,7 +13,17 @@ from typing import Any, Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from jobserver.client.core import Conversation, Conversations, EndedJob, Pause, Response, Send, Work
+from jobserver.client.core import (
+    JSON,
+    Conversation,
+    Conversations,
+    Credentials,
+    EndedJob,
+    Pause,
+    Response,
+    Send,
+    Work,
+)
 
 T = TypeVar("T")
 Progress = Callable[[Mapping[str, Any]], None]
@@ -22,8 +32,10 @@ Progress = Callable[[Mapping[str, Any]], None]
 class AsyncJobClient:
     """`JobClient` for asyncio: `async with AsyncJobClient([…]) as client`. The methods are the same, awaited."""
 
-    def __init__(self, servers: Sequence[str], *, patience: float = 60.0) -> None:
-        self._talk = Conversations(servers, time.monotonic, patience)
+    def __init__(
+        self, servers: Sequence[str], *, patience: float = 60.0, credentials: Credentials | None = None
+    ) -> None:
+        self._talk = Conversations(servers, time.monotonic, patience, credentials)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -65,6 +77,10 @@ class AsyncJobClient:
     ) -> EndedJob:
         """Submits a job and waits for it."""
         return await self._carry_out(self._talk.run(work, key or uuid.uuid4().hex, seconds, progress))
+
+    async def result(self, job_id: str, accept: str = JSON) -> bytes:
+        """A finished job's value alone: JSON, or the rows that were submitted for `ARROW` or `PARQUET`."""
+        return await self._carry_out(self._talk.result(job_id, accept))
 
     async def kill(self, job_id: str) -> None:
         """Kills a job."""

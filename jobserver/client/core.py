@@ -6,11 +6,12 @@ happened is repeated only where that does no harm: reads, deletes, uploads, and 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
 from jobserver.errors import BadRequest, CallerError, TimedOut, Unavailable
 
@@ -20,6 +21,9 @@ LONGEST_PAUSE = 2.0
 POLL = 20.0
 """Seconds that one request waits for the end of a job; waiting longer is asking again."""
 POLL_WITH_PROGRESS = 1.0
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
 FINAL = ("FINISHED", "ERROR", "KILLED")
 TYPES = {
     ".whl": "application/python-wheel",
@@ -68,6 +72,27 @@ class Response:
             raise Unavailable(f"the answer is no JSON: {self.body[:200]!r}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Name and password of a user."""
+
+    name: str
+    password: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """As HTTP Basic carries them (RFC 7617)."""
+        text = f"{self.name}:{self.password}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(text).decode()}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Address without credentials, and the headers that carry these."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
 Conversation = Generator[Send | Pause, Response | None, T]
 
 
@@ -100,13 +125,21 @@ class Work:
     context: str | None = None
     config: Mapping[str, Any] | str = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    accept: str = JSON
+    """Media type in which the rows of a DataFrame are kept: `ARROW` and `PARQUET` are the others."""
 
 
 class Conversations:
     """With the servers at these addresses. `now` is a clock of seconds that never goes back; `patience` bounds each request."""
 
-    def __init__(self, servers: Sequence[str], now: Callable[[], float], patience: float = 60.0) -> None:
-        self._servers = [_address(server) for server in servers]
+    def __init__(
+        self,
+        servers: Sequence[str],
+        now: Callable[[], float],
+        patience: float = 60.0,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._servers = [server_of(server, credentials) for server in servers]
         if not self._servers:
             raise BadRequest("a client needs the address of at least one server, like http://127.0.0.1:8090")
         self._now = now
@@ -132,12 +165,15 @@ class Conversations:
         while True:
             server = self._servers[self._at]
             left = max(deadline - self._now(), 1.0)
-            response = yield Send(server, method, path, body, headers or {}, wait + min(left, 30.0))
+            sent = {**server.headers, **(headers or {})}
+            response = yield Send(server.url, method, path, body, sent, wait + min(left, 30.0))
             if response is not None and response.status not in (429, 503):
                 return _checked(response)
             if response is None and not repeatable:
-                raise Unavailable(f"{server} did not answer: whether {method} {path} was done is not known")
-            trouble = f"{server} does not answer" if response is None else _sentence(response)
+                raise Unavailable(
+                    f"{server.url} did not answer: whether {method} {path} was done is not known"
+                )
+            trouble = f"{server.url} does not answer" if response is None else _sentence(response)
             self._at = (self._at + 1) % len(self._servers)
             asked += 1
             pause = _retry_after(response) if asked % len(self._servers) == 0 else 0.0
@@ -161,7 +197,7 @@ class Conversations:
         query = {"sync": "false", "context": work.context, "mainClass": work.main, "sql": work.sql}
         query |= {"cp": ",".join(work.binaries) or None, **work.parameters}
         body = work.config if isinstance(work.config, str) else json.dumps(dict(work.config))
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "Accept": work.accept}
         response = yield from self.request("POST", _with_query("/jobs", query), body.encode(), headers)
         return str(response.json()["jobId"])
 
@@ -196,6 +232,11 @@ class Conversations:
         job_id = yield from self.submit(work, key)
         return (yield from self.end(job_id, seconds, progress))
 
+    def result(self, job_id: str, accept: str) -> Conversation[bytes]:
+        """A finished job's value alone, in a format that it is kept in. Raises Refused when it is not."""
+        path = f"/jobs/{_quoted(job_id)}/result"
+        return (yield from self.request("GET", path, headers={"Accept": accept})).body
+
     def kill(self, job_id: str) -> Conversation[None]:
         """Kills a job. Raises Refused when there is none, or when it had ended."""
         yield from self.request("DELETE", f"/jobs/{_quoted(job_id)}")
@@ -223,11 +264,17 @@ def ended(job: Mapping[str, Any]) -> EndedJob:
     return EndedJob(job["jobId"], job["status"], error=job.get("result"))
 
 
-def _address(server: str) -> str:
-    parts = urlsplit(server)
+def server_of(address: str, credentials: Credentials | None = None) -> Server:
+    """The server at an address; credentials in it (`http://name:password@host:8090`) win over others. Raises BadRequest."""
+    parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadRequest(f"'{server}' is not the address of a server, like http://127.0.0.1:8090")
-    return server.rstrip("/")
+        raise BadRequest(
+            f"'{parts.hostname or address}' is not the address of a server, like http://127.0.0.1:8090"
+        )
+    if parts.username is not None:
+        credentials = Credentials(unquote(parts.username), unquote(parts.password or ""))
+    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return Server(plain.rstrip("/"), {} if credentials is None else credentials.headers())
 
 
 def _quoted(name: str) -> str:

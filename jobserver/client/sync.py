@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from jobserver.client.core import Conversation, Conversations, EndedJob, Pause, Response, Send, Work
+from jobserver.client.core import (
+    JSON,
+    Conversation,
+    Conversations,
+    Credentials,
+    EndedJob,
+    Pause,
+    Response,
+    Send,
+    Work,
+)
 
 T = TypeVar("T")
 Progress = Callable[[Mapping[str, Any]], None]
@@ -19,11 +29,14 @@ Progress = Callable[[Mapping[str, Any]], None]
 class JobClient:
     """Speaks to a cluster through any of its servers. Each method raises Refused, TimedOut or Unavailable.
 
-    `patience`: seconds that a request may look for a server that answers, which covers a failover.
+    `patience`: seconds that a request may look for a server that answers, which covers a failover. `credentials` are sent
+    to servers whose address has none.
     """
 
-    def __init__(self, servers: Sequence[str], *, patience: float = 60.0) -> None:
-        self._talk = Conversations(servers, time.monotonic, patience)
+    def __init__(
+        self, servers: Sequence[str], *, patience: float = 60.0, credentials: Credentials | None = None
+    ) -> None:
+        self._talk = Conversations(servers, time.monotonic, patience, credentials)
 
     def upload(self, file: str | Path, name: str | None = None) -> str:
         """Uploads a file of code under its own name, or another; the name."""
@@ -50,6 +63,10 @@ class JobClient:
     ) -> EndedJob:
         """Submits a job and waits for it."""
         return _carry_out(self._talk.run(work, key or uuid.uuid4().hex, seconds, progress))
+
+    def result(self, job_id: str, accept: str = JSON) -> bytes:
+        """A finished job's value alone: JSON, or the rows that were submitted for `ARROW` or `PARQUET`."""
+        return _carry_out(self._talk.result(job_id, accept))
 
     def kill(self, job_id: str) -> None:
         """Kills a job."""

@@ -279,6 +279,13 @@ class ApiSettings(Section):
     """Connections at a time, those of other servers included; more are told 503 and closed."""
 
 
+class AccessSettings(Section):
+    """Who may use the REST API. Without a users file everybody may, as `anonymous`."""
+
+    users_file: LocalPath | None = None
+    """File of users, their hashed passwords, roles and permissions; null: no authentication. It is read again when it changes."""
+
+
 class BinariesSettings(Section):
     """Uploaded code that comes with the settings."""
 
@@ -311,6 +318,7 @@ class Settings(Section):
     ha: HaSettings = HaSettings()
     retention: RetentionSettings = RetentionSettings()
     api: ApiSettings = ApiSettings()
+    access: AccessSettings = AccessSettings()
     binaries: BinariesSettings = BinariesSettings()
     callbacks: CallbacksSettings = CallbacksSettings()
 

@@ -1,0 +1,63 @@
+"""What each route needs (rest_contract section 2, and ours). Pure. A test holds that every route is in here."""
+
+from __future__ import annotations
+
+from jobserver.api.routes import Route
+
+OPEN: None = None
+"""Everybody may: monitors, pages, and the description of the API."""
+
+NEEDS: dict[Route, str | None] = {
+    Route.LIST_BINARIES: "binaries:read",
+    Route.GET_BINARY: "binaries:read",
+    Route.POST_BINARY: "binaries:upload",
+    Route.POST_JAR: "binaries:upload",
+    Route.DELETE_BINARY: "binaries:delete",
+    Route.LIST_CONTEXTS: "contexts:read",
+    Route.GET_CONTEXT: "contexts:read",
+    Route.LIST_OBJECTS: "contexts:read",
+    Route.GET_OBJECT: "contexts:read",
+    Route.POST_OBJECT: "contexts:start",
+    Route.DELETE_OBJECT: "contexts:delete",
+    Route.POST_CONTEXT: "contexts:start",
+    Route.DELETE_CONTEXT: "contexts:delete",
+    Route.RESET_CONTEXTS: "contexts:reset",
+    Route.LIST_JOBS: "jobs:read",
+    Route.GET_JOB: "jobs:read",
+    Route.GET_JOB_CONFIG: "jobs:read",
+    Route.GET_PROGRESS: "jobs:read",
+    Route.GET_EVENTS: "jobs:read",
+    Route.GET_LOG: "jobs:read",
+    Route.GET_RESULT: "jobs:read",
+    Route.POST_JOB: "jobs:start",
+    Route.DELETE_JOB: "jobs:delete",
+    Route.DELETE_JOBS: "jobs:delete",
+    Route.GET_JOB_HISTORY: "jobs:read",
+    Route.LIST_CONFIGS: "jobs:read",
+    Route.GET_CONFIG: "jobs:read",
+    Route.PUT_CONFIG: "jobs:start",
+    Route.POST_CONFIG: "jobs:start",
+    Route.DELETE_CONFIG: "jobs:delete",
+    Route.LIST_QUERIES: "jobs:read",
+    Route.GET_QUERY: "jobs:read",
+    Route.PUT_QUERY: "jobs:start",
+    Route.POST_QUERY: "jobs:start",
+    Route.DELETE_QUERY: "jobs:delete",
+    Route.LIST_OPERATIONS: "cluster:read",
+    Route.LIST_DATA: "data:read",
+    Route.POST_DATA: "data:upload",
+    Route.DELETE_DATA: "data:delete",
+    Route.RESET_DATA: "data:reset",
+    Route.CLUSTER: "cluster:read",
+    Route.SWITCHOVER: "cluster:move",
+    Route.DRAIN: "cluster:move",
+    Route.UNDRAIN: "cluster:move",
+    Route.HEALTH: OPEN,
+    Route.STATUSZ: OPEN,
+    Route.METRICZ: OPEN,
+    Route.PROMETHEUS: OPEN,
+    Route.OPENAPI: OPEN,
+    Route.PAGE: OPEN,
+    Route.PAGE_FILE: OPEN,
+    Route.DOCS: OPEN,
+}
