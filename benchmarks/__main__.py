@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "failover_size": ("failover_size", {}),
     "switchover": ("switchover", {}),
     "metadata": ("metadata", {}),
+    "job_list": ("job_list", {}),
     "idle": ("idle", {}),
     "named_objects": ("named_objects", {}),
 }

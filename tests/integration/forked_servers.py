@@ -39,9 +39,12 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
 
 
 class ForkedServers:
-    """Servers s1, s2, s3 of one cluster below a folder, with a ZooKeeper that runs already."""
+    """Servers s1, s2, s3 of one cluster below a folder, with a ZooKeeper that runs already.
 
-    def __init__(self, folder: Path, zookeeper: str) -> None:
+    Their metadata are in SQLite below the folder, unless `database` is the address of another.
+    """
+
+    def __init__(self, folder: Path, zookeeper: str, database: str | None = None) -> None:
         self._folder = folder
         self._zookeeper = zookeeper
         self.processes: dict[str, ForkServerProcess] = {}
@@ -51,11 +54,8 @@ class ForkedServers:
             f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.fakes.driver_process "$@"\n'
         )
         self._python.chmod(0o755)
+        self._database = database or f"sqlite:///{folder}/jobserver.db"
         upgrade_url(self._database)
-
-    @property
-    def _database(self) -> str:
-        return f"sqlite:///{self._folder}/jobserver.db"
 
     def start(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         """Begins; does not wait."""
