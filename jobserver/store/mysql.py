@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,8 +22,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from jobserver.errors import SettingsRefused
-from jobserver.store.address import MysqlAddress
+from jobserver.errors import BadConfig, SettingsRefused
+from jobserver.store.address import MysqlAddress, Tls
 
 CONNECT_TIMEOUT: Final = 3.0
 LOCK_WAIT: Final = 1
@@ -102,22 +103,30 @@ def _engine(address: MysqlAddress, *, timeout: float, connections: int, flags: i
 
 
 def _tls(address: MysqlAddress) -> Mapping[str, Any]:
-    tls = address.tls
-    if tls is None:
-        return {"ssl_disabled": True}
-    if tls.ca is None:
-        return {"ssl": {"check_hostname": False, "verify_mode": "none"}, **_client_certificate(address)}
-    return {
-        "ssl_ca": tls.ca,
-        "ssl_verify_cert": True,
-        "ssl_verify_identity": True,
-        **_client_certificate(address),
-    }
+    return {"ssl_disabled": True} if address.tls is None else {"ssl": tls_context(address.tls)}
 
 
-def _client_certificate(address: MysqlAddress) -> Mapping[str, Any]:
-    tls = address.tls
-    return {} if tls is None or tls.cert is None else {"ssl_cert": tls.cert, "ssl_key": tls.key}
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """What connections are encrypted and, with an authority, the server is checked with. Raises BadConfig for unfit files.
+
+    The files are read once: later ones are taken at the server's next start, and none can break a server that runs.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.ca is None:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if tls.cert is not None:
+            context.load_cert_chain(
+                tls.cert, tls.key, password=""
+            )  # else a locked key would ask at the terminal
+    except (OSError, ValueError) as error:
+        named = ", ".join(file for file in (tls.ca, tls.cert, tls.key) if file is not None)
+        raise BadConfig(
+            f"the certificates for the metadata store cannot be used: {error}; {named} must be readable files in PEM format,"
+            " the key without a password"
+        ) from error
+    return context
 
 
 def _prepare_session(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
