@@ -33,6 +33,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "job_list": ("job_list", {}),
     "idle": ("idle", {}),
     "named_objects": ("named_objects", {}),
+    "soak": ("soak", {}),
 }
 """Each benchmark's module, and what its `run` is told beside the effort."""
 WIDTH = 160

@@ -15,6 +15,7 @@ from checkpoint.files import FileStore
 from ha.coordination import Coordination, ServerInfo
 from ha.deaths import LocalDeaths, WatchDeaths
 from jobserver import context_settings
+from jobserver.addresses import Fetch, refuse
 from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.drain import Drainer, Rebalancer
@@ -56,6 +57,7 @@ class Ports:
     connect: Connect = DriverLink.connect
     run: Run = asyncio.to_thread
     turn: Turn = no_turn
+    fetch: Fetch = refuse
     watch_deaths: WatchDeaths = LocalDeaths
     new_id: Callable[[], str] = new_id
     new_token: Callable[[], str] = new_token
@@ -111,7 +113,7 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
     )
     kept = KeptCheckpoints(ports.store, ports.files, secret.encode(), ports.run)
     contexts = _contexts(settings, ports, registry, kept)
-    binaries = Binaries(ports.store, ports.files)
+    binaries = Binaries(ports.store, ports.files, ports.fetch)
     jobs = _jobs(settings, ports, registry, contexts, binaries)
     objects = ObjectDesk(ports.store, registry, ports.peers, patience=settings.contexts.sync_timeout)
     announcer = Announcer(ports.me, ports.coordination, pool, standbys)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import checkpoint.errors as checkpoint_errors
 from checkpoint import binaries as stored
 from checkpoint.files import FileStore
-from jobserver.errors import BinaryInUse, NotFound, StoreUnavailable
-from jobserver.model import BinaryRecord, BinaryRef, BinaryType
+from jobserver.addresses import Fetch, is_address, refuse
+from jobserver.errors import BinaryInUse, CallerError, ContextInitFailed, NotFound, StoreUnavailable
+from jobserver.model import BinaryRecord, BinaryRef, BinaryType, JobSpec
 from jobserver.store.metadata import Metadata
+
+
+def names_of_context(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The code on the class path of a whole context: lists, or texts with commas. Pure."""
+    names: list[str] = []
+    for key in ("cp", "dependent-jar-uris"):
+        value = settings.get(key) or ()
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)):
+            names += [part.strip() for part in parts if isinstance(part, str) and part.strip()]
+    return tuple(dict.fromkeys(names))
 
 
 class Binaries:
     """Upload, lookup and deletion; the same on every server."""
 
-    def __init__(self, store: Metadata, files: FileStore) -> None:
+    def __init__(self, store: Metadata, files: FileStore, fetch: Fetch = refuse) -> None:
         self._store = store
         self._files = files
+        self._fetch = fetch
 
     async def upload(self, name: str, kind: BinaryType, data: bytes) -> BinaryRecord:
         """Bytes first, then the record: a record never names bytes that are not durable. Raises StoreUnavailable.
@@ -37,8 +53,8 @@ class Binaries:
         return record
 
     async def all(self) -> list[BinaryRecord]:
-        """The latest version of each name."""
-        return await self._store.list_binaries()
+        """The latest version of each name that was uploaded."""
+        return [record for record in await self._store.list_binaries() if not is_address(record.name)]
 
     async def find(self, name: str) -> BinaryRecord:
         """The latest version. Raises NotFound."""
@@ -48,14 +64,51 @@ class Binaries:
         return record
 
     async def refs(self, names: tuple[str, ...]) -> tuple[BinaryRef, ...]:
-        """The versions that a job submitted now uses. Raises NotFound with the contract's text."""
+        """The versions that a job submitted now uses; what lies at an address is read now.
+
+        Raises NotFound with the contract's text, JobLoadingFailed and BadBinary.
+        """
         refs = []
         for name in names:
             record = await self._store.find_binary(name)
+            if is_address(name):
+                record = await self._fetched(name, record)
             if record is None:
                 raise NotFound(f"appName {name} not found")
             refs.append(BinaryRef(record.name, record.type, record.digest))
         return tuple(refs)
+
+    async def beside(self, spec: JobSpec, settings: Mapping[str, Any]) -> JobSpec:
+        """The spec with its context's code (`cp`, `dependent-jar-uris`) behind its own; jars go to JVM jobs, the rest to Python.
+
+        What lies at an address is as it was when the context was created.
+        """
+        names = names_of_context(settings)
+        if not names or not spec.binaries:
+            return spec
+        of_jvm = any(ref.type is BinaryType.JAR for ref in spec.binaries)
+        have = {ref.digest for ref in spec.binaries}
+        records = [await self._store.find_binary(name) for name in names]
+        added = tuple(
+            BinaryRef(record.name, record.type, record.digest)
+            for record in records
+            if record is not None and (record.type is BinaryType.JAR) == of_jvm and record.digest not in have
+        )
+        return replace(spec, binaries=(*spec.binaries, *added))
+
+    async def check_context(self, settings: Mapping[str, Any]) -> None:
+        """Reads what a new context's settings name at addresses, and looks for the rest. Raises ContextInitFailed."""
+        try:
+            await self.refs(names_of_context(settings))
+        except CallerError as error:
+            raise ContextInitFailed(error.message) from error
+
+    async def _fetched(self, address: str, known: BinaryRecord | None) -> BinaryRecord:
+        """The code at an address, as a version of its own unless it is what it was."""
+        kind, data = await self._fetch(address)
+        if known is not None and known.digest == hashlib.sha256(data).hexdigest():
+            return known
+        return await self.upload(address, kind, data)
 
     async def delete(self, name: str) -> None:
         """Every version of the name. Raises NotFound, BinaryInUse.

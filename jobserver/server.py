@@ -107,6 +107,7 @@ class JobServer:
         return replace(view, data=await self._objects.summary(view.record))
 
     async def create_context(self, name: str, settings: Mapping[str, Any]) -> ContextRecord:
+        await self._binaries.check_context(settings)
         return await self._contexts.create(name, settings)
 
     async def delete_context(self, name: str, *, force: bool, keep: bool) -> bool:

@@ -126,6 +126,7 @@ class JobDesk:
         """The new job, or the one that this very request made before."""
         spec = await self._spec(submission)
         context = await self._context(submission)
+        spec = await self._binaries.beside(spec, context.settings)
         record = _record(self._new_id(), submission, spec, context)
         job = await self._store.insert_job(
             record, queue_limit=self._queue_limit, callback_url=submission.callback_url

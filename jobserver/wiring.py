@@ -20,7 +20,9 @@ from ha.deaths import AllDeaths, LocalDeaths
 from ha.peers import PeerLinks
 from ha.zookeeper import ZooKeeperCoordination
 from jobserver import __version__, context_settings
+from jobserver.addresses import Fetch, fetcher, refuse
 from jobserver.api.app import make_app
+from jobserver.api.binary_formats import check_bytes
 from jobserver.api.callbacks import CallbackDelivery, CallbackSettings
 from jobserver.api.internal import InternalRoutes
 from jobserver.api.limits import ApiLimits
@@ -76,6 +78,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         files=WatchedFiles(context_settings.checkpoint_files(settings), trouble),
         launcher=ProcessLauncher(context_settings.launcher_settings(settings, secret)),
         turn=machine_turn(context_settings.archive_dir(settings) / "warming.lock"),
+        fetch=_fetch(settings),
         reached=fail_points.from_environment(os.environ),
         watch_deaths=lambda _, died: AllDeaths(LocalDeaths(me, died), links.telling(died)),
     )
@@ -109,6 +112,18 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         now=lambda: datetime.now(UTC),
     )
     return Parts(core, coordination, peers, links, server, callbacks, _app(settings, server, internal))
+
+
+def _fetch(settings: Settings) -> Fetch:
+    """How code at addresses is read: within the bounds of an upload."""
+    if not settings.binaries.addresses:
+        return refuse
+    limits = ApiLimits(max_body=settings.api.max_body)
+    return fetcher(
+        most=limits.max_body,
+        seconds=limits.read_timeout,
+        check=lambda kind, data: check_bytes(kind, data, limits),
+    )
 
 
 def _identity(settings: Settings) -> ServerInfo:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from jobserver.addresses import SCHEMES, scheme_of
 from jobserver.api.bodies import refuse
+from jobserver.api.names import MAX_NAME, check_text
 from jobserver.api.rejections import MalformedUrl
 from jobserver.errors import BadRequest
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_LOADABLE = frozenset({"http", "https", "ftp", "file", "local"})
 
 
 def name_list(key: str, value: Any) -> tuple[str, ...]:
@@ -30,15 +28,13 @@ def name_list(key: str, value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_uploaded(names: tuple[str, ...], most: int) -> tuple[str, ...]:
-    """The names, when each is that of an upload. Raises MalformedUrl for a URL nobody could load, else BadRequest."""
+def check_names(names: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """The names, when each can be an upload or an address. Raises MalformedUrl for one nobody could load, else BadRequest."""
     if len(names) > most:
         raise BadRequest(f"at most {most} binaries can be named, not {len(names)}")
     for name in names:
-        scheme = _SCHEME.match(name) if ":" in name else None
-        if scheme is None:
-            continue
-        if scheme[1].lower() not in _LOADABLE:
-            raise MalformedUrl(f"unknown protocol: {scheme[1]}")
-        raise BadRequest(f"'{name[:200]}' is a URI: upload the file to /binaries and name the upload instead")
+        scheme = scheme_of(name)
+        if scheme is not None and scheme not in SCHEMES:
+            raise MalformedUrl(f"unknown protocol: {scheme}")
+        check_text("a name in the class path", name, MAX_NAME)
     return names

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobserver.api.bodies import configuration, refuse
 from jobserver.api.calls import Call
-from jobserver.api.code_names import check_uploaded, name_list
+from jobserver.api.code_names import check_names, name_list
 from jobserver.api.dates import instant
 from jobserver.api.envelopes import Answer, json_answer, ok
 from jobserver.api.names import check_context_name
@@ -41,7 +41,7 @@ async def post_context(call: Call) -> Answer:
     config = await configuration(await call.body(), call.charset, call.limits)
     settings = merged_settings(call.query, config)
     for key in _CODE_KEYS:
-        check_uploaded(name_list(key, settings.get(key)), call.limits.max_binaries)
+        check_names(name_list(key, settings.get(key)), call.limits.max_binaries)
     await call.service.create_context(call.name, settings)
     return ok("Context initialized")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobserver.api.bodies import refuse
-from jobserver.api.code_names import check_uploaded, name_list
+from jobserver.api.code_names import check_names, name_list
 from jobserver.api.limits import ApiLimits
 from jobserver.api.names import check_text
 from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
@@ -23,7 +23,10 @@ _MAX_PRIORITY = 1_000_000
 
 APP_NAME = Word("appName", "Upload to run; the older pair with classPath.")
 CLASS_PATH = Word("classPath", "Main class that goes with appName.")
-CP = Word("cp", "Uploads to load, separated by commas. In the body: a list or such a text.")
+CP = Word(
+    "cp",
+    "Uploads, or addresses (http, ftp, file), to load, separated by commas. In the body: a list or such a text.",
+)
 MAIN_CLASS = Word("mainClass", "`package.module.Class` or `package.module:function` in one of them.")
 CONTEXT = Word("context", "Name of a running context; without it the job gets one of its own.")
 SYNC = Flag("sync", "Answer with the job's value instead of at its acceptance.")
@@ -131,7 +134,7 @@ def _code(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> tuple[s
         if not main_class:
             refuse("classPath parameter is missing!")
         names = (*name_list("dependent-jar-uris", config.get("dependent-jar-uris")), app)
-        return main_class, check_uploaded(names, limits.max_binaries)
+        return main_class, check_names(names, limits.max_binaries)
     names = name_list("cp", CP.read(query)) or name_list("cp", config.get("cp"))
     if not names:
         refuse("To start the job appName or cp parameters should be configured!")
@@ -140,7 +143,7 @@ def _code(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> tuple[s
         refuse("mainClass parameter is missing!")
     if not isinstance(main_class, str):
         refuse("mainClass must be a text")
-    return main_class, check_uploaded(names, limits.max_binaries)
+    return main_class, check_names(names, limits.max_binaries)
 
 
 def _block(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -287,7 +287,10 @@ class AccessSettings(Section):
 
 
 class BinariesSettings(Section):
-    """Uploaded code that comes with the settings."""
+    """Code of jobs."""
+
+    addresses: bool = True
+    """Whether jobs may name code by http, ftp and file addresses, which the server then reads, instead of by an upload."""
 
     preload: dict[str, LocalPath] = {}
     """Name and file (.jar, .egg, .whl, .zip, .py) of binaries that are uploaded when a server starts, unless they are there."""

@@ -22,6 +22,8 @@ from jars_by_hand import jar
 from live_cluster import Live, Reply
 
 JAR = "application/java-archive"
+KILL_LIMIT = 2.0
+"""Seconds from the request to kill until it is answered, and who waited is told."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 CODE = """
@@ -217,6 +219,15 @@ def table_of(reply: Reply) -> Any:
     return pyarrow.parquet.read_table(io.BytesIO(reply.body))
 
 
+def test_code_is_loaded_from_an_address(live: Live, context: str, tmp_path: Path) -> None:
+    file = tmp_path / "lying.py"
+    for version in (1, 2):
+        file.write_text(f"def run(spark, env, config):\n    return {version}\n")
+        assert live.value(f"file://{file}", "lying:run", context) == version
+    refused = live.submit("file:///nothing/here.py", "here:run", context)
+    assert (refused.status, refused.json["status"]) == (400, "JOB LOADING FAILED"), str(refused)
+
+
 # JVM jobs
 
 JVM_JOB = """
@@ -365,8 +376,36 @@ def test_a_jvm_job_is_killed_and_its_thread_serves_the_next(
     live: Live, context: str, jvm: str, what: str
 ) -> None:
     job_id = live.start(jvm, "demo.Job", context, {"what": what})
+    begun = time.monotonic()
     assert live.ask("DELETE", f"/jobs/{job_id}").json == {"status": "KILLED"}
+    assert time.monotonic() - begun < KILL_LIMIT
     assert live.value(jvm, "demo.Job", context, {"what": "named"}) == 4950
+
+
+@pytest.mark.parametrize("kind", ["jvm", "python", "sql"])
+def test_who_waits_for_a_job_that_is_killed_is_told_at_once(
+    live: Live, context: str, jvm: str, large: str, kind: str
+) -> None:
+    answers: list[tuple[Reply, float]] = []
+
+    def wait() -> None:
+        if kind == "jvm":
+            reply = live.submit(jvm, "demo.Job", context, {"what": "loop"}, timeout=100)
+        elif kind == "python":
+            reply = live.submit(large, "large:sleeps", context, timeout=100)
+        else:
+            reply = sql(live, context, "select count(*) from range(100000000000) where rand() < 2")
+        answers.append((reply, time.monotonic()))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    running = live.eventually(lambda: live.get(f"/jobs?status=running&context={context}"), len)
+    begun = time.monotonic()
+    assert live.ask("DELETE", f"/jobs/{running[0]['jobId']}").json == {"status": "KILLED"}
+    waiter.join(30)
+    reply, told = answers[0]
+    assert (reply.status, reply.json["status"]) == (200, "KILLED"), str(reply)
+    assert told - begun < KILL_LIMIT
 
 
 def test_the_example_in_java_counts_lengths(live: Live, context: str, java: Path) -> None:
@@ -655,20 +694,30 @@ def test_a_quick_query_is_not_delayed_by_long_jobs_of_another_pool(
             taken.append(time.monotonic() - begun)
         return sorted(taken)[count // 2]
 
+    def quick_job(count: int = 7) -> float:
+        """The median of some jobs that need no Spark."""
+        taken = []
+        for _ in range(count):
+            begun = time.monotonic()
+            assert live.value(large, "large:nothing", context) is None
+            taken.append(time.monotonic() - begun)
+        return sorted(taken)[count // 2]
+
     quickest(2)
-    alone = quickest()
+    alone, job_alone = quickest(), quick_job()
     jobs = [live.start(large, "large:long_tasks", context, pool="batch") for _ in range(3)]
     live.eventually(
         lambda: live.get(f"/jobs/{jobs[0]}/progress"),
         lambda seen: seen["tasks"]["active"] and seen["tasks"]["done"],
     )
-    beside = quickest()
+    beside, job_beside = quickest(), quick_job()
     assert all(live.job(job)["status"] == "RUNNING" for job in jobs)
     for job in jobs:
         live.ask("DELETE", f"/jobs/{job}")
     print(f"quick query: {alone * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside three long jobs")
     # without fair pools it would wait for all three, which take minutes
     assert beside < 3 * alone + 1.0, f"{alone:.3f} s alone, {beside:.3f} s beside long jobs"
+    assert job_beside < 10 * job_alone + 0.2, f"{job_alone:.4f} s alone, {job_beside:.4f} s beside long jobs"
 
 
 def test_output_and_events_outlive_the_driver_and_its_server(live: Live, context: str, showing: str) -> None:
