@@ -79,22 +79,17 @@ class Binaries:
         return tuple(refs)
 
     async def beside(self, spec: JobSpec, settings: Mapping[str, Any]) -> JobSpec:
-        """The spec with its context's code (`cp`, `dependent-jar-uris`) behind its own; jars go to JVM jobs, the rest to Python.
+        """The spec of a JVM job with the jars of its context (`cp`, `dependent-jar-uris`) behind its own.
 
-        What lies at an address is as it was when the context was created.
+        What lies at an address is as it was when the context was created. A Python job is made of one package.
         """
         names = names_of_context(settings)
-        if not names or not spec.binaries:
+        if not names or not any(ref.type is BinaryType.JAR for ref in spec.binaries):
             return spec
-        of_jvm = any(ref.type is BinaryType.JAR for ref in spec.binaries)
-        have = {ref.digest for ref in spec.binaries}
         records = [await self._store.find_binary(name) for name in names]
-        added = tuple(
-            BinaryRef(record.name, record.type, record.digest)
-            for record in records
-            if record is not None and (record.type is BinaryType.JAR) == of_jvm and record.digest not in have
-        )
-        return replace(spec, binaries=(*spec.binaries, *added))
+        jars = (each for each in records if each is not None and each.type is BinaryType.JAR)
+        refs = (*spec.binaries, *(BinaryRef(jar.name, jar.type, jar.digest) for jar in jars))
+        return replace(spec, binaries=tuple({ref.digest: ref for ref in reversed(refs)}.values())[::-1])
 
     async def check_context(self, settings: Mapping[str, Any]) -> None:
         """Reads what a new context's settings name at addresses, and looks for the rest. Raises ContextInitFailed."""

@@ -168,20 +168,18 @@ def test_the_code_of_a_context(settings, names):
     assert names_of_context(settings) == names
 
 
-async def test_jobs_get_the_code_of_their_context_behind_their_own(binaries, read):
+async def test_jvm_jobs_get_the_jars_of_their_context_behind_their_own(binaries, read):
     settings = {"cp": ["lib", "http://h/x.jar"]}
-    lib = BinaryRef(
-        "lib", BinaryType.PYTHON, (await binaries.upload("lib", BinaryType.PYTHON, b"z = 3\n")).digest
-    )
+    await binaries.upload("lib", BinaryType.PYTHON, b"z = 3\n")
     await binaries.check_context(settings)
     read.data = b"changed"
     jar = BinaryRef("job", BinaryType.JAR, "1" * 64)
-    python = BinaryRef("job", BinaryType.WHEEL, "2" * 64)
-    assert (await binaries.beside(JobSpec("m.C", (python,)), settings)).binaries == (python, lib)
+    wheel = BinaryRef("job", BinaryType.WHEEL, "2" * 64)
     of_jvm = (await binaries.beside(JobSpec("m.C", (jar,)), settings)).binaries
     assert [ref.name for ref in of_jvm] == ["job", "http://h/x.jar"]
+    assert (await binaries.beside(JobSpec("m.C", of_jvm), settings)).binaries == of_jvm
+    assert (await binaries.beside(JobSpec("m.C", (wheel,)), settings)).binaries == (wheel,)
     assert (await binaries.beside(JobSpec("sql", ()), settings)).binaries == ()
-    assert (await binaries.beside(JobSpec("m.C", (lib,)), settings)).binaries == (lib,)
     assert read.reads == 1, "as it was when the context was created"
 
 
