@@ -110,6 +110,12 @@ class Situation:
     async def _running(self) -> str:
         return await self._job("Sleeping", "", 202)
 
+    async def _killed(self) -> str:
+        job_id = await self._job("Sleeping", "", 202)
+        status, text, _ = await self._send("DELETE", f"/jobs/{job_id}", b"", {})
+        assert status == 200, text
+        return job_id
+
     async def _finished(self) -> str:
         return await self._job("WordCount", COUNT, 200, "&sync=true")
 

@@ -390,9 +390,9 @@ async def test_urls_on_the_class_path_are_refused_by_kind(rest: Rest) -> None:
     reply = await rest("POST", "/jobs?cp=hdfs://h/x.jar&mainClass=M")
     assert (reply.status, reply.json["status"]) == (400, "JOB LOADING FAILED: Malformed URL")
     assert list(reply.json["result"]) == ["message", "errorClass", "stack"]
-    reply = await rest("POST", "/jobs?cp=http://h/x.jar&mainClass=M")
-    assert (reply.status, reply.json["status"]) == (400, "ERROR")
-    assert "upload" in reply.json["result"]
+    reply = await rest("POST", f"/jobs?cp=file:///nothing/x.jar&mainClass=M&context={await rest.context()}")
+    assert (reply.status, reply.json["status"]) == (400, "JOB LOADING FAILED")
+    assert "cannot be loaded" in reply.json["result"]["message"]
 
 
 async def test_the_list_of_jobs_is_newest_first_and_has_no_results(rest: Rest) -> None:

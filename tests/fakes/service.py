@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from jobserver.addresses import is_address
 from jobserver.contexts.launch_spec import launch_spec
 from jobserver.contexts.looks import Look
 from jobserver.data_files import check_prefix, file_name
@@ -24,6 +25,7 @@ from jobserver.errors import (
     BinaryInUse,
     ContextExists,
     ContextStopping,
+    JobLoadingFailed,
     KeyReused,
     NotFound,
     QueueFull,
@@ -262,6 +264,8 @@ class FakeService:
         return None
 
     def _ref(self, name: str) -> BinaryRef:
+        if is_address(name):
+            raise JobLoadingFailed(f"the code at {name} cannot be loaded: nothing can")
         if name not in self._binaries:
             raise NotFound(f"appName {name} not found")
         found = self._binaries[name]
