@@ -8,8 +8,8 @@ from collections import OrderedDict
 from jobserver.model import AttemptOutcome, AttemptRef
 from jobserver.protocol import Message, Refused, outcome_message
 
-REMEMBERED = 100_000
-"""How many jobs' last attempt numbers are kept to refuse repetitions."""
+REMEMBERED = 10_000
+"""How many jobs' last attempt numbers are kept to refuse repetitions; some 300 bytes each."""
 
 
 class AttemptRefused(Exception):

@@ -98,7 +98,9 @@ def is_small(config: DriverConfig) -> bool:
 def spark_settings(config: DriverConfig, pools_file: Path) -> dict[str, str]:
     """All Spark settings of the driver: ours as defaults, then the given ones.
 
-    The two thread thresholds bound what each shuffle query would otherwise add to the JVM's threads for good.
+    The two thread thresholds bound what each shuffle query would otherwise add to the JVM's threads for good. The retained
+    numbers bound what Spark's own records of ended work add to the heap: progress needs the running work only, and Spark's
+    defaults (1,000 queries with their plans, 100,000 tasks) are for a page that is off.
     """
     settings = {
         "spark.master": "local[*]",
@@ -108,6 +110,10 @@ def spark_settings(config: DriverConfig, pools_file: Path) -> dict[str, str]:
         "spark.driver.bindAddress": config.bind_host,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        "spark.ui.retainedJobs": "200",
+        "spark.ui.retainedStages": "200",
+        "spark.ui.retainedTasks": "5000",
+        "spark.sql.ui.retainedExecutions": "100",
         "spark.scheduler.mode": "FAIR",
         "spark.scheduler.allocation.file": pools_file.as_uri(),
         "spark.sql.shuffleExchange.maxThreadThreshold": "16",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import resource
+import socket
 import zipfile
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -17,7 +21,10 @@ from jobserver.api.connections import listening
 from tests.fakes.service import FakeService
 
 MOST = 20
+CROWD = 10_000
+BURST = 500
 ASK = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+HEALTHY = b'{"status":"SUCCESS"}'
 SHORT = 0.3
 """Seconds that heads and bodies may take."""
 
@@ -33,8 +40,15 @@ class Door:
 
 @pytest.fixture
 async def door() -> AsyncIterator[Door]:
+    async with opened(SHORT) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def opened(keepalive: float) -> AsyncIterator[Door]:
+    """A server with a bound; every test ends with the check that it met no error of ours."""
     app = make_app(FakeService(), ApiLimits(max_body=100_000, read_timeout=SHORT))
-    runner = web.AppRunner(app, keepalive_timeout=SHORT, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, keepalive_timeout=keepalive, shutdown_timeout=1.0)
     await runner.setup()
     async with listening(runner, "127.0.0.1", 0, MOST) as port:
         yield Door(port, app)
@@ -48,11 +62,14 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
     return head + (await asyncio.wait_for(reader.read(), 10) if b"Connection: close" in head else b"")
 
 
-async def test_more_clients_than_the_limit_are_told_to_come_back(door: Door) -> None:
-    opened = [await door.open() for _ in range(5 * MOST)]
-    for _, writer in opened:
-        writer.write(ASK)
-    answers = await asyncio.gather(*(answer(reader) for reader, _ in opened), return_exceptions=True)
+async def test_more_clients_than_the_limit_are_told_to_come_back() -> None:
+    async with opened(60.0) as door:  # nobody is hung up on meanwhile: each that is served keeps its place
+        clients = [await door.open() for _ in range(5 * MOST)]
+        for _, writer in clients:
+            writer.write(ASK)
+        answers = await asyncio.gather(*(answer(reader) for reader, _ in clients), return_exceptions=True)
+        for _, writer in clients:
+            writer.close()
     served = [each for each in answers if isinstance(each, bytes) and each.startswith(b"HTTP/1.1 200")]
     refused = [each for each in answers if isinstance(each, bytes) and each.startswith(b"HTTP/1.1 503")]
     assert len(served) == MOST
@@ -60,8 +77,53 @@ async def test_more_clients_than_the_limit_are_told_to_come_back(door: Door) -> 
     assert all(b"Retry-After: 1" in each and each.endswith(b"another server.") for each in refused)
     others = [each for each in answers if each not in served and each not in refused]
     assert all(isinstance(each, (ConnectionError, asyncio.IncompleteReadError)) for each in others)
-    for _, writer in opened:
-        writer.close()
+
+
+async def test_ten_thousand_clients_at_once_are_refused_and_the_others_served() -> None:
+    told: Counter[str] = Counter()
+    with many_files(CROWD + 500), contextlib.ExitStack() as crowd:
+        async with opened(60.0) as door:
+            reader, kept = await door.open()
+            for _ in range(0, CROWD, BURST):
+                told += await asyncio.to_thread(burst, crowd, door.port)
+                kept.write(ASK)
+                assert (await answer(reader)).startswith(b"HTTP/1.1 200"), "who was there is served meanwhile"
+                await reader.readexactly(len(HEALTHY))
+            kept.close()
+    assert told.total() == CROWD
+    assert told["200"] <= MOST + BURST, "the bound, and the burst in which it was reached"
+    assert told["503"] > CROWD / 2, f"most are told so: {told}"
+
+
+def burst(crowd: contextlib.ExitStack, port: int) -> Counter[str]:
+    """What so many clients are told that come at once, and stay."""
+    told: Counter[str] = Counter()
+    clients = [
+        crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(BURST)
+    ]
+    for client in clients:
+        with contextlib.suppress(ConnectionError):  # hung up on already
+            client.sendall(ASK)
+    for client in clients:
+        try:
+            told[client.recv(100)[9:12].decode() or "hung up"] += 1
+        except ConnectionError:
+            told["hung up"] += 1
+    return told
+
+
+@contextlib.contextmanager
+def many_files(count: int) -> Iterator[None]:
+    """This process may have so many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard >= count, (
+        f"the limit of open files is {hard}: this needs {count}"
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_places_are_free_again_when_clients_leave(door: Door) -> None:
