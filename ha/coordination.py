@@ -1,6 +1,6 @@
 """The coordination port: what a server sees of its cluster and may ask of it. Values only; `zookeeper.py` implements it.
 
-Znodes below /jobserver/<cluster> (paths use ids, never names):
+Znodes below <zookeeper.root>/<cluster> (paths use ids, never names):
 
     /servers/<server-id>          ephemeral  ServerInfo as JSON
     /leader/<n>                   ephemeral sequential, data = server id

@@ -50,15 +50,20 @@ _NO_ANSWER = (ConnectionLoss, SessionExpiredError, OperationTimeoutError, KazooT
 class ZooKeeperCoordination:
     """`Coordination` on a ZooKeeper ensemble; `session_timeout` and `call_timeout` in seconds.
 
-    Everything lies below `/jobserver/<cluster>`, so that clusters can share an ensemble.
+    Everything lies below `root`, so that clusters can share an ensemble; its parents are made where they are absent.
     """
 
     def __init__(
-        self, hosts: str, *, session_timeout: float, call_timeout: float = 3.0, cluster: str = "default"
+        self,
+        hosts: str,
+        *,
+        session_timeout: float,
+        call_timeout: float = 3.0,
+        root: str = "/jobserver/default",
     ) -> None:
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=RECONNECT_DELAY)
         self._client = KazooClient(hosts, timeout=session_timeout, connection_retry=retry)
-        self._root = f"/jobserver/{cluster}"
+        self._root = root
         self._session_timeout = session_timeout
         self._call_timeout = call_timeout
         self._negotiated = 0.0
@@ -303,7 +308,7 @@ class ZooKeeperCoordination:
         me = self._announced()
         path = f"{self._root}/servers/{me.id}"
         folders = [f"{self._root}/{folder}" for folder in ("servers", "leader", "contexts")]
-        for folder in ("/jobserver", self._root, *folders):
+        for folder in (*_parents(self._root), self._root, *folders):
             await self._ignoring(NodeExistsError, self._client.create_async(folder))
         await self._ignoring(NoNodeError, self._client.delete_async(path))
         await self._call(self._client.create_async(path, server_data(me), ephemeral=True))
@@ -398,6 +403,12 @@ class ZooKeeperCoordination:
             return True
 
         return changed
+
+
+def _parents(path: str) -> list[str]:
+    """The nodes above a path, from the top."""
+    names = path.split("/")
+    return ["/".join(names[:end]) for end in range(2, len(names))]
 
 
 def _settle(future: asyncio.Future[Any], error: BaseException | None, value: Any) -> None:

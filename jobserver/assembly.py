@@ -20,7 +20,9 @@ from jobserver.binaries import Binaries
 from jobserver.contexts.desk import ContextDesk
 from jobserver.contexts.drain import Drainer, Rebalancer
 from jobserver.contexts.fail_points import Reach, nowhere
+from jobserver.contexts.given_drivers import find_hot, find_warm
 from jobserver.contexts.kept import KeptCheckpoints
+from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
 from jobserver.contexts.objects import ObjectDesk
@@ -29,7 +31,7 @@ from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import DriverPool, StartedDriver
 from jobserver.contexts.readiness import Readiness
 from jobserver.contexts.registry import ContextRegistry
-from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, find_hot, mode_of
+from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, mode_of
 from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.errors import JobServerError
@@ -178,6 +180,9 @@ def _takeover(
             context_id, ports.me.id, ports.coordination, ports.peers, standbys, ports.connect
         )
 
+    async def warm(spec: LaunchSpec) -> StartedDriver | None:
+        return await find_warm(spec, ports.me.id, ports.coordination, ports.peers, ports.connect)
+
     return TakeoverParts(
         store=ports.store,
         files=ports.files,
@@ -195,6 +200,7 @@ def _takeover(
         run=ports.run,
         new_token=ports.new_token,
         hot=hot,
+        warm=warm,
         reached=ports.reached,
         standby_of=lambda context: mode_of(context, settings.ha.standby),
     )

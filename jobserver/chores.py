@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobserver.assembly import Core
+from jobserver.contexts.drain import Rebalancer
 from jobserver.contexts.standbys import tend_always
 from jobserver.driver_folders import remove_ended
 from jobserver.errors import JobServerError
@@ -27,11 +28,14 @@ REMOVE_EVERY = 30.0
 
 def chores(core: Core, interval: float, *, unowned_after: float) -> dict[str, Coroutine[Any, Any, None]]:
     """By name, each to be run until the server leaves. Seconds: between two looks; age of a context that should have an owner."""
-    return {
+    found = {
         "chores": _look_around(core, interval, unowned_after),
         "standbys": tend_always(core.standbys, core.registry, interval),
         "announcer": core.announcer.run(),
     }
+    if core.rebalancer is not None:
+        found["rebalancer"] = _rebalance(core, core.rebalancer, interval)
+    return found
 
 
 async def retain(
@@ -84,6 +88,18 @@ async def remove_ended_checkpoints(core: Core) -> None:
                 log.warning("no checkpoint was removed: %s", error.message)
 
 
+async def _rebalance(core: Core, rebalancer: Rebalancer, interval: float) -> None:
+    """The leader's. Beside the sweep: a move may take its whole grace, and lost messages are looked for meanwhile."""
+    while True:
+        await asyncio.sleep(interval)
+        if core.ports.coordination.leader == core.ports.me.id:
+            try:
+                await rebalancer.rebalance()
+            except Exception:
+                # the next look may find what this one stumbled over gone
+                log.exception("the contexts were not rebalanced")
+
+
 async def _look_around(core: Core, interval: float, unowned_after: float) -> None:
     """The owner's and, while this server leads, the leader's regular looks for what a lost message left behind."""
     me, coordination = core.ports.me.id, core.ports.coordination
@@ -93,8 +109,6 @@ async def _look_around(core: Core, interval: float, unowned_after: float) -> Non
             if coordination.leader == me:
                 await core.contexts.start_predefined()
                 await core.contexts.claim_unowned(older_than=unowned_after)
-                if core.rebalancer is not None:
-                    await core.rebalancer.rebalance()
         except JobServerError as error:
             log.warning("the sweep was not finished: %s", error.message)
         except Exception:

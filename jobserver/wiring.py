@@ -64,7 +64,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         settings.zookeeper.hosts,
         session_timeout=settings.zookeeper.session_timeout,
         call_timeout=settings.zookeeper.call_timeout,
-        cluster=settings.cluster.name,
+        root=f"{settings.zookeeper.root}/{settings.cluster.name}",
     )
     me = _identity(settings)
     links = PeerLinks(me, {SECRET_HEADER: secret}, DriversWord(coordination, store, DriverLink.connect))
@@ -99,7 +99,7 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         JobWatch(store, ports.files, Owners(core.registry, peers)),
     )
     internal = InternalRoutes(
-        core.registry, core.standbys, core.drainer, incarnation=me.incarnation, secret=secret
+        core.registry, core.standbys, core.pool, core.drainer, incarnation=me.incarnation, secret=secret
     ).application()
     links.add_routes(internal)
     callbacks = CallbackDelivery(

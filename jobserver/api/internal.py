@@ -15,6 +15,7 @@ from jobserver.api.job_records import driver_fields, job_fields
 from jobserver.api.peers import SECRET_HEADER
 from jobserver.contexts.drain import Drainer
 from jobserver.contexts.peers import MoveOrder
+from jobserver.contexts.pool import DriverPool
 from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import HotStandbys
 from jobserver.contexts.waiters import Until
@@ -31,6 +32,7 @@ class InternalRoutes:
         self,
         registry: ContextRegistry,
         standbys: HotStandbys,
+        pool: DriverPool,
         drainer: Drainer,
         *,
         incarnation: str,
@@ -39,6 +41,7 @@ class InternalRoutes:
         self._drainer = drainer
         self._registry = registry
         self._standbys = standbys
+        self._pool = pool
         self._incarnation = incarnation
         self._secret = secret.encode()
 
@@ -50,6 +53,7 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/claim", self._claim)
         app.router.add_post("/contexts/{context}/stop", self._stop)
         app.router.add_post("/contexts/{context}/take-hot", self._take_hot)
+        app.router.add_post("/take-warm", self._take_warm)
         app.router.add_get("/contexts/{context}/objects", self._objects)
         app.router.add_get("/contexts/{context}/data", self._data)
         app.router.add_post("/contexts/{context}/object", self._object)
@@ -103,6 +107,10 @@ class InternalRoutes:
 
     async def _take_hot(self, request: web.Request) -> web.Response:
         driver = await self._standbys.hand_over(request.match_info["context"])
+        return web.json_response({"driver": driver_fields(driver) if driver else None})
+
+    async def _take_warm(self, request: web.Request) -> web.Response:
+        driver = self._pool.hand_over(request.query["spec"])
         return web.json_response({"driver": driver_fields(driver) if driver else None})
 
     async def _make_ready(self, request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ import aiohttp
 
 from ha.coordination import OwnerNode
 from jobserver.api.job_records import driver_of, job_of
+from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.looks import LOOK_TIMEOUT, Look
 from jobserver.contexts.moving import FLUSH_TIMEOUT
 from jobserver.contexts.peers import MoveOrder
@@ -98,6 +99,10 @@ class HttpPeers:
 
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         answer = await self._call("POST", f"{url}/internal/contexts/{context_id}/take-hot", 2.0)
+        return driver_of(answer["driver"]) if answer.get("driver") else None
+
+    async def take_warm(self, url: str, spec: LaunchSpec) -> DriverRecord | None:
+        answer = await self._call("POST", f"{url}/internal/take-warm", 2.0, spec=spec.digest)
         return driver_of(answer["driver"]) if answer.get("driver") else None
 
     async def behind(self, url: str) -> dict[str, dict[str, Any]]:

@@ -48,4 +48,6 @@ class Acquisition:
         hot = await self._parts.hot(context.id)
         if hot is None and self._parts.standby_of(context) == "cold":
             return await self._parts.pool.start_new(spec)
+        if hot is None and self._parts.pool.lacks(spec):
+            hot = await self._parts.warm(spec)  # of another server
         return hot or await self._parts.pool.take(spec)

@@ -54,7 +54,7 @@ from jobserver.contexts.moving import Mover, Moves
 from jobserver.contexts.object_orders import ask_driver
 from jobserver.contexts.parts import KeeperParts
 from jobserver.contexts.peers import MoveOrder
-from jobserver.contexts.pool import REFILL_DELAY
+from jobserver.contexts.pool import AFTER_ANSWER, REFILL_DELAY
 from jobserver.contexts.takeover import Takeover
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import (
@@ -69,6 +69,7 @@ from jobserver.model import (
     ContextState,
     ErrorInfo,
     Failover,
+    JobRecord,
     ObjectOrder,
 )
 from jobserver.protocol import Request
@@ -96,6 +97,7 @@ class ContextKeeper:
         self._needless = False
         self.watch = DriverWatch(context_id, parts.times, self._give_up_driver)
         self._moves = Moves()
+        self._answered = False
         self.candidacy = Candidacy(
             context_id, parts, self._background, takeover=lambda: self._takeover, post=self.post
         )
@@ -331,7 +333,7 @@ class ContextKeeper:
             self._parts.me,
             superseded=lambda why: self._hear(takeover, Superseded(why)),
             driver_lost=lambda why: self._hear(takeover, DriverLost(why)),
-            job_ended=lambda job: self.ending.job_ended(takeover, job),
+            job_ended=lambda job: self._job_ended(takeover, job),
             previous=previous,
         )
         return await takeover.grant()
@@ -340,6 +342,12 @@ class ContextKeeper:
         """What befalls a takeover that was left behind is no news: its successor has its own fence and driver."""
         if takeover is self._takeover:
             self.post(event)
+
+    def _job_ended(self, takeover: Takeover, job: JobRecord) -> None:
+        if not self._answered:
+            self._answered = True
+            self._parts.takeover.pool.refill(AFTER_ANSWER)
+        self.ending.job_ended(takeover, job)
 
     def _begin_takeover(self) -> None:
         seconds = self._parts.times.takeover_timeout
@@ -359,6 +367,7 @@ class ContextKeeper:
         self._reached(Point.OPENED)
         self._background.spawn(self.watch.follow(takeover), "watch-driver")
         self._background.spawn(self._publish(takeover, self._steps.seconds), "publish")
+        self._answered = False
         self._parts.takeover.pool.refill(REFILL_DELAY)
         node = self._parts.coordination.owners.get(self.context_id)
         if node is not None:

@@ -6,9 +6,11 @@ is activated.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from jobserver.errors import BadRequest, ContextInitFailed
@@ -27,6 +29,11 @@ class LaunchSpec:
     spark_conf: tuple[tuple[str, str], ...]
     driver_memory: str
     python: str
+
+    @property
+    def digest(self) -> str:
+        """Equal specs have equal ones, on every server."""
+        return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
 
 
 def launch_spec(

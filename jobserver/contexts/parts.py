@@ -29,6 +29,11 @@ async def no_hot(_context_id: str) -> StartedDriver | None:
     return None
 
 
+async def no_warm(_spec: LaunchSpec) -> StartedDriver | None:
+    """For servers that ask no others for theirs."""
+    return None
+
+
 class Run(Protocol):
     """Carries out a function that blocks, beside the event loop."""
 
@@ -61,6 +66,7 @@ class TakeoverParts:
     run: Run = asyncio.to_thread
     new_token: Callable[[], str] = new_token
     hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
+    warm: Callable[[LaunchSpec], Awaitable[StartedDriver | None]] = no_warm
     reached: Reach = nowhere
     standby_of: Callable[[ContextRecord], str] = lambda context: "warm"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ha.coordination import OwnerNode
+from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.looks import Look
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.job_events import EventId
@@ -55,6 +56,9 @@ class Peers(Protocol):
 
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         """The server's hot standby of the context, given away to the caller; None when it has none."""
+
+    async def take_warm(self, url: str, spec: LaunchSpec) -> DriverRecord | None:
+        """A warm driver of the server's pool, given away to the caller; None when it has none for the spec."""
 
     async def behind(self, url: str) -> dict[str, dict[str, Any]]:
         """How far each hot driver of the server has read, by context id (`HotStandbys.behind`)."""

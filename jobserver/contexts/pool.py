@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobserver.contexts.clock import now
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink, LinkBroken
@@ -23,6 +25,10 @@ log = logging.getLogger(__name__)
 
 REFILL_DELAY = 5.0
 """Seconds after a takeover before the pool is filled: the first answers come before the next JVM starts."""
+AFTER_ANSWER = 1.0
+"""Seconds after the first answer of a takeover: then nobody who waited through it is slowed by a JVM that starts."""
+HAND_OVER = 1.0
+"""Seconds that the connection to a driver which was given away stays, until its taker's is there."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to a driver that has just said it is ready."""
 
@@ -54,6 +60,7 @@ class DriverPool:
         self._connect = connect
         self._warm: list[StartedDriver] = []
         self._filling: asyncio.Task[None] | None = None
+        self._due = -math.inf
         self._warming: asyncio.Task[StartedDriver] | None = None
         self._warming_taken = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -65,16 +72,35 @@ class DriverPool:
 
         Raises ContextInitFailed.
         """
+        ready = self._take_ready(spec)
+        if ready is not None:
+            return ready
+        if spec == self._spec and self._warming is not None and not self._warming_taken:
+            # it is further on its way than one that starts now, and needs no second JVM
+            return await self._take_warming(self._warming)
+        return await self._start(spec, warm_up=False, how="cold")
+
+    def hand_over(self, spec_digest: str) -> DriverRecord | None:
+        """A warm driver for another server whose pool is empty: it waits a few seconds for that one's connection."""
+        driver = self._take_ready(self._spec) if spec_digest == self._spec.digest else None
+        if driver is None:
+            return None
+        asyncio.get_running_loop().call_later(HAND_OVER, self._let_go, driver)
+        self.refill(REFILL_DELAY)
+        return driver.record
+
+    def lacks(self, spec: LaunchSpec) -> bool:
+        """Whether this pool is for such drivers and has none at this moment."""
+        return spec == self._spec and not self._warm
+
+    def _take_ready(self, spec: LaunchSpec) -> StartedDriver | None:
         while spec == self._spec and self._warm:
             driver = self._warm.pop(0)
             self.on_change()
             driver.link.on_closed = _nothing
             if not driver.link.closed:
                 return driver
-        if spec == self._spec and self._warming is not None and not self._warming_taken:
-            # it is further on its way than one that starts now, and needs no second JVM
-            return await self._take_warming(self._warming)
-        return await self._start(spec, warm_up=False, how="cold")
+        return None
 
     async def _take_warming(self, warming: asyncio.Task[StartedDriver]) -> StartedDriver:
         """A taker that is cancelled leaves it to the pool; one that is ready by then was taken out already, and is ended."""
@@ -102,14 +128,25 @@ class DriverPool:
         driver.link.on_closed = _nothing
         if not self._launcher.kill(driver.record):
             driver.link.tell(Request.SHUTDOWN, reason="the takeover it was taken for has ended")
+        self._let_go(driver)
+
+    def _let_go(self, driver: StartedDriver) -> None:
         closing = asyncio.ensure_future(driver.link.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     def refill(self, delay: float = 0.0) -> None:
-        """Brings the pool to its size, one driver after the other, in the background, after `delay` seconds."""
-        if not self._closed and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.create_task(self._fill(delay), name="fill-driver-pool")
+        """Brings the pool to its size, one driver after the other, in the background, after `delay` seconds.
+
+        Asked again with a shorter delay while it still waits, it waits no longer than that.
+        """
+        due = now() + delay
+        if self._closed or (self._filling is not None and not self._filling.done() and self._due <= due):
+            return
+        if self._filling is not None:
+            self._filling.cancel()  # still waiting: once it fills, nothing is due later
+        self._due = due
+        self._filling = asyncio.create_task(self._fill(delay), name="fill-driver-pool")
 
     async def look(self, timeout: float) -> None:
         """Ends the warm drivers that do not answer: a frozen one would be announced, and be of no use."""
@@ -140,6 +177,7 @@ class DriverPool:
 
     async def _fill(self, delay: float) -> None:
         await asyncio.sleep(delay)
+        self._due = -math.inf
         try:
             await self._fill_now()
         except ContextInitFailed as error:

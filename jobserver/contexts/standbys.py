@@ -17,11 +17,9 @@ from ha.errors import HaError
 from ha.placement import HotWish, hot_standbys
 from jobserver.contexts.clock import now
 from jobserver.contexts.launch_spec import LaunchSpec, flatten, heap_bytes
-from jobserver.contexts.link import Connect, DriverLink, LinkBroken
-from jobserver.contexts.peers import Peers
-from jobserver.contexts.pool import CONNECT_TIMEOUT, REFILL_DELAY, DriverPool, StartedDriver, answers_within
+from jobserver.contexts.pool import HAND_OVER, REFILL_DELAY, DriverPool, StartedDriver, answers_within
 from jobserver.contexts.registry import ContextRegistry
-from jobserver.errors import JobServerError, MoveRefused, OwnerUnavailable
+from jobserver.errors import JobServerError, MoveRefused
 from jobserver.model import ContextRecord, ContextState, DriverRecord
 from jobserver.protocol import Message, Request
 from jobserver.store.metadata import Metadata
@@ -145,7 +143,7 @@ class HotStandbys:
         driver = self.take(context_id)
         if driver is None:
             return None
-        asyncio.get_running_loop().call_later(1.0, lambda: asyncio.ensure_future(driver.link.close()))
+        asyncio.get_running_loop().call_later(HAND_OVER, lambda: asyncio.ensure_future(driver.link.close()))
         return driver.record
 
     def close(self) -> None:
@@ -284,39 +282,6 @@ async def tend_always(standbys: HotStandbys, registry: ContextRegistry, interval
             await standbys.tend()
         except JobServerError as error:
             log.warning("the standbys were not looked after: %s", error.message)
-
-
-async def find_hot(
-    context_id: str,
-    me: str,
-    coordination: Coordination,
-    peers: Peers,
-    standbys: HotStandbys,
-    connect: Connect = DriverLink.connect,
-) -> StartedDriver | None:
-    """The hot standby of a context: ours, or the one that another server announces and gives away."""
-    own = standbys.take(context_id)
-    if own is not None:
-        return own
-    for info in coordination.servers.values():
-        if context_id in info.hot and info.id != me:
-            try:
-                record = await peers.take_hot(info.url, context_id)
-            except OwnerUnavailable as error:
-                log.warning("the hot standby at %s cannot be had: %s", info.id, error.message)
-                continue
-            return await _connected(record, connect) if record else None
-    return None
-
-
-async def _connected(record: DriverRecord, connect: Connect) -> StartedDriver | None:
-    """A hot driver that another server gave away, or None when it cannot be reached."""
-    try:
-        link = await connect(record, timeout=CONNECT_TIMEOUT)
-    except (LinkBroken, TimeoutError) as error:
-        log.warning("the hot standby that was handed over does not answer: %s", error)
-        return None
-    return StartedDriver(record, link, "hot")
 
 
 def mode_of(context: ContextRecord, default: str) -> str:

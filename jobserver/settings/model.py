@@ -99,6 +99,8 @@ class ZooKeeperSettings(Section):
     start when it is granted another value than this."""
     call_timeout: Annotated[Duration, Positive] = 3.0
     """Longest wait for one answer of ZooKeeper."""
+    root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9][A-Za-z0-9_.-]*)+$")] = "/jobserver"
+    """Path below which each cluster has a node of its name; made where it is absent."""
 
 
 class DatabaseSettings(Section):

@@ -75,6 +75,9 @@ class FakePeers:
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         return await self._server(url).standbys.hand_over(context_id)
 
+    async def take_warm(self, url: str, spec: LaunchSpec) -> DriverRecord | None:
+        return self._server(url).pool.hand_over(spec.digest)
+
     async def behind(self, url: str) -> dict[str, dict[str, Any]]:
         return await self._server(url).standbys.behind()
 

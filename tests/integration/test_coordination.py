@@ -188,6 +188,30 @@ async def test_a_session_timeout_that_zookeeper_does_not_grant_is_refused_with_a
         await refused.start(info("greedy"), lambda event: None)
 
 
+async def test_clusters_below_different_roots_do_not_see_each_other_and_roots_are_made(zookeeper):
+    below = f"/shared/{secrets.token_hex(4)}"
+    one, two = (
+        Member(ZooKeeperCoordination(zookeeper.address, session_timeout=4, root=f"{below}/{name}"), "s1")
+        for name in ("one", "two")
+    )
+    try:
+        await one.start()
+        await two.start()
+        context = str(uuid.uuid4())
+        assert isinstance(await one.coordination.elect(context), Elected)
+        assert isinstance(await two.coordination.elect(context), Elected)
+        for member in (one, two):
+            await until(lambda m=member: m.coordination.leader == "s1", "each has a leader")
+            await until(lambda m=member: context in m.coordination.owners, "each sees its owner")
+            assert member.coordination.owners[context].incarnation == member.me.incarnation
+            assert [info.incarnation for info in member.coordination.servers.values()] == [
+                member.me.incarnation
+            ]
+    finally:
+        await one.coordination.stop()
+        await two.coordination.stop()
+
+
 async def test_no_zookeeper_is_an_error_within_the_limit():
     nobody = ZooKeeperCoordination("127.0.0.1:1", session_timeout=1, call_timeout=0.5)
     with pytest.raises(CoordinationLost, match="no ZooKeeper answered"):

@@ -1,12 +1,13 @@
 """Warm drivers: who has been taken for a takeover that then ends is used or ended, never left behind."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from ha.ownership import Phase, Superseded
-from jobserver.contexts.pool import DriverPool
-from tests.fakes.cluster import SPEC, FakeCluster, until
+from jobserver.contexts.pool import AFTER_ANSWER, REFILL_DELAY, DriverPool
+from tests.fakes.cluster import SPEC, FakeCluster, submission, until
 from tests.fakes.driver import FakeLauncher
 
 
@@ -100,5 +101,67 @@ async def test_a_takeover_that_ends_while_it_activates_a_driver_ends_the_driver(
         await until(lambda: frozen.unanswered, "the driver was asked, and says nothing")
         keeper.post(Superseded("a test says so"))
         await until(lambda: not frozen.alive, "it was ended")
+    finally:
+        await cluster.close()
+
+
+async def test_a_second_failover_in_a_row_takes_the_warm_driver_of_another_server(tmp_path):
+    """The pool of the owner is filled again only some time after the first one."""
+    cluster = FakeCluster(tmp_path, warm=1, start_timeout=5.0)
+    try:
+        servers = [await cluster.start(name) for name in ("s1", "s2")]
+        context = await servers[0].contexts.create("ctx", {})
+        owner = cluster.owner(context.id)
+        other = next(server for server in servers if server is not owner)
+        for server in servers:
+            server.pool.refill()
+        await until(lambda: [one.pool.ready for one in servers] == [1, 1], "both have a warm driver")
+        await until(lambda: {one.warm for one in owner.coordination.servers.values()} == {1}, "both tell so")
+        for nth in (1, 2):
+            active = next(one for one in cluster.launcher.living() if one.context_id == context.id)
+            active.kill()
+            done = await owner.jobs.submit(submission(f"answer:{nth}"))
+            assert done.job.result == str(nth)
+            failover = (await owner.contexts.view("ctx")).record.last_failover
+            assert (failover.kind, cluster.owner(context.id)) == ("restored-warm", owner)
+        assert (owner.pool.ready, other.pool.ready) == (0, 0)
+    finally:
+        await cluster.close()
+
+
+async def test_a_warm_driver_for_other_settings_is_not_given_away():
+    launcher = FakeLauncher()
+    pool = DriverPool(launcher, SPEC, 1)
+    pool.refill()
+    await until(lambda: pool.ready == 1, "it is ready")
+    assert pool.hand_over(replace(SPEC, driver_memory="2g").digest) is None
+    assert pool.hand_over(SPEC.digest) is not None
+    assert pool.hand_over(SPEC.digest) is None
+    await pool.close()
+
+
+async def test_a_pool_that_waits_to_be_filled_is_filled_sooner_when_it_is_asked_to():
+    launcher = FakeLauncher()
+    pool = DriverPool(launcher, SPEC, 1)
+    pool.refill(3600.0)
+    pool.refill(7200.0)
+    assert pool.ready == 0
+    pool.refill(0.0)
+    await until(lambda: pool.ready == 1, "it is ready")
+    await pool.close()
+
+
+async def test_the_pool_is_filled_soon_after_the_first_answer(tmp_path, monkeypatch):
+    """Not before it: the JVM that starts would take the processor from who waits."""
+    asked = []
+    cluster = FakeCluster(tmp_path, warm=1)
+    try:
+        server = await cluster.start("s1")
+        monkeypatch.setattr(server.pool, "refill", asked.append)
+        await server.contexts.create("ctx", {})
+        assert asked == [REFILL_DELAY]
+        for _ in range(2):
+            await server.jobs.submit(submission("answer:1"))
+        assert asked == [REFILL_DELAY, AFTER_ANSWER]
     finally:
         await cluster.close()

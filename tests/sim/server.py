@@ -219,6 +219,12 @@ class SimPeers:
     async def take_hot(self, url: str, context_id: str) -> DriverRecord | None:
         return await self._call(url, 2.0, lambda server: server.standbys.hand_over(context_id))
 
+    async def take_warm(self, url: str, spec: LaunchSpec) -> DriverRecord | None:
+        async def given(server: SimServer) -> DriverRecord | None:
+            return server.pool.hand_over(spec.digest)
+
+        return await self._call(url, 2.0, given)
+
     async def behind(self, url: str) -> dict[str, dict[str, Any]]:
         return await self._call(url, 1.5, lambda server: server.standbys.behind())
 
