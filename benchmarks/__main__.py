@@ -25,6 +25,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "api_overhead": ("api_overhead", {}),
     "sync_jobs": ("sync_jobs", {}),
     "context_start": ("context_start", {}),
+    "failover_adopted": ("failover", {"standby": "cold"}),
     "failover": ("failover", {"standby": "warm"}),
     "failover_hot": ("failover", {"standby": "hot"}),
     "failover_size": ("failover_size", {}),

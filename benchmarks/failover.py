@@ -24,19 +24,27 @@ from jobserver.local.processes import wait_until
 CONTEXT = "bench"
 SESSION = 4.0
 """ZooKeeper's session timeout by default, seconds: what a frozen server costs before anybody may act."""
-GOALS: dict[str, dict[str, float | None]] = {
-    "cold": {"server": 0.5, "driver": None, "both": None, "frozen": None},
-    "warm": {"server": 0.5, "driver": 3.0, "both": 3.2, "frozen": SESSION + 3.2},
-    "hot": {"server": 0.5, "driver": 1.0, "both": 1.2, "frozen": SESSION + 1.2},
+GOALS: dict[str, dict[str, float]] = {
+    "cold": {"server": 0.5},
+    "warm": {"driver": 3.0, "both": 3.2},
+    "hot": {"driver": 1.0, "both": 1.2, "frozen": SESSION + 1.2},
 }
+"""What is killed with which standbys, and the p95 to reach, seconds. A dead server's driver is adopted, whatever the standbys."""
 KILLED = {
     "server": "owner server killed",
     "driver": "driver killed",
     "both": "server and driver killed",
     "frozen": "server and driver frozen",
 }
-STEPS = ("electing", "granting", "adopting", "basing", "starting", "planning")
-"""Phases of a takeover, in their order; which of them there are depends on its kind."""
+STEPS = {
+    "electing": "claim",
+    "granting": "fence in SQL",
+    "adopting": "adoption, or its attempt",
+    "basing": "fence and base in the checkpoint",
+    "starting": "driver, bound and restored",
+    "planning": "plan of the jobs",
+}
+"""Phases of a takeover in their order, as they are shown; which of them there are depends on its kind."""
 PATIENCE = 120.0
 AGAIN = 0.02
 """Seconds between two tries of a request that was answered 503."""
@@ -57,7 +65,7 @@ class Parts:
 def run(effort: Effort, standby: str = "warm") -> Section:
     """For each thing that is killed: the whole time and its parts."""
     calm = Series("the same query, nothing killed")
-    parts = {what: _parts(what, GOALS[standby][what], calm) for what in KILLED}
+    parts = {what: parts_of(KILLED[what], Goal(0.95, goal), calm) for what, goal in GOALS[standby].items()}
     with cluster(3, standby) as bench:
         bench.create_context(CONTEXT)
         bench.run(CONTEXT, "build", {})
@@ -65,20 +73,21 @@ def run(effort: Effort, standby: str = "warm") -> Section:
         for _ in range(effort.rounds_of(20)):
             for what, series in parts.items():
                 _wait_ready(bench, standby)
-                _round(bench, what, wanted, series)
                 _calm(bench, calm, wanted)
+                _round(bench, what, wanted, series)
     return Section(
         f"Failovers ({standby} standby)",
         "Seconds from the kill (SIGKILL) to the first right answer of a group-by over a named DataFrame of a million random "
         "rows, through a server that lives and is not the owner; then its parts, by the failover's record in GET /cluster.",
-        [calm, *(series for each in parts.values() for series in _series_of(each))],
-        [f"{KILLED[what]}: {_counted(each.kinds)}" for what, each in parts.items()],
+        [calm, *(series for each in parts.values() for series in series_of(each))],
+        [f"{KILLED[what]}: {counted(each.kinds)}" for what, each in parts.items()],
     )
 
 
 def _wait_ready(bench: BenchCluster, standby: str) -> None:
     """Returns when the standby is what the benchmark is about; a hot one is announced, of warm ones each server has one."""
     bench.wait_warm(1)
+    running_context(bench, "s1")
     if standby == "hot" and not wait_until(lambda: _is_hot(running_context(bench, "s1")), PATIENCE):
         raise Refused(f"there is no hot standby: {running_context(bench, 's1')}")
 
@@ -87,23 +96,25 @@ def _is_hot(context: dict[str, Any]) -> bool:
     return any(each["mode"] == "hot" for each in context["standbys"])
 
 
-def _parts(what: str, goal: float | None, calm: Series) -> Parts:
-    name = KILLED[what]
+def parts_of(name: str, goal: Goal | None, baseline: Series | None) -> Parts:
+    """Empty series for one kind of failover."""
     return Parts(
-        Series(name, goals=() if goal is None else (Goal(0.95, goal),), baseline=calm),
-        Series(f"{name}: until the takeover begins"),
+        Series(name, goals=() if goal is None else (goal,), baseline=baseline),
+        Series(f"{name}: detection, until the takeover begins"),
         Series(f"{name}: takeover, until jobs may start"),
-        {step: Series(f"{name}: … of it {step}") for step in STEPS},
+        {step: Series(f"{name}: … of it {shown}") for step, shown in STEPS.items()},
         Series(f"{name}: from there to the answer"),
     )
 
 
-def _series_of(parts: Parts) -> tuple[Series, ...]:
+def series_of(parts: Parts) -> tuple[Series, ...]:
+    """In the order of what happens."""
     steps = (series for series in parts.steps.values() if series.values)
     return (parts.whole, parts.noticed, parts.takeover, *steps, parts.answered)
 
 
-def _counted(kinds: Counter[str]) -> str:
+def counted(kinds: Counter[str]) -> str:
+    """How often each kind of takeover it was."""
     return ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items()))
 
 
@@ -122,7 +133,7 @@ def _round(bench: BenchCluster, what: str, wanted: Any, parts: Parts) -> None:
     whole = time.perf_counter() - began_clock
     if totals != wanted:
         raise Refused(f"the totals after the failover: {totals}, before: {wanted}")
-    _note(parts, began, whole, failover_after(bench, asked, began))
+    note(parts, began, whole, failover_after(bench, asked, began))
     if what == "frozen":
         _thaw(frozen)
     if what in ("server", "both"):
@@ -150,7 +161,8 @@ def _thaw(pids: list[int]) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def _note(parts: Parts, began: float, whole: float, failover: dict[str, Any]) -> None:
+def note(parts: Parts, began: float, whole: float, failover: dict[str, Any]) -> None:
+    """One failover: `began` by the wall clock, `whole` in seconds, and its record."""
     opened = datetime.fromisoformat(failover["at"]).timestamp() - began
     parts.whole.values.append(whole)
     parts.noticed.values.append(opened - failover["seconds"])

@@ -7,44 +7,52 @@ import signal
 import time
 from typing import Any
 
-from benchmarks.cluster import cluster
-from benchmarks.failover import asked_until_answered, failover_after, running_context
+from benchmarks.cluster import Refused, cluster
+from benchmarks.failover import (
+    asked_until_answered,
+    counted,
+    failover_after,
+    note,
+    parts_of,
+    running_context,
+    series_of,
+)
 from benchmarks.measure import Against, Effort, Goal, Section, Series
 
-MEGABYTES = (1, 100, 2000)
+MEGABYTES = (1, 2000)
 """Sizes of the named DataFrame: random numbers, which nothing compresses, in files of the checkpoint."""
+GROWTH = Goal(0.5, 1.2, Against.RATIO)
 
 
 def run(effort: Effort) -> Section:
-    """For each size: from the kill to the first right answer, and the takeover by its record."""
-    sizes = MEGABYTES[:2] if effort.quick else MEGABYTES
-    whole: dict[int, Series] = {}
-    takeover: dict[int, Series] = {}
-    for size in sizes:
-        smallest = whole.get(sizes[0])
-        goals = () if smallest is None else (Goal(0.5, 1.2, Against.RATIO),)
-        whole[size] = Series(f"{size} MB: killed to answered", goals=goals, baseline=smallest)
-        takeover[size] = Series(f"{size} MB: takeover", baseline=takeover.get(sizes[0]))
+    """For each size: from the kill to the first right answer, and its parts."""
+    sizes = MEGABYTES[:1] if effort.quick else MEGABYTES
+    smallest: Series | None = None
+    shown, notes = [], []
     with cluster(2, "warm") as bench:
         for size in sizes:
-            name = f"bench{size}"
+            name, what = f"bench{size}", f"{size} MB: driver killed"
+            parts = parts_of(what, GROWTH if smallest else None, smallest)
+            smallest = smallest or parts.whole
             bench.create_context(name)
             bench.run(name, "build_size", {"megabytes": size})
             wanted = bench.run(name, "row_of_size", {})
-            for _ in range(effort.rounds_of(10)):
+            for _ in range(effort.rounds_of(20)):
                 bench.wait_warm(1)
-                seconds, record = _round(bench, name, wanted)
-                whole[size].values.append(seconds)
-                takeover[size].values.append(record["seconds"])
+                note(parts, *_round(bench, name, wanted))
             bench.delete_context(name)
+            shown += series_of(parts)
+            notes.append(f"{what}: {counted(parts.kinds)}")
     return Section(
         "Failovers as data grows",
-        "Seconds from the kill (SIGKILL) of the driver to the right row of a named DataFrame, with a warm standby.",
-        [series for size in sizes for series in (whole[size], takeover[size])],
+        "Seconds from the kill (SIGKILL) of the driver to the right row of a named DataFrame, with a warm standby; its parts.",
+        shown,
+        notes,
     )
 
 
-def _round(bench: Any, name: str, wanted: Any) -> tuple[float, dict[str, Any]]:
+def _round(bench: Any, name: str, wanted: Any) -> tuple[float, float, dict[str, Any]]:
+    """When it began by the wall clock, the seconds it took, its record."""
     before = running_context(bench, "s1", name)
     asked = bench.other_than(before["owner"])
     began, began_clock = time.time(), time.perf_counter()
@@ -52,5 +60,5 @@ def _round(bench: Any, name: str, wanted: Any) -> tuple[float, dict[str, Any]]:
     row = asked_until_answered(bench, asked, name, "row_of_size")
     seconds = time.perf_counter() - began_clock
     if row != wanted:
-        raise AssertionError(f"the row after the failover: {row}, before: {wanted}")
-    return seconds, failover_after(bench, asked, began, name)
+        raise Refused(f"the row after the failover: {row}, before: {wanted}")
+    return began, seconds, failover_after(bench, asked, began, name)
