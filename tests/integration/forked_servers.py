@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -38,13 +40,25 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     run(settings)
 
 
+Served = Callable[[Settings, Mapping[str, str]], None]
+"""What the process of a server runs."""
+
+
 class ForkedServers:
     """Servers s1, s2, s3 of one cluster below a folder, with a ZooKeeper that runs already.
 
-    Their metadata are in SQLite below the folder, unless `database` is the address of another.
+    Their metadata are in SQLite below the folder, unless `database` is the address of another; `ways` are addresses of it
+    that differ from server to server.
     """
 
-    def __init__(self, folder: Path, zookeeper: str, database: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        zookeeper: str,
+        database: str | None = None,
+        *,
+        ways: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._zookeeper = zookeeper
         self.processes: dict[str, ForkServerProcess] = {}
@@ -54,12 +68,13 @@ class ForkedServers:
             f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.fakes.driver_process "$@"\n'
         )
         self._python.chmod(0o755)
-        self._database = database or f"sqlite:///{folder}/jobserver.db"
-        upgrade_url(self._database)
+        one = database or f"sqlite:///{folder}/jobserver.db"
+        self._databases = {name: (ways or {}).get(name, one) for name in self.urls}
+        upgrade_url(self._databases["s1"])
 
-    def start(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+    def start(self, name: str, environment: Mapping[str, str] | None = None, served: Served = serve) -> None:
         """Begins; does not wait."""
-        process = _context.Process(target=serve, args=(self._settings(name), dict(environment or {})))
+        process = _context.Process(target=served, args=(self._settings(name), dict(environment or {})))
         process.start()
         self.processes[name] = process
 
@@ -106,7 +121,7 @@ class ForkedServers:
             server=ServerSettings(id=name, port=port, dir=self._folder / name, log_level="warning"),
             cluster=ClusterSettings(name="forked", secret="secret"),  # type: ignore[arg-type]
             zookeeper=ZooKeeperSettings(hosts=self._zookeeper),
-            database=DatabaseSettings(url=self._database),
+            database=DatabaseSettings(url=self._databases[name]),
             checkpoint=CheckpointSettings(root=str(self._folder / "checkpoints")),
             driver=DriverSettings(python=self._python, warm_drivers=0, **_TIMES),
             ha=HaSettings(standby="cold"),
@@ -127,3 +142,38 @@ def until(condition: Any, what: str, seconds: float = 30.0) -> Any:
         assert time.monotonic() < ends, f"not within {seconds:g} s: {what}"
         time.sleep(0.02)
     return found
+
+
+def ask(
+    url: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> tuple[int, Any] | None:
+    """Status and parsed answer; None when there is none."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request(method, path, body, {"Content-Type": "text/plain", **(headers or {})})
+        response = connection.getresponse()
+        data = response.read()
+        return response.status, json.loads(data) if data else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def picture(servers: ForkedServers, server: str) -> Any:
+    """`GET /cluster` of a server, or None."""
+    found = ask(servers.urls[server], "GET", "/cluster")
+    return found[1] if found and found[0] == 200 else None
+
+
+def context_at(servers: ForkedServers, server: str, name: str) -> Any:
+    """A context as a server shows it, or None."""
+    shown = picture(servers, server)
+    return next((one for one in (shown or {}).get("contexts", ()) if one["name"] == name), None)
+
+
+def all_here(servers: ForkedServers) -> bool:
+    """Whether every running server sees every other, in its present life."""
+    lives = {(name, servers.processes[name].pid) for name in servers.running()}
+    pictures = [picture(servers, name) for name, _ in lives]
+    return all(shown and {(one["id"], one["pid"]) for one in shown["servers"]} == lives for shown in pictures)

@@ -5,8 +5,6 @@ Processes, ZooKeeper, SQL and the checkpoint store are real; drivers are process
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
 from urllib.parse import urlencode
@@ -16,7 +14,7 @@ import pytest
 from ha.coordination import ServerInfo
 from ha.placement import standby_order
 from jobserver.contexts.fail_points import ALLOWED, AT, EXIT_CODE, SWITCH, Point
-from tests.integration.forked_servers import ForkedServers, until
+from tests.integration.forked_servers import ForkedServers, all_here, ask, context_at, until
 
 ADOPTING = (
     Point.ELECTED,
@@ -42,37 +40,6 @@ RESTORING = (
     Point.OPENED,
     Point.PUBLISHED,
 )
-
-
-def ask(url, method, path, body=b"", headers=None):
-    """Status and parsed answer; None when there is none."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
-    try:
-        connection.request(method, path, body, {"Content-Type": "text/plain", **(headers or {})})
-        response = connection.getresponse()
-        data = response.read()
-        return response.status, json.loads(data) if data else None
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-def picture(servers, server):
-    found = ask(servers.urls[server], "GET", "/cluster")
-    return found[1] if found and found[0] == 200 else None
-
-
-def context_at(servers, server, name):
-    shown = picture(servers, server)
-    return next((one for one in (shown or {}).get("contexts", ()) if one["name"] == name), None)
-
-
-def all_here(servers):
-    """Whether every running server sees every other, in its present life."""
-    lives = {(name, servers.processes[name].pid) for name in servers.running()}
-    pictures = [picture(servers, name) for name, _ in lives]
-    return all(shown and {(one["id"], one["pid"]) for one in shown["servers"]} == lives for shown in pictures)
 
 
 @pytest.fixture(scope="module")
