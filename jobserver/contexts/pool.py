@@ -23,7 +23,7 @@ from jobserver.protocol import Request
 
 log = logging.getLogger(__name__)
 
-REFILL_DELAY = 5.0
+REFILL_DELAY = 3.0
 """Seconds after a takeover before the pool is filled: the first answers come before the next JVM starts."""
 AFTER_ANSWER = 1.0
 """Seconds after the first answer of a takeover: then nobody who waited through it is slowed by a JVM that starts."""
