@@ -20,7 +20,7 @@ from jobserver.admission import Admission
 from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.looks import Look, look, tails
 from jobserver.contexts.waiters import JobWaiters
-from jobserver.errors import OutcomeUnknown, StoreUnavailable, Superseded
+from jobserver.errors import JobServerError, OutcomeUnknown, StoreUnavailable, Superseded
 from jobserver.job_events import EventId
 from jobserver.model import (
     AttemptOutcome,
@@ -401,10 +401,15 @@ class ContextJobs:
     async def _commit_end(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
         """Commits the end of the running attempt, then tells who waits. None when it had ended otherwise before."""
         at = _now()
-        committed = await self._guarded(
-            lambda: self._store.finish_job(self.fence, outcome, state, at),
-            lambda: self._is(job.id, state, outcome.attempt),
-        )
+        try:
+            committed = await self._finished(outcome, state, at)
+        except JobServerError:
+            raise
+        except Exception as error:
+            # an outcome that no owner can commit would take the context from one server to the next: the job ends without it
+            log.exception("the outcome of job %s cannot be committed", job.id)
+            outcome, state = _uncommittable(outcome, error), JobState.ERROR
+            committed = await self._finished(outcome, state, at)
         if not committed and self._waits_again(job.id):
             return None
         if not committed:
@@ -412,6 +417,12 @@ class ContextJobs:
             return None
         return self._gone(
             job, state, outcome.error, result=outcome.result, outcome=outcome.kind, ended_at=at, release=False
+        )
+
+    async def _finished(self, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
+        return await self._guarded(
+            lambda: self._store.finish_job(self.fence, outcome, state, at),
+            lambda: self._is(outcome.job_id, state, outcome.attempt),
         )
 
     def _waits_again(self, job_id: str) -> bool:
@@ -526,3 +537,13 @@ _STATES = {
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _uncommittable(outcome: AttemptOutcome, error: Exception) -> AttemptOutcome:
+    text = f"The outcome ({outcome.kind}) could not be recorded: {type(error).__name__}. The server's log has the details"
+    return AttemptOutcome(
+        outcome.job_id,
+        outcome.attempt,
+        OutcomeKind.FAILED,
+        error=ErrorInfo(text, "jobserver.OutcomeNotRecorded"),
+    )

@@ -78,3 +78,40 @@ async def test_a_driver_with_a_job_that_no_kill_ends_is_replaced_if_the_settings
     await until(lambda: job_of(cluster, other.id).attempt == 2, "the other job runs again")
     assert (await server.contexts.view("ctx")).epoch == 2
     assert server.registry.owned()[0].watch.stuck_jobs == 0
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["told", "held by an adopted driver"])
+async def test_an_outcome_that_cannot_be_recorded_ends_its_job_and_not_the_ownership(cluster, adopted):
+    """Every next owner would stumble over it again."""
+    servers = [await cluster.start(name) for name in ("s1", "s2")]
+    context = await servers[0].contexts.create("ctx", {})
+    for server in servers:
+        _refuse(server.store, "13")
+    owner = cluster.owner(context.id)
+    if adopted:
+        other = next(server for server in servers if server is not owner)
+        running = asyncio.create_task(other.jobs.submit(submission("hold")))
+        await until(lambda: cluster.driver().started, "it runs")
+        await cluster.kill(owner)
+        cluster.driver().finish(next(iter(cluster.driver().jobs)).job_id, "13")
+        owner = other
+        done = await running
+    else:
+        done = await owner.jobs.submit(submission("answer:13"))
+    assert done.job.state is JobState.ERROR
+    assert "could not be recorded: ValueError" in done.job.error.message
+    epoch = 1 + adopted
+    assert (await owner.jobs.submit(submission("answer:1"))).job.result == "1"
+    assert (await owner.store.fence(context.id)).epoch == epoch
+
+
+def _refuse(store, result):
+    """A store that cannot take this result."""
+    finish = store.finish_job
+
+    async def finish_job(fence, outcome, state, at):
+        if outcome.result == result:
+            raise ValueError("poison")
+        return await finish(fence, outcome, state, at)
+
+    store.finish_job = finish_job
