@@ -69,6 +69,7 @@ class ForkedServers:
         )
         self._python.chmod(0o755)
         one = database or f"sqlite:///{folder}/jobserver.db"
+        one = database or f"sqlite:///{folder}/jobserver.db"
         self._databases = {name: (ways or {}).get(name, one) for name in self.urls}
         upgrade_url(self._databases["s1"])
 
@@ -121,7 +122,7 @@ class ForkedServers:
             server=ServerSettings(id=name, port=port, dir=self._folder / name, log_level="warning"),
             cluster=ClusterSettings(name="forked", secret="secret"),  # type: ignore[arg-type]
             zookeeper=ZooKeeperSettings(hosts=self._zookeeper),
-            database=DatabaseSettings(url=self._databases[name]),
+            database=DatabaseSettings(url=self._databases[name], timeout="2s"),
             checkpoint=CheckpointSettings(root=str(self._folder / "checkpoints")),
             driver=DriverSettings(python=self._python, warm_drivers=0, **_TIMES),
             ha=HaSettings(standby="cold"),
