@@ -116,7 +116,7 @@ def start_to_fail(live: Live, server: str, point: Point, monkeypatch: pytest.Mon
     )
 
 
-@pytest.mark.parametrize("point", [Point.ADOPT_SENT, Point.ADOPTED])
+@pytest.mark.parametrize("point", [Point.ADOPTED])
 def test_a_server_that_ends_while_it_adopts_a_spark_driver_is_followed_by_one_that_adopts_it(
     live: Live, code: str, load: Load, truth: Any, monkeypatch: pytest.MonkeyPatch, point: Point
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_server_that_ends_while_it_adopts_a_spark_driver_is_followed_by_one_th
     assert live.ended(job)["result"] == [1, truth]
 
 
-@pytest.mark.parametrize("point", [Point.PINNED, Point.ACTIVATED])
+@pytest.mark.parametrize("point", [Point.ACTIVATED])
 def test_a_server_that_ends_while_it_restores_into_spark_is_followed_by_one_that_restores(
     live: Live, code: str, load: Load, truth: Any, monkeypatch: pytest.MonkeyPatch, point: Point
 ) -> None:
