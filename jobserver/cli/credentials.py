@@ -16,9 +16,9 @@ PATIENCE = 15.0
 """Seconds that a command looks for a server that answers; longer than a failover takes."""
 
 
-def client(urls: Sequence[str]) -> JobClient:
+def client(urls: Sequence[str], patience: float = PATIENCE) -> JobClient:
     """A client of these servers for a command."""
-    return JobClient(urls, patience=PATIENCE, credentials=chosen())
+    return JobClient(urls, patience=patience, credentials=chosen())
 
 
 @functools.cache

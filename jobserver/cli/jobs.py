@@ -20,13 +20,17 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from jobserver.client import EndedJob, JobClient, Work
-from jobserver.client.core import FINAL
+from jobserver.client.core import ARROW, FINAL, JSON, PARQUET
 from jobserver.errors import BadRequest, TimedOut
 
 CODES = {"FINISHED": 0, "ERROR": 3, "KILLED": 4}
 TIME_OVER = 5
 FOLLOW_EVERY = 0.5
 """Seconds between two looks of `logs -f`."""
+START_PATIENCE = 180.0
+"""Seconds that a context may take to start or end."""
+FORMATS = {".parquet": PARQUET, ".arrow": ARROW, ".arrows": ARROW, ".json": JSON}
+"""Endings of files, and the format of rows in them."""
 COLUMNS = ("jobId", "classPath", "context", "status", "startTime", "duration")
 
 
@@ -54,15 +58,42 @@ def run(client: JobClient, work: Work, *, sync: bool, seconds: float | None, as_
     return CODES[job.status]
 
 
-def configuration(file: Path | None, pairs: Sequence[str]) -> str:
+def save(client: JobClient, work: Work, file: Path, *, seconds: float | None, as_json: bool) -> int:
+    """Runs a query, and writes its rows in the format that the file's ending names; the exit code. Raises BadRequest."""
+    accept = FORMATS.get(file.suffix.lower())
+    if accept is None:
+        raise BadRequest(f"'{file}' has none of the endings {', '.join(FORMATS)}")
+    job = client.run(replace(work, accept=accept), seconds=seconds)
+    if job.status != "FINISHED":
+        _show_end(job, as_json=as_json)
+        return CODES[job.status]
+    data = client.result(job.id, accept)
+    file.write_bytes(data)
+    shown = {"jobId": job.id, "status": job.status, "file": str(file), "bytes": len(data)}
+    tell(f"{file}: {len(data)} bytes.", shown, as_json=as_json)
+    return 0
+
+
+def tell(sentence: str, value: Mapping[str, Any], *, as_json: bool) -> None:
+    """What was done, for people or for programs."""
+    print(json.dumps(value) if as_json else sentence)
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """`key=value` texts. Raises BadRequest."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise BadRequest(f"--conf takes key=value, not '{text}'")
+        found[key.strip()] = value
+    return found
+
+
+def configuration(file: Path | None, given: Sequence[str]) -> str:
     """A configuration of a file (HOCON or JSON), with `key=value` pairs laid over it. Raises BadRequest."""
     text = "" if file is None else file.read_text(encoding="utf-8")
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise BadRequest(f"--conf takes key=value, not '{pair}'")
-        text += f"\n{key.strip()} = {_hocon(value)}"
-    return text
+    return text + "".join(f"\n{key} = {_hocon(value)}" for key, value in pairs(given).items())
 
 
 def _hocon(value: str) -> str:
@@ -151,17 +182,21 @@ def _show(value: Any, rows: Sequence[Sequence[str]], names: Sequence[str], *, as
     Console().print(table)
 
 
-def follow_log(client: JobClient, job_id: str, *, follow: bool) -> None:
-    """Prints what the job wrote; with `follow` until it has ended."""
+def follow_log(client: JobClient, job_id: str, *, follow: bool, as_json: bool = False) -> None:
+    """Prints what the job wrote; with `follow` until it has ended. As JSON: an object with offset and text for each piece."""
     offset = 0
     while True:
         over = (
             not follow or client.read(f"/jobs/{job_id}")["status"] in FINAL
         )  # looked at before the last piece
         piece = client.log(job_id, offset)
+        if piece and as_json:
+            text = piece.decode(errors="replace")
+            print(json.dumps({"jobId": job_id, "offset": offset, "text": text}), flush=True)
+        elif not as_json:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
         offset += len(piece)
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
         if over:
             return
         if not piece:

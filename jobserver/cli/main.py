@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from jobserver.cli.operators import ConfigOption, JsonOption, checkpoint_app, config_app, db_app
 from jobserver.errors import JobServerError
+
+if TYPE_CHECKING:
+    from jobserver.cli import moves
 
 app = typer.Typer(
     help="Shared, long-lived Spark contexts that survive the death of their server and driver.",
@@ -137,12 +140,13 @@ def switchover(
     keep_driver: Annotated[
         bool, typer.Option("--keep-driver", help="Only the owner changes; it adopts the driver where it is.")
     ] = False,
+    as_json: JsonOption = False,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
     """Move a context to another server; no request fails and no job is lost."""
     from jobserver.cli import moves
 
-    typer.echo(moves.switchover(url, context, to, grace, keep_driver=keep_driver))
+    _told(moves.switchover(url, context, to, grace, keep_driver=keep_driver), as_json=as_json)
 
 
 @app.command()
@@ -153,22 +157,31 @@ def drain(
         bool, typer.Option("--keep-drivers", help="Only the owners change; drivers go on where they are.")
     ] = False,
     wait: Annotated[bool, typer.Option(help="Return when the server owns nothing any more.")] = True,
+    as_json: JsonOption = False,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
     """Move every context of a server to others, and give it none until it is undrained or restarted."""
     from jobserver.cli import moves
 
-    typer.echo(moves.drain(url, server, grace, keep_drivers=keep_drivers, wait=wait))
+    _told(moves.drain(url, server, grace, keep_drivers=keep_drivers, wait=wait), as_json=as_json)
 
 
 @app.command()
 def undrain(
-    server: Annotated[str, typer.Argument(help="Id of the server.")], url: UrlOption = DEFAULT_URL
+    server: Annotated[str, typer.Argument(help="Id of the server.")],
+    as_json: JsonOption = False,
+    url: UrlOption = DEFAULT_URL,
 ) -> None:
     """Let a drained server take contexts again."""
     from jobserver.cli import moves
 
-    typer.echo(moves.undrain(url, server))
+    _told(moves.undrain(url, server), as_json=as_json)
+
+
+def _told(done: moves.Done, *, as_json: bool) -> None:
+    from jobserver.cli import jobs
+
+    jobs.tell(done.sentence, done.value, as_json=as_json)
 
 
 @app.command()
@@ -200,16 +213,22 @@ def submit(
 def sql(
     statement: Annotated[str, typer.Argument(help="One SQL statement, over tables and named objects.")],
     context: ContextOption = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Rows at most; default: 10,000.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the rows: .parquet, .arrow or .json.", dir_okay=False)
+    ] = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
     url: UrlsOption = DEFAULT_URLS,
 ) -> None:
-    """Run a query and print its rows."""
+    """Run a query and print its rows, or write them to a file."""
     from jobserver.cli import jobs
     from jobserver.cli.credentials import client
     from jobserver.client import Work
 
-    work = Work(sql=statement, context=context)
+    work = Work(sql=statement, context=context, parameters={"limit": limit})
+    if out is not None:
+        sys.exit(jobs.save(client(url), work, out, seconds=timeout, as_json=as_json))
     sys.exit(jobs.run(client(url), work, sync=True, seconds=timeout, as_json=as_json))
 
 
@@ -246,25 +265,80 @@ def binaries(as_json: JsonOption = False, url: UrlsOption = DEFAULT_URLS) -> Non
 
 
 @app.command()
-def kill(job: Annotated[str, typer.Argument(help="Id of the job.")], url: UrlsOption = DEFAULT_URLS) -> None:
+def upload(
+    file: Annotated[
+        Path, typer.Argument(help="A .jar, .egg, .whl, .zip or .py.", exists=True, dir_okay=False)
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Its name; default: the file's, without its ending.")
+    ] = None,
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """Upload code; jobs that are submitted from now on use it."""
+    from jobserver.cli import jobs
+    from jobserver.cli.credentials import client
+
+    stored = client(url).upload(file, name)
+    jobs.tell(f"{file} is uploaded as {stored}.", {"binary": stored}, as_json=as_json)
+
+
+@app.command()
+def create(
+    context: Annotated[str, typer.Argument(help="Name of the context; a letter first.")],
+    conf: Annotated[list[str] | None, typer.Option(help="key=value of its settings; repeatable.")] = None,
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """Start a context; returns when it runs."""
+    from jobserver.cli import jobs
+    from jobserver.cli.credentials import client
+
+    client(url, jobs.START_PATIENCE).create_context(context, jobs.pairs(conf or []))
+    jobs.tell(f"Context {context} runs.", {"context": context, "state": "RUNNING"}, as_json=as_json)
+
+
+@app.command()
+def delete(
+    context: Annotated[str, typer.Argument(help="Name of the context.")],
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
+    """Stop a context and its jobs. Its named objects go with it."""
+    from jobserver.cli import jobs
+    from jobserver.cli.credentials import client
+
+    ended = client(url, jobs.START_PATIENCE).delete_context(context)
+    words = f"Context {context} has ended." if ended else f"Context {context} is stopping."
+    jobs.tell(words, {"context": context, "ended": ended}, as_json=as_json)
+
+
+@app.command()
+def kill(
+    job: Annotated[str, typer.Argument(help="Id of the job.")],
+    as_json: JsonOption = False,
+    url: UrlsOption = DEFAULT_URLS,
+) -> None:
     """Kill a job."""
+    from jobserver.cli import jobs
     from jobserver.cli.credentials import client
 
     client(url).kill(job)
-    typer.echo(f"Job {job} is killed.")
+    jobs.tell(f"Job {job} is killed.", {"jobId": job, "status": "KILLED"}, as_json=as_json)
 
 
 @app.command()
 def logs(
     job: Annotated[str, typer.Argument(help="Id of the job.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job has ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Pieces as JSON, one a line.")] = False,
     url: UrlsOption = DEFAULT_URLS,
 ) -> None:
     """Print what a job wrote."""
     from jobserver.cli import jobs
     from jobserver.cli.credentials import client
 
-    jobs.follow_log(client(url), job, follow=follow)
+    jobs.follow_log(client(url), job, follow=follow, as_json=as_json)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -19,37 +21,48 @@ READY = 120.0
 """Seconds beyond the grace that a move may take: a driver has to start where the context goes."""
 
 
-def switchover(url: str, context: str, to: str | None, grace: str, *, keep_driver: bool) -> str:
-    """Moves a context; what became of it in a sentence. Raises BadRequest, MoveRefused, Unavailable."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a move: a sentence for people, a value for programs."""
+
+    sentence: str
+    value: Mapping[str, Any]
+
+
+def switchover(url: str, context: str, to: str | None, grace: str, *, keep_driver: bool) -> Done:
+    """Moves a context. Raises BadRequest, MoveRefused, Unavailable."""
     query = {"grace": grace, "keep-driver": str(keep_driver).lower()} | ({"to": to} if to else {})
     answer = Client(url).post(
         f"/contexts/{quote(context, safe='')}/switchover", query=query, timeout=_seconds(grace) + READY
     )
     moved = _good(answer, 200)
-    return (
+    return Done(
         f"Context {moved['context']} went from {moved['from']} to {moved['to']} in {moved['seconds']:.1f} s; "
-        f"its epoch is {moved['epoch']}."
+        f"its epoch is {moved['epoch']}.",
+        moved,
     )
 
 
-def drain(url: str, server: str, grace: str, *, keep_drivers: bool, wait: bool) -> str:
+def drain(url: str, server: str, grace: str, *, keep_drivers: bool, wait: bool) -> Done:
     """Has a server give its contexts away; with `wait`, returns when it has none. Raises as `switchover`."""
     client = Client(url)
     query = {"grace": grace, "keep-drivers": str(keep_drivers).lower()}
     _good(client.post(f"/cluster/{quote(server, safe='')}/drain", query=query), 202)
     if not wait:
-        return f"Server {server} drains; `jobserver status` shows how far it is."
+        sentence = f"Server {server} drains; `jobserver status` shows how far it is."
+        return Done(sentence, {"server": server, "state": "draining"})
     with Console(stderr=True).status(f"{server} drains") as line:
         while (left := _left(client, server)) != 0:
             line.update(f"{server} drains: {left} contexts left")
             time.sleep(LOOK)
-    return f"Server {server} is drained: it owns nothing and is given nothing. Stop it, or undrain it."
+    sentence = f"Server {server} is drained: it owns nothing and is given nothing. Stop it, or undrain it."
+    return Done(sentence, {"server": server, "state": "drained"})
 
 
-def undrain(url: str, server: str) -> str:
+def undrain(url: str, server: str) -> Done:
     """Has a server take contexts again. Raises as `switchover`."""
     _good(Client(url).post(f"/cluster/{quote(server, safe='')}/undrain"), 200)
-    return f"Server {server} takes contexts again."
+    return Done(f"Server {server} takes contexts again.", {"server": server, "state": "alive"})
 
 
 def _left(client: Client, server: str) -> int:

@@ -15,6 +15,7 @@ from yarl import URL
 
 from jobserver.client.core import (
     JSON,
+    UNSENT,
     Conversation,
     Conversations,
     Credentials,
@@ -132,5 +133,7 @@ class AsyncJobClient:
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 return Response(answer.status, await answer.read(), headers)
+        except aiohttp.ClientConnectorError:
+            return UNSENT
         except (TimeoutError, aiohttp.ClientError, OSError):
             return None

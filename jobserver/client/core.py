@@ -72,6 +72,10 @@ class Response:
             raise Unavailable(f"the answer is no JSON: {self.body[:200]!r}") from error
 
 
+UNSENT = Response(0, b"")
+"""In the place of an answer: the server could not be connected to, so nothing was sent. None: it may have been."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Name and password of a user."""
@@ -167,13 +171,14 @@ class Conversations:
             left = max(deadline - self._now(), 1.0)
             sent = {**server.headers, **(headers or {})}
             response = yield Send(server.url, method, path, body, sent, wait + min(left, 30.0))
-            if response is not None and response.status not in (429, 503):
+            if response is not None and response.status not in (UNSENT.status, 429, 503):
                 return _checked(response)
             if response is None and not repeatable:
                 raise Unavailable(
                     f"{server.url} did not answer: whether {method} {path} was done is not known"
                 )
-            trouble = f"{server.url} does not answer" if response is None else _sentence(response)
+            heard = None if response is UNSENT else response
+            trouble = f"{server.url} does not answer" if heard is None else _sentence(heard)
             self._at = (self._at + 1) % len(self._servers)
             asked += 1
             pause = _retry_after(response) if asked % len(self._servers) == 0 else 0.0

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from jobserver.client.core import (
     JSON,
+    UNSENT,
     Conversation,
     Conversations,
     Credentials,
@@ -106,10 +107,15 @@ def _carry_out(conversation: Conversation[T]) -> T:
 
 
 def exchange(step: Send) -> Response | None:
-    """One exchange; None when no answer came."""
+    """One exchange; None when no answer came, UNSENT when there was nobody to send it to."""
     target = urlsplit(step.url)
     kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
     connection = kind(target.hostname or "", target.port, timeout=step.timeout)
+    try:
+        connection.connect()
+    except (OSError, http.client.HTTPException):
+        connection.close()
+        return UNSENT
     try:
         connection.request(step.method, target.path + step.path, step.body or None, dict(step.headers))
         answer = connection.getresponse()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from jobserver.api import make_app
 from jobserver.cli.main import app
-from jobserver.client import EndedJob, JobClient, Refused, Work
+from jobserver.client import ARROW, PARQUET, EndedJob, JobClient, Refused, Work
 from jobserver.client.aio import AsyncJobClient
 from jobserver.errors import JobServerError, Unavailable
 from jobserver.model import JobRecord, JobState
@@ -162,3 +162,52 @@ async def test_lists_are_for_people_and_for_programs(url: str, code: Path) -> No
     assert await command(url, "kill", job) == (0, f"Job {job} is killed.\n", "")
     again = await command(url, "kill", job)
     assert (again[0], again[2]) == (1, f"No running job with ID {job}\n")
+
+
+async def test_each_command_tells_programs_what_it_did(url: str, code: Path) -> None:
+    async def told(*words: str) -> object:
+        found = await command(url, *words, "--json")
+        assert found[0] == 0, found
+        return json.loads(found[1])
+
+    assert await told("upload", str(code), "--name", "mine") == {"binary": "mine"}
+    assert await told("create", "ctx", "--conf", "num-cpu-cores=1") == {"context": "ctx", "state": "RUNNING"}
+    job = await told("submit", "mine", "--main", "contract_jobs.Sleeping", "--context", "ctx")
+    assert isinstance(job, dict)
+    assert await told("kill", job["jobId"]) == {"jobId": job["jobId"], "status": "KILLED"}
+    assert await told("delete", "ctx") == {"context": "ctx", "ended": True}
+    refused = await command(url, "create", "1ctx")
+    assert (refused[0], refused[2]) == (1, "context name must start with letters\n")
+    assert (await command(url, "create", "ctx", "--conf", "nonsense"))[0] == 1
+
+
+async def test_output_comes_in_pieces_that_programs_can_read(
+    url: str, code: Path, service: FakeService
+) -> None:
+    job = (await command(url, "submit", str(code), "--main", "contract_jobs.Nothing"))[1].strip()
+    service.outputs[job] = b"one\ntwo\n"
+    assert (await command(url, "logs", job, "-f"))[1] == "one\ntwo\n"
+    piece = {"jobId": job, "offset": 0, "text": "one\ntwo\n"}
+    assert json.loads((await command(url, "logs", job, "--json"))[1]) == piece
+
+
+async def test_rows_of_a_query_go_to_a_file_in_the_format_of_its_ending(url: str, tmp_path: Path) -> None:
+    for ending in ("parquet", "arrow"):
+        file = tmp_path / f"rows.{ending}"
+        done = await command(url, "sql", "select 1", "--out", str(file), "--json")
+        assert (done[0], json.loads(done[1])["bytes"]) == (0, 4), done
+        assert file.read_bytes() == b"ROWS"
+    await command(url, "sql", "select 1", "--out", str(tmp_path / "rows.json"))
+    assert json.loads((tmp_path / "rows.json").read_bytes())["rows"] == [[1]]
+    refused = await command(url, "sql", "select 1", "--out", str(tmp_path / "rows.xls"))
+    assert (refused[0], "none of the endings" in refused[2]) == (1, True)
+
+
+async def test_the_client_reads_rows_in_the_format_that_it_submitted_for(url: str) -> None:
+    async with AsyncJobClient([DEAD, url]) as client:
+        job = await client.run(Work(sql="select 1", accept=ARROW))
+        assert job.value == {"rowCount": 1}
+        assert await client.result(job.id, ARROW) == b"ROWS"
+        with pytest.raises(Refused) as refused:
+            await client.result(job.id, PARQUET)
+        assert refused.value.status == 406

@@ -50,11 +50,12 @@ from jobserver.model import (
     ObjectOrder,
     OnFailover,
     OutcomeKind,
+    ResultFormat,
 )
 from jobserver.progress import JobProgress
 from jobserver.records import Records
 from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
-from jobserver.stored_results import stored_result
+from jobserver.stored_results import StoredResult, stored_result
 from jobserver.watching import Output
 from tests.fakes.metadata import FakeMetadata, FakeStore
 
@@ -324,6 +325,10 @@ class FakeService:
                     return ended(JobState.ERROR, error=_INVALID), OutcomeKind.INVALID
                 result = json.dumps(Counter(str(words["string"]).split()))
                 return ended(JobState.FINISHED, result=result), OutcomeKind.FINISHED
+            case "sql":
+                return ended(
+                    JobState.FINISHED, result=self._rows(submission.result_format)
+                ), OutcomeKind.FINISHED
             case "Nothing":
                 return ended(JobState.FINISHED, result="null"), OutcomeKind.FINISHED
             case "Failing":
@@ -336,6 +341,14 @@ class FakeService:
             case _:
                 error = ErrorInfo(f"{submission.main_class} is not there")
                 return ended(JobState.ERROR, error=error), OutcomeKind.NOT_FOUND
+
+    def _rows(self, form: ResultFormat) -> str:
+        """The result of any query: the same rows, or bytes that stand for them."""
+        if form is ResultFormat.JSON:
+            return '{"schema":[],"rows":[[1]],"truncated":false}'
+        stored = StoredResult(4, form.value.ljust(64, "0").encode().hex()[:64], form, '{"rowCount":1}')
+        self.stored[stored.digest] = b"ROWS"
+        return stored.reference
 
     def _outcome(self, job: JobRecord, submission: Submission) -> Submitted:
         if submission.sync and not job.state.final:

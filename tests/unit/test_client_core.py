@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from jobserver.client.core import Conversation, Conversations, EndedJob, Pause, Refused, Response, Send, Work
+from jobserver.client.core import (
+    UNSENT,
+    Conversation,
+    Conversations,
+    EndedJob,
+    Pause,
+    Refused,
+    Response,
+    Send,
+    Work,
+)
 from jobserver.errors import BadRequest, TimedOut, Unavailable
 
 A, B = "http://a:1", "http://b:2"
@@ -112,6 +122,15 @@ def test_a_context_is_not_created_twice_when_the_first_answer_is_lost() -> None:
     with pytest.raises(Unavailable, match="is not known"):
         world.hear(world.talk().create_context("c", {"num-cpu-cores": 2}))
     assert [step.path for step in world.sent] == ["/contexts/c?num-cpu-cores=2"]
+
+
+def test_a_server_that_cannot_be_connected_to_has_done_nothing_so_the_next_is_asked() -> None:
+    world = World(UNSENT, reply({"status": "SUCCESS"}))
+    world.hear(world.talk().create_context("c", {}))
+    assert [step.url for step in world.sent] == [A, B]
+    nobody = World(UNSENT)
+    with pytest.raises(Unavailable, match=r"the last: http://(a:1|b:2) does not answer"):
+        nobody.hear(nobody.talk().create_context("c", {}))
 
 
 def job(status: str, **more: Any) -> Response:
