@@ -34,6 +34,7 @@ from jobserver.contexts.registry import ContextRegistry
 from jobserver.contexts.standbys import Announcer, HotStandbys, StandbySettings, mode_of
 from jobserver.contexts.switchover import Switchover
 from jobserver.contexts.turns import Turn, no_turn
+from jobserver.contexts.vigil import Vigil
 from jobserver.errors import JobServerError
 from jobserver.model import BinaryRef, ContextRecord
 from jobserver.settings import Settings
@@ -83,6 +84,7 @@ class Core:
     switchover: Switchover
     drainer: Drainer
     rebalancer: Rebalancer | None
+    vigil: Vigil
 
 
 def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
@@ -102,11 +104,12 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
         ports.connect,
     )
     standbys = _standbys(settings, ports, pool)
+    vigil = Vigil(ports.store, ports.connect, lambda: standbys.hot)
     registry.use(
         KeeperParts(
             me=ports.me,
             coordination=ports.coordination,
-            takeover=_takeover(settings, secret, ports, pool, standbys),
+            takeover=_takeover(settings, secret, ports, pool, standbys, vigil),
             peers=ports.peers,
             times=_times(settings),
             url_of=registry.url_of,
@@ -141,6 +144,7 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
         switchover=switchover,
         drainer=Drainer(registry, ports.store, switchover, announcer.drain),
         rebalancer=_rebalancer(settings, ports, switchover),
+        vigil=vigil,
     )
 
 
@@ -168,7 +172,7 @@ def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys
 
 
 def _takeover(
-    settings: Settings, secret: str, ports: Ports, pool: DriverPool, standbys: HotStandbys
+    settings: Settings, secret: str, ports: Ports, pool: DriverPool, standbys: HotStandbys, vigil: Vigil
 ) -> TakeoverParts:
     def binary_path(ref: BinaryRef) -> str | None:
         """None where no path leads to it: the driver reads it from the store itself."""
@@ -201,6 +205,7 @@ def _takeover(
         new_token=ports.new_token,
         hot=hot,
         warm=warm,
+        silence=vigil.silence,
         reached=ports.reached,
         standby_of=lambda context: mode_of(context, settings.ha.standby),
     )

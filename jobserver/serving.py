@@ -86,6 +86,7 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
         unasked = {
             **chores(core, interval, unowned_after=interval),
             "callbacks": parts.callbacks.run(),
+            "vigil": core.vigil.run(),
             "removal": remove_ended_checkpoints(core),
         }
         for name, chore in unasked.items():

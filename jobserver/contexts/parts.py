@@ -17,7 +17,7 @@ from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.pool import DriverPool, StartedDriver
-from jobserver.model import ContextRecord
+from jobserver.model import ContextRecord, DriverRecord
 from jobserver.store.metadata import Metadata
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class TakeoverParts:
     new_token: Callable[[], str] = new_token
     hot: Callable[[str], Awaitable[StartedDriver | None]] = no_hot
     warm: Callable[[LaunchSpec], Awaitable[StartedDriver | None]] = no_warm
+    silence: Callable[[DriverRecord], float] = lambda driver: 0.0
     reached: Reach = nowhere
     standby_of: Callable[[ContextRecord], str] = lambda context: "warm"
 

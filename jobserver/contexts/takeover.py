@@ -58,6 +58,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
+ADOPT_LEAST = 0.1
+"""Seconds that a driver is asked for which has been silent for `adopt_timeout` already: it may have woken a moment ago."""
+
 _POINTS = {Step.MARKER: Point.MARKED, Step.BASE: Point.BASE_READ, Step.PIN: Point.PINNED}
 
 
@@ -195,7 +198,7 @@ class Takeover:
     async def _adopt(self) -> Event:
         """Two messages: hello names no epoch, so its failure leaves the epoch free; adopt spends it."""
         driver = _known(self._driver)
-        timeout = self._parts.adopt_timeout
+        timeout = max(self._parts.adopt_timeout - self._parts.silence(driver), ADOPT_LEAST)
         link: DriverLink | None = None
         try:
             link = await self._parts.connect(driver, timeout=timeout)

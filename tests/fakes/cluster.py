@@ -163,7 +163,7 @@ class FakeServer:
         )
         self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
         self.contexts, self.jobs, self.objects, self.kept = core.contexts, core.jobs, core.objects, core.kept
-        self.switchover, self.drainer = core.switchover, core.drainer
+        self.switchover, self.drainer, self.vigil = core.switchover, core.drainer, core.vigil
         self.announcing = asyncio.create_task(core.announcer.run())
 
 

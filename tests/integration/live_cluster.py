@@ -13,6 +13,7 @@ import urllib.parse
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobserver.local.processes import ProcessId, identify
@@ -199,3 +200,8 @@ class Live:
                     return last
             time.sleep(0.05)
         raise AssertionError(f"not within {limit:g} s; last seen: {last}")
+
+
+def unfinished_files(live: Live) -> list[Path]:
+    """What writers of checkpoints that died have left of files that were never sealed: swept, or gone with the context."""
+    return list((live.cluster.layout.root / "checkpoints").rglob(".*.unfinished"))

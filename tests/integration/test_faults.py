@@ -16,7 +16,7 @@ import pytest
 from far_apart import FarApart, far_apart
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
-from live_cluster import Live
+from live_cluster import Live, unfinished_files
 from load import Load
 from signals import freeze_between_writes, kill_server, other_than, process
 
@@ -81,6 +81,7 @@ def truth(live: Live, code: str) -> Iterator[Any]:
     yield live.value(code, "work:build", PLACE)
     assert live.ask("DELETE", f"/contexts/{PLACE}").status == 200
     live.eventually(lambda: nodes(live), lambda found: found == [])
+    live.eventually(lambda: unfinished_files(live), lambda found: found == [])
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from ha.ownership import Phase
 from jobserver.context_settings import check_context
+from jobserver.contexts.vigil import PATIENCE
 from jobserver.errors import BadRequest
 from jobserver.settings import Settings
 from tests.fakes.cluster import FakeCluster, until
@@ -115,3 +116,44 @@ def test_a_standby_that_is_none_of_the_three_is_refused():
     check_context(Settings(), {"standby": "hot"})
     with pytest.raises(BadRequest, match=r"standby is 'lukewarm'; it must be one of cold, warm, hot"):
         check_context(Settings(), {"standby": "lukewarm"})
+
+
+async def test_a_driver_that_was_silent_before_its_owner_was_lost_is_not_waited_for_again(two):
+    """Owner and driver frozen together: by the time that the session ends, the silence of the driver is known."""
+    cluster, servers = two
+    context, owner, standby = await hot_context(cluster, servers)
+    keeper = standby.registry.keeper(context.id)
+    for_ever = replace(keeper._parts.takeover, adopt_timeout=3600.0, silence=lambda driver: 3600.0)
+    keeper._parts = replace(keeper._parts, takeover=for_ever)
+    next(driver for driver in cluster.launcher.living() if driver.context_id == context.id).freeze()
+    await cluster.kill(owner)
+    await until(lambda: standby.registry.owned(), "it has the context")
+    assert cluster.owner(context.id) is standby
+    assert keeper.jobs is not None
+
+
+async def test_the_silence_of_the_driver_that_would_be_adopted_is_known_and_ends(two):
+    cluster, servers = two
+    context, owner, standby = await hot_context(cluster, servers)
+    active = next(driver for driver in cluster.launcher.living() if driver.context_id == context.id)
+    record = (await standby.store.context(context.id)).driver
+    await standby.vigil.look()
+    assert standby.vigil.silence(record) == 0.0
+    active.freeze()
+    await standby.vigil.look()
+    first = standby.vigil.silence(record)
+    assert first >= PATIENCE
+    await standby.vigil.look()
+    assert standby.vigil.silence(record) > first, "counted from the first question without an answer"
+    active.thaw()
+    await standby.vigil.look()
+    assert standby.vigil.silence(record) == 0.0
+    active.kill()
+    await until(lambda: owner.registry.owned() and owner.registry.owned()[0].epoch == 2, "it is replaced")
+    await standby.vigil.look()
+    assert standby.vigil.silence((await standby.store.context(context.id)).driver) == 0.0
+    watching = asyncio.create_task(standby.vigil.run())
+    await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert not standby.vigil._watched
