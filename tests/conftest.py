@@ -1,6 +1,7 @@
 """What tests of several layers share: a MariaDB, started once and only when a test asks for it.
 
-It comes from a jar; with JOBSERVER_MARIADB_IMAGE the tests that take `databases` use a container of that image instead.
+It comes from a jar; where JOBSERVER_MARIADB_IMAGE names an image and a container engine answers, the tests that take
+`databases` use a container of that image instead. The last lines of a run say which it was, and why.
 """
 
 from __future__ import annotations
@@ -15,7 +16,29 @@ from jobserver.local.java import find_java
 from jobserver.local.layout import archive_cache
 from jobserver.local.mariadb import MariaDbServer, unpacked
 from jobserver.local.ports import free_ports
-from tests.mariadb import Databases, in_container, of_server
+from tests.mariadb import Databases, engine_trouble, in_container, of_server
+
+IMAGE = "JOBSERVER_MARIADB_IMAGE"
+
+
+_used: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the databases of this run came from, if it had any."""
+    for line in _used:
+        terminalreporter.write_line(line)
+
+
+def origin() -> tuple[str | None, str]:
+    """The image of the container that databases come from, None for the jar; and why, in one line."""
+    image = os.environ.get(IMAGE)
+    if image is None:
+        return None, f"MariaDB: from its jar, as {IMAGE} names no image of a container"
+    trouble = engine_trouble()
+    if trouble is not None:
+        return None, f"MariaDB: from its jar: {trouble}"
+    return image, f"MariaDB: a container of {image}"
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +76,8 @@ def own_mariadb(mariadb_base: Path, tmp_path: Path) -> Iterator[MariaDbServer]:
 @pytest.fixture(scope="session")
 def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
     """Databases made on demand: from the jar, or of the container that JOBSERVER_MARIADB_IMAGE names."""
-    image = os.environ.get("JOBSERVER_MARIADB_IMAGE")
+    image, why = origin()
+    _used.append(why)
     if image is None:
         yield of_server(request.getfixturevalue("mariadb"))
     else:

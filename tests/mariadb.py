@@ -67,6 +67,18 @@ def of_server(server: MariaDbServer) -> Databases:
     )
 
 
+def engine_trouble() -> str | None:
+    """Why no container can be started, in one line; None where an engine answers."""
+    from docker.errors import DockerException
+    from testcontainers.core.docker_client import DockerClient
+
+    try:
+        DockerClient().client.ping()
+    except (DockerException, OSError) as error:
+        return f"no container engine answers ({' '.join(str(error).split())[:200]})"
+    return None
+
+
 @contextlib.contextmanager
 def in_container(image: str) -> Iterator[Databases]:
     """The databases of a container of that image, for as long as the block runs."""

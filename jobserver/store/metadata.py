@@ -36,6 +36,7 @@ from jobserver.store.binaries import KnownNeeds
 from jobserver.store.callbacks import Callbacks
 from jobserver.store.change import Change
 from jobserver.store.database import Database
+from jobserver.store.probe import probe
 from jobserver.store.retention import Retention
 from jobserver.store.rows import storable
 from jobserver.store.saved import SavedItems
@@ -73,7 +74,7 @@ class Metadata:
         """Why nothing can be written (read-only, disk full), None when it can. Tries, if the last write went wrong."""
         if self._database.trouble is not None:
             with contextlib.suppress(StoreUnavailable, OutcomeUnknown):
-                await self._database.write(contexts.request_stop(""))
+                await self._database.write(probe())
         return self._database.trouble
 
     async def upgrade(self) -> None:
