@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from checkpoint import layout
-from checkpoint.contents import Contents, applied
+from checkpoint.contents import Contents, adds_nothing, applied
 from checkpoint.errors import Corrupt, Damaged, Foreign, Missing
 from checkpoint.files import FileStore
 from checkpoint.manifest import BaseRef, Manifest, NamedObject, Progress, decode, digest_of
@@ -55,7 +55,8 @@ def _listed(items: Sequence[LostVersion]) -> str:
 class Base:
     """What an epoch starts from. `name` is None only when nothing was ever sealed.
 
-    `deltas` counts the deltas since the last full manifest; `pinned` is the manifest that `<epoch>-0` was made of.
+    `deltas` counts the deltas since the last full manifest; `pinned` is the manifest that `<epoch>-0` was made of;
+    `same_as` an older manifest that holds the same, when this one is a pin.
     """
 
     name: str | None
@@ -65,6 +66,7 @@ class Base:
     digest: str = ""
     deltas: int = 0
     pinned: str | None = None
+    same_as: BaseRef | None = None
 
     @property
     def contents(self) -> Contents:
@@ -103,16 +105,28 @@ def load(files: FileStore, context_id: str, manifest_name: str, secret: bytes) -
     contents = Contents()
     for sealed in reversed(chain):
         contents = applied(contents, sealed.manifest)
-    newest = chain[0]
-    pinned = newest.manifest.base.name if newest.manifest.base else None
+    return base_of(chain[0], contents, len(chain) - 1)
+
+
+def base_of(newest: Sealed, contents: Contents, deltas: int) -> Base:
+    """What an epoch that starts from this manifest has; `contents` after it, `deltas` since the last full one."""
+    manifest = newest.manifest
     return Base(
-        manifest_name,
+        manifest.name,
         contents.objects,
         contents.progress,
         digest=newest.digest,
-        deltas=len(chain) - 1,
-        pinned=pinned if newest.manifest.seq == 0 else None,
+        deltas=deltas,
+        pinned=manifest.base.name if manifest.seq == 0 and manifest.base else None,
+        same_as=manifest.base if manifest.seq == 0 and adds_nothing(manifest) else None,
     )
+
+
+def deltas_after(base: Base, manifest: Manifest) -> int:
+    """Deltas since the last full manifest, when this one follows on the base, or on what the base is a pin of."""
+    if manifest.full:
+        return 0
+    return base.deltas if manifest.base == base.same_as else base.deltas + 1
 
 
 def newest_good(files: FileStore, context_id: str, names: Sequence[str], secret: bytes) -> Base:

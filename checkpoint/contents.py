@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from checkpoint.errors import StaleAttempt
 from checkpoint.manifest import BaseRef, Manifest, NamedObject, Progress
+from checkpoint.records import Records
 
 V = TypeVar("V")
 
@@ -40,10 +41,8 @@ def changed(contents: Contents, changes: Changes) -> Contents:
         known = contents.progress.get(job)
         if known is not None and saved.attempt < known.attempt:
             raise StaleAttempt(job, saved.attempt, known.attempt)
-    objects = {**contents.objects, **{item.name: item for item in changes.put}}
+    objects = Records.of(contents.objects).changed(changes.put, changes.remove)
     progress = {**contents.progress, **changes.progress}
-    for name in changes.remove:
-        objects.pop(name, None)
     for job in changes.forget:
         progress.pop(job, None)
     return Contents(objects, progress)
@@ -58,6 +57,17 @@ def full_manifest(
     )
 
 
+def pin_manifest(context_id: str, epoch: int, base: BaseRef | None) -> Manifest:
+    """`<epoch>-0`: it holds what its base holds, be that one full or not. Without a base, nothing."""
+    return Manifest(context_id, epoch, 0, base, full=base is None)
+
+
+def adds_nothing(manifest: Manifest) -> bool:
+    """Whether it holds exactly what its predecessor does, as a pin."""
+    changes = (manifest.objects, manifest.removed, manifest.progress, manifest.forgotten)
+    return not manifest.full and not any(changes)
+
+
 def delta_manifest(
     context_id: str, epoch: int, seq: int, base: BaseRef, before: Contents, after: Contents
 ) -> Manifest:
@@ -68,7 +78,7 @@ def delta_manifest(
         seq,
         base,
         full=False,
-        objects=_new(before.objects, after.objects),
+        objects=Records.of(after.objects).new_since(Records.of(before.objects)),
         removed=_gone(before.objects, after.objects),
         progress=_new(before.progress, after.progress),
         forgotten=_gone(before.progress, after.progress),
@@ -79,10 +89,8 @@ def applied(before: Contents, manifest: Manifest) -> Contents:
     """The contents after a manifest that follows them (or that is full)."""
     if manifest.full:
         return Contents(manifest.objects, manifest.progress)
-    objects = {**before.objects, **manifest.objects}
+    objects = Records.of(before.objects).merged(Records.of(manifest.objects), manifest.removed)
     progress = {**before.progress, **manifest.progress}
-    for name in manifest.removed:
-        objects.pop(name, None)
     for job in manifest.forgotten:
         progress.pop(job, None)
     return Contents(objects, progress)

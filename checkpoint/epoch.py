@@ -7,8 +7,17 @@ from dataclasses import replace
 from enum import StrEnum
 
 from checkpoint import layout
-from checkpoint.base import Base, DamageReport, LostVersion, load, newest_good
-from checkpoint.contents import full_manifest
+from checkpoint.base import (
+    Base,
+    DamageReport,
+    LostVersion,
+    Sealed,
+    base_of,
+    deltas_after,
+    load,
+    newest_good,
+)
+from checkpoint.contents import pin_manifest
 from checkpoint.errors import AlreadyExists, Superseded
 from checkpoint.fence import Marker, below, epoch_of, manifests_in
 from checkpoint.files import FileStore
@@ -80,11 +89,16 @@ def _refuse_used(names: tuple[str, ...], epoch: int) -> None:
 
 
 def _pin(files: FileStore, context_id: str, epoch: int, base: Base, secret: bytes) -> Base:
-    """Seal `<epoch>-0`, which holds what the base holds. Ours from an earlier try wins: it may have been listed."""
-    manifest = full_manifest(context_id, epoch, 0, base.ref, base.contents)
+    """Seal `<epoch>-0`, which adds nothing to the base and so costs the same for any number of objects.
+
+    It names what the base's own pin names, so that takeovers without an update between them make no chain longer.
+    Ours from an earlier try wins: it may have been listed.
+    """
+    manifest = pin_manifest(context_id, epoch, base.same_as or base.ref)
     data = encode(manifest, secret)
     try:
         seal(files, layout.manifest_path(context_id, manifest.name), data)
     except AlreadyExists:
         return replace(load(files, context_id, manifest.name, secret), damaged=base.damaged)
-    return replace(base, name=manifest.name, digest=digest_of(data), deltas=0, pinned=base.name)
+    pinned = base_of(Sealed(manifest, digest_of(data)), base.contents, deltas_after(base, manifest))
+    return replace(pinned, damaged=base.damaged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpoint.base import Base, load, newest_good, read_manifest
+from checkpoint.base import Base, base_of, deltas_after, load, newest_good, read_manifest
 from checkpoint.contents import applied
 from checkpoint.epoch import list_manifests
 from checkpoint.errors import Damaged
@@ -28,13 +28,20 @@ def follow(files: FileStore, context_id: str, known: Base, secret: bytes) -> Bas
         return newest_good(files, context_id, names, secret)
 
 
+def resume(files: FileStore, context_id: str, known: Base, name: str, secret: bytes) -> Base:
+    """Exactly this manifest, as `load` gives it; only itself is read when it follows on what is known. Raises as `load`."""
+    if known.name == name:
+        return known
+    try:
+        return _advanced(files, context_id, known, name, secret)
+    except Damaged:  # or it does not follow: its chain tells
+        return load(files, context_id, name, secret)
+
+
 def _advanced(files: FileStore, context_id: str, known: Base, name: str, secret: bytes) -> Base:
     """The state after one more manifest. Raises Damaged when it does not follow on what is known."""
     sealed = read_manifest(files, context_id, name, secret)
     manifest = sealed.manifest
-    if not manifest.full and manifest.base != known.ref:
+    if not manifest.full and manifest.base not in (known.ref, known.same_as):
         raise Damaged("manifest", name, f"it does not follow on {known.name}")
-    after = applied(known.contents, manifest)
-    deltas = 0 if manifest.full else known.deltas + 1
-    pinned = manifest.base.name if manifest.seq == 0 and manifest.base else None
-    return Base(name, after.objects, after.progress, digest=sealed.digest, deltas=deltas, pinned=pinned)
+    return base_of(sealed, applied(known.contents, manifest), deltas_after(known, manifest))

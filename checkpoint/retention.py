@@ -1,8 +1,8 @@
 """What may be removed from a context's checkpoint (pure). Only its current writer asks.
 
-Kept are: the two newest full manifests up to the newest acknowledged one with all that is newer than the older of them
-(so the newest can be lost and its predecessor with all its deltas still loads); all data that a kept manifest names;
-the highest marker. A manifest that was sealed and not acknowledged is newer than the acknowledged one, so it is kept
+Kept are: the full manifest that the newest acknowledged one builds on and the full one below it, with all that is newer than
+the older of them (so the newest can be lost and its predecessor with all its deltas still loads), and what any of these leads
+down to; all data that a kept manifest names; the highest marker. A manifest that was sealed and not acknowledged is newer than the acknowledged one, so it is kept
 too: it may be the base of an epoch that begins right now.
 """
 
@@ -27,20 +27,28 @@ class Kept:
     removable: tuple[str, ...]
 
 
-def keep_manifests(names: Iterable[str], acknowledged: str, is_full: Callable[[str], bool]) -> Kept | None:
+def keep_manifests(
+    names: Iterable[str], acknowledged: str, read: Callable[[str], Manifest | None]
+) -> Kept | None:
     """Which manifests stay; None when there are not two full ones yet, so that nothing can be removed.
 
-    `is_full` tells whether a manifest is good and full; it is asked from the newest downwards, no more than needed.
+    Those two are the one that the acknowledged manifest builds on, and the next good full one below it: a full one between
+    may be what an older epoch sealed too late, which is nobody's base. Older ones stay as far as one that stays leads to them.
+    `read` gives a manifest, None if it is damaged; it is asked from the newest downwards, no more than needed.
     """
     ordered = sorted(names)
-    found = 0
-    for name in reversed([name for name in ordered if name <= acknowledged]):
-        found += is_full(name)
-        if found == FULL_KEPT:
-            return Kept(
-                tuple(other for other in ordered if other >= name),
-                tuple(other for other in ordered if other < name),
-            )
+    fulls, line, reach = 0, acknowledged, acknowledged
+    for index in reversed(range(len(ordered))):
+        name = ordered[index]
+        found = read(name)
+        if found is not None and not found.full and found.base is not None:
+            reach = min(reach, found.base.name)
+        if fulls or name == line:
+            fulls += found is not None and found.full
+        if not fulls and name == line:
+            line = found.base.name if found and found.base else ordered[max(index - 1, 0)]
+        if fulls >= FULL_KEPT and name <= reach:
+            return Kept(tuple(ordered[index:]), tuple(ordered[:index]))
     return None
 
 

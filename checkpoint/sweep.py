@@ -42,11 +42,7 @@ def carry_out(
             readable[name] = _good(files, plan.context_id, name, secret)
         return readable[name]
 
-    def is_full(name: str) -> bool:
-        found = manifest(name)
-        return found is not None and found.full
-
-    kept = keep_manifests(list_manifests(files, plan.context_id), plan.acknowledged, is_full)
+    kept = keep_manifests(list_manifests(files, plan.context_id), plan.acknowledged, manifest)
     if kept is None:
         return ()
     stay = [manifest(name) for name in kept.manifests]

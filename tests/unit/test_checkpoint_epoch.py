@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from checkpoint import layout
-from checkpoint.base import LostVersion
+from checkpoint.base import LONGEST_CHAIN, LostVersion
+from checkpoint.contents import adds_nothing
 from checkpoint.epoch import begin_epoch, begin_marker_only, load
 from checkpoint.errors import Damaged, Foreign, StoreUnavailable, Superseded, UnknownFormat
 from checkpoint.manifest import Kind, Manifest, NamedObject, decode, encode
-from checkpoint.writer import Changes, CheckpointWriter
+from checkpoint.writer import FULL_EVERY, Changes, CheckpointWriter
 from tests.fakes.files import Fault, FaultyFiles
 
 SECRET = b"secret"
@@ -59,14 +60,47 @@ def test_an_epoch_starts_from_the_newest_manifest_below_resolved_over_its_deltas
     assert base.pinned == layout.manifest_name(1, 3)
 
 
-def test_the_pin_is_full_and_names_its_base() -> None:
+def test_the_pin_adds_nothing_and_names_its_base() -> None:
     files = filled(2)
     begin_epoch(files, CONTEXT, 2, "t", SECRET)
     pin = decode(files.content[path(2, 0)], SECRET, layout.manifest_name(2, 0))
-    assert pin.full
+    assert adds_nothing(pin)
     assert pin.base is not None
     assert pin.base.name == layout.manifest_name(1, 2)
-    assert sorted(pin.objects) == ["o1", "o2"]
+    assert sorted(load(files, CONTEXT, pin.name, SECRET).objects) == ["o1", "o2"]
+
+
+def test_a_pin_is_as_small_for_many_objects_as_for_few() -> None:
+    sizes = []
+    for count in (1, 300):
+        files = filled(count)
+        begin_epoch(files, CONTEXT, 2, "t", SECRET)
+        sizes.append(len(files.content[path(2, 0)]))
+    assert sizes[0] == sizes[1]
+
+
+def test_takeovers_without_an_update_between_them_make_no_chain_longer() -> None:
+    files = filled(2)
+    for epoch in range(2, 2 + 2 * LONGEST_CHAIN):
+        base = begin_epoch(files, CONTEXT, epoch, "t", SECRET)
+        assert (sorted(base.objects), base.deltas, base.pinned) == (
+            ["o1", "o2"],
+            3,
+            layout.manifest_name(1, 2),
+        )
+        assert load(files, CONTEXT, layout.manifest_name(epoch, 0), SECRET) == base
+
+
+def test_takeovers_with_an_update_between_them_do_not_either() -> None:
+    files = FaultyFiles()
+    deltas = []
+    for epoch in range(1, 60):
+        base = begin_epoch(files, CONTEXT, epoch, "t", SECRET)
+        deltas.append(base.deltas)
+        CheckpointWriter(files, CONTEXT, epoch, "t", base, SECRET).commit(Changes(put=[value(f"o{epoch}")]))
+    assert max(deltas) <= FULL_EVERY
+    assert deltas.count(1) >= 2, "full manifests are sealed meanwhile"
+    assert len(begin_epoch(files, CONTEXT, 60, "t", SECRET).objects) == 59
 
 
 def test_what_an_older_epoch_seals_after_the_pin_never_counts() -> None:
@@ -252,7 +286,7 @@ def test_a_wrong_secret_is_refused_instead_of_starting_empty_over_good_data() ->
 def test_a_manifest_of_a_newer_release_is_refused_instead_of_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     files = filled(2)
     with monkeypatch.context() as newer:
-        newer.setattr("checkpoint.manifest.FORMAT", 3)
+        newer.setattr("checkpoint.manifest.FORMAT", 4)
         files.write_new(path(1, 3), encode(Manifest(CONTEXT, 1, 3, None, full=True), SECRET))
     with pytest.raises(UnknownFormat):
         begin_epoch(files, CONTEXT, 2, "t", SECRET)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpoint import layout
 from checkpoint.contents import Changes, Contents, applied, changed, delta_manifest, full_manifest
 from checkpoint.errors import Damaged, Foreign, StaleAttempt, UnknownFormat
 from checkpoint.manifest import (
@@ -119,17 +120,74 @@ def test_a_delta_holds_only_what_changed(held: Contents) -> None:
 
 def test_the_file_is_json_that_people_can_read() -> None:
     plain = json.loads(encode(sample(), SECRET))
-    assert plain["format"] == 2
+    assert plain["format"] == 3
+    assert plain["manifest"]["names"] == ["käse/.."]
     assert plain["manifest"]["objects"][0]["name"] == "käse/.."
 
 
-def test_a_manifest_of_the_first_format_is_still_read() -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_manifests_of_earlier_formats_are_still_read(number: int) -> None:
     plain = json.loads(encode(sample(), SECRET))["manifest"]
+    del plain["names"]
     assert not {"origin", "used"} & plain["objects"][0].keys()
     body = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
-    proof = hmac.new(SECRET, b"manifest 1\n" + body, hashlib.sha256).hexdigest()
-    head = f'{{"format":1,"hmac":"{proof}","sha256":"{hashlib.sha256(body).hexdigest()}","manifest":'
-    assert decode(head.encode() + body + b"}\n", SECRET, sample().name) == sample()
+    assert decode(genuine(body, number), SECRET, sample().name) == sample()
+
+
+def genuine(body: bytes, number: int = 3) -> bytes:
+    """A whole manifest's file of that format around any body, sealed with our secret."""
+    proof = hmac.new(SECRET, b"manifest %d\n" % number + body, hashlib.sha256).hexdigest()
+    head = f'{{"format":{number},"hmac":"{proof}","sha256":"{hashlib.sha256(body).hexdigest()}","manifest":'
+    return head.encode() + body + b"}\n"
+
+
+def body_of(data: bytes) -> bytes:
+    return data[data.index(b'"manifest":') + len(b'"manifest":') : -2]
+
+
+def test_objects_are_parsed_when_they_are_asked_for_and_no_other_is() -> None:
+    held = {name: replace(sample().objects["käse/.."], name=name) for name in ("a", "b")}
+    body = body_of(encode(full_manifest("c", 1, 1, None, Contents(held)), SECRET))
+    broken = body.replace(b'"kind":"dataframe"', b'"kind":"mystery"', 1)
+    assert broken != body
+    read = decode(genuine(broken), SECRET, layout.manifest_name(1, 1))
+    assert (sorted(read.objects), read.objects["b"]) == (["a", "b"], held["b"])
+    with pytest.raises(Damaged, match="a is damaged"):
+        read.objects["a"]
+    after = applied(Contents(read.objects), delta_of_one(replace(held["a"], version="v2")))
+    assert after.objects["a"].version == "v2"
+
+
+def delta_of_one(item: NamedObject) -> Manifest:
+    return Manifest("c", 1, 2, BaseRef("b", "d"), False, {item.name: item})
+
+
+@pytest.mark.parametrize(
+    ("find", "put"),
+    [
+        (b'"names":["a","b"]', b'"names":["a"]'),
+        (b'"names":["a","b"]', b'"names":[]'),
+        (b'"objects":[', b'"objects":[{},'),
+        (b"\n]}", b"]}"),
+        (b",\n", b","),
+    ],
+)
+def test_lines_that_do_not_fit_their_names_are_damage(find: bytes, put: bytes) -> None:
+    held = {name: replace(sample().objects["käse/.."], name=name) for name in ("a", "b")}
+    body = body_of(encode(full_manifest("c", 1, 1, None, Contents(held)), SECRET))
+    assert find in body
+    with pytest.raises(Damaged, match="not as its format has it"):
+        decode(genuine(body.replace(find, put)), SECRET, layout.manifest_name(1, 1))
+
+
+def test_a_line_under_anothers_name_is_damage() -> None:
+    held = {name: replace(sample().objects["käse/.."], name=name) for name in ("a", "b")}
+    body = body_of(encode(full_manifest("c", 1, 1, None, Contents(held)), SECRET))
+    read = decode(
+        genuine(body.replace(b'"names":["a","b"]', b'"names":["b","a"]')), SECRET, layout.manifest_name(1, 1)
+    )
+    with pytest.raises(Damaged, match="it says that it is 'b'"):
+        read.objects["a"]
 
 
 def test_the_digest_inside_names_the_content() -> None:
@@ -187,10 +245,10 @@ def test_a_manifest_under_another_name_is_damage() -> None:
 
 def test_a_genuine_manifest_of_a_newer_format_is_refused_and_not_called_damaged() -> None:
     body = b'{"anything":"new"}'
-    proof = hmac.new(SECRET, b"manifest 3\n" + body, hashlib.sha256).hexdigest()
+    proof = hmac.new(SECRET, b"manifest 4\n" + body, hashlib.sha256).hexdigest()
     digest = hashlib.sha256(body).hexdigest()
-    data = b'{"format":3,"hmac":"%s","sha256":"%s","manifest":%s}\n' % (proof.encode(), digest.encode(), body)
-    with pytest.raises(UnknownFormat, match="format 3"):
+    data = b'{"format":4,"hmac":"%s","sha256":"%s","manifest":%s}\n' % (proof.encode(), digest.encode(), body)
+    with pytest.raises(UnknownFormat, match="format 4"):
         decode(data, SECRET, "n")
 
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoint import layout
+from checkpoint.base import read_manifest
 from checkpoint.contents import Contents
 from checkpoint.epoch import begin_epoch, begin_marker_only, load
 from checkpoint.errors import StoreUnavailable, Superseded
 from checkpoint.fence import Marker
-from checkpoint.manifest import Kind, Manifest, NamedObject, Progress, encode
+from checkpoint.manifest import BaseRef, Kind, Manifest, NamedObject, Progress, encode
 from checkpoint.retention import keep_manifests, named_paths, removable_markers
 from checkpoint.sealing import TRIES
 from checkpoint.writer import Changes, CheckpointWriter
@@ -291,18 +292,108 @@ def test_whatever_happens_every_object_of_the_next_base_has_its_data(steps: list
         assert there(files, layout.in_context(CONTEXT, item.path))
 
 
+def line(seq: int, base: int | None, epoch: int = 1, base_epoch: int = 1) -> Manifest:
+    """A full manifest, or a delta on another."""
+    ref = None if base is None else BaseRef(layout.manifest_name(base_epoch, base), "d")
+    return Manifest(CONTEXT, epoch, seq, ref, full=base is None)
+
+
+def kept_of(sealed: list[Manifest], acknowledged: Manifest) -> tuple[list[str], list[str]] | None:
+    """What stays of them and what goes; fails when one is read that nobody needs to know."""
+    by_name = {one.name: one for one in sealed}
+    kept = keep_manifests(by_name, acknowledged.name, by_name.get)
+    return None if kept is None else (list(kept.manifests), list(kept.removable))
+
+
+def names_of(*sealed: Manifest) -> list[str]:
+    return [one.name for one in sealed]
+
+
 def test_keeping_asks_no_manifest_below_the_second_full_one() -> None:
-    names = [layout.manifest_name(1, seq) for seq in range(10)]
+    sealed = [line(seq, None if seq in (0, 2, 5, 8) else seq - 1) for seq in range(10)]
     asked: list[str] = []
 
-    def is_full(name: str) -> bool:
+    def read(name: str) -> Manifest:
         asked.append(name)
-        return name in (names[2], names[5], names[8])
+        return sealed[int(name.split("-")[1])]
 
-    kept = keep_manifests(names, names[7], is_full)
+    kept = keep_manifests(names_of(*sealed), sealed[7].name, read)
     assert kept is not None
-    assert (kept.manifests, kept.removable) == (tuple(names[2:]), tuple(names[:2]))
-    assert asked == names[7:1:-1]
+    assert list(kept.manifests) == names_of(*sealed[2:])
+    assert list(kept.removable) == names_of(*sealed[:2])
+    assert asked == names_of(*reversed(sealed[2:]))
+
+
+def test_what_a_superseded_epoch_sealed_full_too_late_is_no_reason_to_remove_what_the_pin_leads_to() -> None:
+    older, base, delta = line(0, None), line(1, None), line(2, 1)
+    late = [line(3, None), line(4, None)]
+    pin = line(0, 2, epoch=2)
+    assert kept_of([older, base, delta, *late, pin], pin) == (
+        names_of(older, base, delta, *late, pin),
+        [],
+    )
+    oldest = line(9, None, epoch=0)
+    assert kept_of([oldest, older, base, delta, *late, pin], pin) == (
+        names_of(older, base, delta, *late, pin),
+        names_of(oldest),
+    )
+
+
+def test_what_a_kept_manifest_leads_down_to_is_kept_however_old() -> None:
+    sealed = [line(0, None), line(1, 0), line(2, None), line(3, 1), line(4, None), line(5, 4)]
+    assert kept_of(sealed, sealed[5]) == (names_of(*sealed), []), "3 leads down to 0"
+    newer = [*sealed, line(6, None), line(7, 6)]
+    assert kept_of(newer, newer[7]) == (names_of(*newer[4:]), names_of(*newer[:4]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["put a", "put b", "sweep", "takeover", "takeover and late", "adopt"]), max_size=40
+    ),
+    st.booleans(),
+)
+def test_sweeps_take_nothing_from_any_base_whatever_superseded_writers_seal(
+    steps: list[str], newest_full_is_lost: bool
+) -> None:
+    files, epoch = FaultyFiles(), 1
+
+    def begun() -> CheckpointWriter:
+        base = begin_epoch(files, CONTEXT, epoch, f"t{epoch}", SECRET)
+        assert base.damaged == ()
+        return CheckpointWriter(files, CONTEXT, epoch, f"t{epoch}", base, SECRET, full_every=2)
+
+    writer = begun()
+    for step in steps * 2:
+        if step.startswith("put"):
+            put(files, writer, step[4:])
+        elif step == "sweep":
+            writer.sweep(set())
+        elif step.startswith("takeover"):
+            epoch += 1
+            older, writer = writer, begun()
+            if "late" in step:
+                with pytest.raises(Superseded):
+                    put(files, older, "late")
+        else:
+            epoch += 1
+            writer.readopt(epoch, f"t{epoch}")
+    held = dict(writer.objects())
+    epoch += 1
+    if newest_full_is_lost and len(fulls := full_ones(files)) > 1:
+        files.damage(layout.manifest_path(CONTEXT, fulls[-1]), b"damaged")
+        found = begin_epoch(files, CONTEXT, epoch, "t", SECRET)
+        assert found.pinned is not None
+    else:
+        found = begin_epoch(files, CONTEXT, epoch, "t", SECRET)
+        assert (dict(found.objects), found.damaged) == (held, ())
+    for item in found.objects.values():
+        assert there(files, layout.in_context(CONTEXT, item.path or ""))
+
+
+def full_ones(files: FaultyFiles) -> list[str]:
+    names = [name.removesuffix(".json") for name in files.names(layout.manifest_folder(CONTEXT))]
+    return [name for name in names if read_manifest(files, CONTEXT, name, SECRET).manifest.full]
 
 
 def test_named_paths_are_those_of_objects_and_progress_in_manifests_and_now() -> None:

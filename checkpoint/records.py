@@ -1,0 +1,197 @@
+"""Named objects as manifests hold them (pure): one version as a value, and all of a context by name.
+
+An object is a line of JSON in its manifest, and stays one until it is asked for: a context of ten thousand objects is restored,
+changed and sealed again without parsing those that nobody touches.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from checkpoint.errors import Damaged
+
+INLINE_LIMIT = 64 * 1024
+"""Largest pickled value in bytes that a manifest itself carries."""
+
+
+class Kind(StrEnum):
+    """What a named object is."""
+
+    DATAFRAME = "dataframe"
+    RDD = "rdd"
+    BROADCAST = "broadcast"
+    VALUE = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A data file, relative to its object's folder; `size` in bytes, `sha256` in hex where it was computed."""
+
+    name: str
+    size: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedObject:
+    """One version of a named object.
+
+    `path` is relative to the context's folder; `inline` is a pickled value of at most INLINE_LIMIT bytes; `schema` is
+    Spark's JSON; `size` is bytes of the data. `origin` is the driver's text on how it can be made again; `used` how
+    often it was handed out, as a power of two (0: never, n: at least 2 ** (n - 1) times).
+    """
+
+    name: str
+    kind: Kind
+    version: str
+    strategy: str
+    durability: str
+    storage_level: str = ""
+    schema: str | None = None
+    path: str | None = None
+    inline: bytes | None = None
+    files: tuple[FileEntry, ...] = ()
+    rows: int | None = None
+    size: int = 0
+    origin: str | None = None
+    used: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            self.name.encode()
+        except UnicodeEncodeError as error:
+            # half characters: JSON would join two of them into one, which is another name
+            raise ValueError(f"{self.name!r} is no valid Unicode text") from error
+        if self.inline is not None and len(self.inline) > INLINE_LIMIT:
+            raise ValueError(
+                f"{self.name!r} has {len(self.inline)} bytes inline; at most {INLINE_LIMIT} are allowed"
+            )
+
+
+class Records(Mapping[str, NamedObject]):
+    """The named objects of a context at one moment, by name. Never changes; each is parsed when it is first asked for."""
+
+    __slots__ = ("_lines", "_parsed")
+
+    def __init__(
+        self, lines: Mapping[str, bytes] = {}, parsed: Mapping[str, NamedObject] | None = None
+    ) -> None:
+        """`lines`: by name, what `line_of` makes of it, from a proven source; `parsed`: some of the same as values."""
+        self._lines = dict(lines)
+        self._parsed = dict(parsed or {})  # only ever gains what the lines hold
+
+    @classmethod
+    def of(cls, objects: Mapping[str, NamedObject]) -> Records:
+        """These objects; nothing is made anew of what are records already."""
+        if isinstance(objects, Records):
+            return objects
+        return cls({name: line_of(item) for name, item in objects.items()}, objects)
+
+    @property
+    def lines(self) -> Mapping[str, bytes]:
+        """The line of each, by name; not to be changed."""
+        return self._lines
+
+    def changed(self, put: Iterable[NamedObject], removed: Iterable[str] = ()) -> Records:
+        """The same with other objects put in, then without those of some names."""
+        return self.merged(Records.of({item.name: item for item in put}), removed)
+
+    def merged(self, newer: Records, removed: Iterable[str] = ()) -> Records:
+        """These and the newer ones, which replace those of their names, then without those of some names."""
+        after = Records(self._lines, self._parsed)
+        for name in newer._lines:
+            after._parsed.pop(name, None)
+        after._lines.update(newer._lines)
+        after._parsed.update(newer._parsed)
+        for name in removed:
+            after._lines.pop(name, None)
+            after._parsed.pop(name, None)
+        return after
+
+    def new_since(self, before: Records) -> Records:
+        """Those that were not there before, or not as they are now."""
+        older = before._lines
+        return Records({name: line for name, line in self._lines.items() if older.get(name) != line})
+
+    def __getitem__(self, name: str) -> NamedObject:
+        """Raises KeyError; Damaged when its line, proven to be ours, is not as `line_of` writes it."""
+        found = self._parsed.get(name)
+        if found is None:
+            found = self._parsed[name] = _parsed(name, self._lines[name])
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Records):
+            return self._lines == other._lines
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Records({sorted(self._lines)})"
+
+
+def line_of(item: NamedObject) -> bytes:
+    """The object as JSON without a line's end; equal objects give equal bytes."""
+    return json.dumps(_plain(item), sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def object_of(plain: Mapping[str, Any]) -> NamedObject:
+    """The object of JSON's own types. Raises KeyError, TypeError, ValueError."""
+    kind, inline, files = Kind(plain["kind"]), bytes_of(plain["inline"]), plain["files"]
+    return NamedObject(
+        **{**plain, "kind": kind, "inline": inline, "files": tuple(FileEntry(*entry) for entry in files)}
+    )
+
+
+def text_of(data: bytes | None) -> str | None:
+    """Bytes as JSON can hold them."""
+    return None if data is None else base64.b64encode(data).decode("ascii")
+
+
+def bytes_of(text: str | None) -> bytes | None:
+    """What `text_of` made a text of. Raises ValueError."""
+    return None if text is None else base64.b64decode(text, validate=True)
+
+
+def _parsed(name: str, line: bytes) -> NamedObject:
+    try:
+        item = object_of(json.loads(line))
+        if item.name != name:
+            raise ValueError(f"it says that it is {item.name!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(name, "that names it", f"its entry is not as the format has it ({error})") from error
+    return item
+
+
+def _plain(item: NamedObject) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "kind": item.kind.value,
+        "version": item.version,
+        "strategy": item.strategy,
+        "durability": item.durability,
+        "storage_level": item.storage_level,
+        "schema": item.schema,
+        "path": item.path,
+        "inline": text_of(item.inline),
+        "files": [[entry.name, entry.size, entry.sha256] for entry in item.files],
+        "rows": item.rows,
+        "size": item.size,
+        **({} if item.origin is None else {"origin": item.origin}),
+        **({"used": item.used} if item.used else {}),
+    }
