@@ -61,7 +61,10 @@ class FileStore(Protocol):
         """
 
     def discard_unfinished(self, folder: str) -> None:
-        """Remove what writers that died left half written in the folder. Only for the folder's single writer."""
+        """Remove what writers that died left half written in the folder. Only for the folder's single writer.
+
+        What this client itself is writing at the moment stays. A write of another client may meet StoreUnavailable.
+        """
 
     def url(self, path: str) -> str:
         """What Spark is given to read or write it: "file:///…" or "hdfs://…"; not percent-encoded, as Hadoop wants it."""

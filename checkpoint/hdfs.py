@@ -27,6 +27,7 @@ class HdfsFiles:
         self._folder = "/" + unquote(parts.path).strip("/")
         self._url = f"{parts.scheme}://{parts.netloc}"
         self._hdfs = connect(access)
+        self._writing: set[str] = set()  # hidden files of this client, which its own sweep leaves alone
 
     def read(self, path: str) -> bytes:
         """See FileStore."""
@@ -43,7 +44,14 @@ class HdfsFiles:
         """
         target = self._at(path)
         unfinished = f"{target.rpartition('/')[0]}/.{uuid4().hex}.unfinished"
-        self._create(unfinished, create)
+        self._writing.add(unfinished)
+        try:
+            self._create(unfinished, create)
+            self._rename(path, unfinished, target)
+        finally:
+            self._writing.discard(unfinished)
+
+    def _rename(self, path: str, unfinished: str, target: str) -> None:
         try:
             self._hdfs.rename(unfinished, target)
         except AlreadyExists as taken:
@@ -108,8 +116,13 @@ class HdfsFiles:
         except Missing:
             return
         for entry in entries:
-            if entry.name.startswith(".") and entry.name.endswith(".unfinished"):
-                self._hdfs.remove(self._at(f"{folder}/{entry.name}"))
+            path = self._at(f"{folder}/{entry.name}")
+            if (
+                entry.name.startswith(".")
+                and entry.name.endswith(".unfinished")
+                and path not in self._writing
+            ):
+                self._hdfs.remove(path)
 
     def url(self, path: str) -> str:
         """See FileStore."""

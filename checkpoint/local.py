@@ -25,6 +25,7 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._synced: set[Path] = set()
+        self._writing: set[Path] = set()  # hidden files of this client, which its own sweep leaves alone
         self._lock = threading.Lock()
         with _trouble(str(root)):
             self._root.mkdir(parents=True, exist_ok=True)
@@ -41,10 +42,12 @@ class LocalFiles:
         unfinished = target.parent / f".{uuid4().hex}.unfinished"
         with _trouble(path):
             self._make_folder(target.parent)
+            self._writing.add(unfinished)
             try:
                 _write_synced(unfinished, data)
                 self._link(unfinished, target)
             finally:
+                self._writing.discard(unfinished)
                 with suppress(
                     OSError
                 ):  # debris is removed by discard_unfinished; the outcome is decided already
@@ -113,7 +116,8 @@ class LocalFiles:
         target = self._at(folder)
         with _trouble(folder), suppress(FileNotFoundError):
             for entry in list(target.iterdir()):
-                if entry.name.startswith(".") and entry.name.endswith(".unfinished"):
+                ours = entry in self._writing
+                if entry.name.startswith(".") and entry.name.endswith(".unfinished") and not ours:
                     entry.unlink(missing_ok=True)
 
     def url(self, path: str) -> str:

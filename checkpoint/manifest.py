@@ -7,9 +7,10 @@ A manifest is full, or a delta that names its predecessor by name and digest. Th
     {…}
     ]}}
 
-The names stand for the lines in their order, so that a reader splits the lines and parses only those that it needs. The SHA-256 is of the bytes of `{…}`, the HMAC of the format's number and these bytes. The envelope has one possible
-spelling only, so a change of any byte of the file is found. It stays the same in every format, so that a manifest of a
-newer release is told from a damaged one. Nothing in a manifest is looked at, let alone unpickled, before both fit.
+The names stand for the lines in their order, so that a reader splits the lines and parses only those that it needs. The
+SHA-256 is of the bytes of `{…}`, the HMAC of the format's number and these bytes. The envelope has one possible spelling
+only, so a change of any byte of the file is found. It stays the same in every format, so that a manifest of a newer release
+is told from a damaged one. Nothing in a manifest is looked at, let alone unpickled, before both fit.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Kept are: the full manifest that the newest acknowledged one builds on and the full one below it, with all that is newer than
 the older of them (so the newest can be lost and its predecessor with all its deltas still loads), and what any of these leads
-down to; all data that a kept manifest names; the highest marker. A manifest that was sealed and not acknowledged is newer than the acknowledged one, so it is kept
-too: it may be the base of an epoch that begins right now.
+down to; all data that a kept manifest names; the highest marker. A manifest that was sealed and not acknowledged is newer
+than the acknowledged one, so it is kept too: it may be the base of an epoch that begins right now.
 """
 
 from __future__ import annotations

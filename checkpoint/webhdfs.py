@@ -91,7 +91,10 @@ class WebHdfs:
             path, lambda: self._client._create(path, overwrite=False, createflag=flags, createparent=True)
         )
         place = asked.headers["location"]
-        self._call(path, lambda: self._put(place, data))
+        try:
+            self._call(path, lambda: self._put(place, data))
+        except Missing as error:
+            raise StoreUnavailable(f"{path} was removed while it was written") from error
 
     def _put(self, place: str, data: bytes | Iterator[bytes]) -> None:
         """Send the bytes to the DataNode that the NameNode chose."""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from checkpoint import binaries
+from checkpoint.base import Base
 from checkpoint.contents import Changes
-from checkpoint.epoch import load
 from checkpoint.errors import CheckpointError, Missing, StoreUnavailable
 from checkpoint.files import FileStore
+from checkpoint.follow import follow, resume
 from checkpoint.stores import UnknownStore, open_store
 from checkpoint.watched import TroubleCount, WatchedFiles
 from checkpoint.writer import CheckpointWriter
@@ -30,7 +31,7 @@ from jobserver.driver.frames import Produced
 from jobserver.driver.job_environment import JobNamedObjects, recipe_of, sealer
 from jobserver.driver.job_log import JobLogs
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.journal import ContextFolder, Journal, newest_base
+from jobserver.driver.journal import ContextFolder, Journal
 from jobserver.driver.jvm_jobs import Jars
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.killing import Killer
@@ -152,7 +153,7 @@ class Driver:
             return
         folder = ContextFolder(files, context.id)
         shelf = SparkShelf(self.spark, self._loader, folder)
-        standby = Standby(lambda: newest_base(files, context.id, self._secret), shelf)
+        standby = Standby(lambda known: follow(files, context.id, known, self._secret), shelf)
         try:
             warm_up_parquet(self.spark, self.config.dir)
         except Exception:
@@ -199,7 +200,8 @@ class Driver:
         if files is None or base is None:
             return None
         try:
-            loaded = load(files, context.id, base, self._secret)
+            known = self._standby.known if self._standby else Base(None)
+            loaded = resume(files, context.id, known, base, self._secret)
         except CheckpointError as error:
             raise BindingRefused(Refused.FAILED, f"manifest {base} cannot be loaded: {error}") from error
         writer = CheckpointWriter(files, context.id, epoch, token, loaded, self._secret)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from checkpoint import layout
-from checkpoint.base import Base, read_manifest
+from checkpoint.base import read_manifest
 from checkpoint.contents import Changes
-from checkpoint.epoch import list_manifests, load
+from checkpoint.epoch import list_manifests
 from checkpoint.errors import CheckpointError, Damaged, Superseded, UnknownFormat
 from checkpoint.files import FileStore
 from checkpoint.manifest import NamedObject, Progress
@@ -23,12 +23,6 @@ log = logging.getLogger(__name__)
 PROBE = b"written to see whether the store takes data\n"
 SWEEP_EVERY = 32
 """Commits between two sweeps."""
-
-
-def newest_base(files: FileStore, context_id: str, secret: bytes) -> Base:
-    """The newest manifest, read only, for a standby; an empty base if nothing was sealed. Raises CheckpointError."""
-    names = list_manifests(files, context_id)
-    return load(files, context_id, names[-1], secret) if names else Base(None)
 
 
 @dataclass(frozen=True, slots=True)

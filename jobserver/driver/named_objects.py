@@ -20,6 +20,7 @@ from typing import Any
 from checkpoint.contents import Changes
 from checkpoint.errors import CheckpointError
 from checkpoint.manifest import Kind, NamedObject, Progress
+from checkpoint.records import Records
 from jobserver.driver import warming
 from jobserver.driver.held import Held, Making, Shelf
 from jobserver.driver.jobthreads import current
@@ -71,13 +72,13 @@ class Registry:
         )  # entered itself: Condition's own steps are Python, where a kill may leave it held
         self._changed = threading.Condition(self._lock)
         self._turns = Turns(self._changed)
-        self._stored: dict[str, NamedObject] = dict(journal.objects()) if journal else {}
+        self._stored = Records.of(journal.objects()) if journal else Records()
         self._held: dict[str, Held] = {
             name: held
             for name, held in (prepared or {}).items()
             if name in self._stored and self._stored[name].version == held.version
         }
-        self._frames: dict[str, str] | None = None
+        self._spellings: dict[str, list[str]] | None = None
         self._damaged: dict[str, str] = {}
         self._retired: list[Held] = []
         self._paths: dict[AttemptRef, set[str]] = {}
@@ -85,8 +86,8 @@ class Registry:
         self._late = LateWrites(
             limits or AsyncLimits(), self._write_late, journal.check_store if journal else _no_store
         )
-        self._warming = Warming(warm_order(self._stored), self._warm_stored)
-        if self._warming.of:
+        self._warming = Warming(partial(warm_order, self._stored), self._warm_stored)
+        if self._stored:
             self._warming.begin_after(warming.WARM_AFTER)
         if journal:
             journal.sweep_due = lambda: (background.submit(self._sweep), None)[1]
@@ -114,9 +115,7 @@ class Registry:
     def find_frame(self, lower_name: str) -> Held | None:
         """The named DataFrame that SQL would mean by a name in lower case; never waits for a build."""
         with self._lock:
-            if self._frames is None:
-                self._frames = self._known_frames()
-            name = self._frames.get(lower_name)
+            name = next((name for name in self._spelt(lower_name) if self._is_frame(name)), None)
             if name is None:
                 return None
             turn = self._turns.of(name)
@@ -124,14 +123,17 @@ class Registry:
             return None
         return self._get_held(name, RESTORE_LIMIT)
 
-    def _known_frames(self) -> dict[str, str]:
-        """DataFrames by their names in lower case; of two that differ in case only, the first in order."""
-        kinds = {
-            **{name: record.kind.value for name, record in self._stored.items()},
-            **{name: held.kind for name, held in self._held.items()},
-        }
-        frames = sorted((name for name, kind in kinds.items() if kind == "dataframe"), reverse=True)
-        return {name.lower(): name for name in frames}
+    def _spelt(self, lower_name: str) -> list[str]:
+        """All names that are this in lower case, in order; no record is read for it."""
+        if self._spellings is None:
+            self._spellings = {}
+            for name in sorted({*self._held, *self._stored}):
+                self._spellings.setdefault(name.lower(), []).append(name)
+        return self._spellings.get(lower_name, [])
+
+    def _is_frame(self, name: str) -> bool:
+        held = self._held.get(name)
+        return (self._stored[name].kind if held is None else held.kind) == Kind.DATAFRAME
 
     # building
 
@@ -262,7 +264,7 @@ class Registry:
             if self._journal and noted != record:
                 self._journal.commit(Changes(put=[noted]))
                 with self._lock:
-                    held.record = self._stored[held.name] = noted
+                    held.record = self._keep(noted)
         except CheckpointError as error:
             log.warning("the use of named object %r was not noted: %s", held.name, error)
         finally:
@@ -304,7 +306,7 @@ class Registry:
         lag = self._late.lag()
         with self._lock:
             return {
-                "objects": len(self._stored.keys() | self._held.keys()),
+                "objects": len(self._stored) + sum(name not in self._stored for name in self._held),
                 "damaged": sorted(self._damaged),
                 "behind": {"objects": lag.objects, "seconds": round(lag.seconds, 3)},
                 "warming": {"done": self._warming.done, "of": self._warming.of},
@@ -613,15 +615,20 @@ class Registry:
         """Under the lock."""
         old = self._held.pop(held.name, None)
         self._held[held.name] = held
-        self._frames = None
+        self._spellings = None
         self._damaged.pop(held.name, None)
         if held.record is not None:
-            self._stored[held.name] = held.record
+            self._keep(held.record)
         elif not held.options.kept:
-            self._stored.pop(held.name, None)
+            self._stored = self._stored.changed((), [held.name])
         if old is not None:
             self._retire(old)
         self._changed.notify_all()
+
+    def _keep(self, record: NamedObject) -> NamedObject:
+        """Under the lock: it is the sealed version from now on."""
+        self._stored = self._stored.changed([record])
+        return record
 
     def _retire(self, old: Held) -> None:
         if old.users:
@@ -633,8 +640,8 @@ class Registry:
         if self._journal and name in self._stored:
             self._journal.commit(Changes(remove=[name]))
         with self._lock:
-            self._frames = None
-            self._stored.pop(name, None)
+            self._spellings = None
+            self._stored = self._stored.changed((), [name])
             self._damaged.pop(name, None)
             held = self._held.pop(name, None)
             if held is not None and free:
@@ -666,7 +673,7 @@ class Registry:
                 return True
             self._journal.commit(Changes(put=[record]))
             with self._lock:
-                held.record = self._stored[held.name] = record
+                held.record = self._keep(record)
         finally:
             self._end_turn(held.name)
         return True

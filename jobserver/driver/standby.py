@@ -27,14 +27,16 @@ PREPARED = 64
 
 
 class Standby:
-    """`newest` loads the newest manifest; `shelf` restores objects."""
+    """`follow` gives the newest state from the one known before; `shelf` restores objects."""
 
-    def __init__(self, newest: Callable[[], Base], shelf: Shelf) -> None:
-        self._newest = newest
+    def __init__(self, follow: Callable[[Base], Base], shelf: Shelf) -> None:
+        self._newest = follow
         self._shelf = shelf
         self._ended = threading.Event()
         self._looking = threading.Lock()
         self._prepared: dict[str, Held] = {}
+        self._known = Base(None)
+        self._wanted: dict[str, NamedObject] = {}
         self._newest_read: str | None = None
         self._looked_at: float | None = None
 
@@ -46,7 +48,7 @@ class Standby:
         """Catch up with the newest manifest, as far as that is possible; what is not is logged."""
         with self._looking:
             try:
-                base = self._newest()
+                base = self._newest(self._known)
             except CheckpointError as error:
                 # being sealed or swept right now, or a store in trouble: look again later
                 log.warning("the newest manifest cannot be followed: %s", error)
@@ -55,7 +57,10 @@ class Standby:
                 # whatever it is, an activation does without what was not prepared
                 log.exception("the newest manifest cannot be followed")
                 return
-            began, wanted = time.monotonic(), wanted_of(base.objects)
+            began = time.monotonic()
+            if base is not self._known:
+                self._known, self._wanted = base, wanted_of(base.objects)
+            wanted = self._wanted
             self._prepared = {
                 n: h for n, h in self._prepared.items() if n in wanted and h.version == wanted[n].version
             }
@@ -70,6 +75,11 @@ class Standby:
         looked = self._looked_at
         age = None if looked is None else round(time.monotonic() - looked, 3)
         return {"manifest": self._newest_read, "age": age}
+
+    @property
+    def known(self) -> Base:
+        """The newest state that was read: an activation goes on from it."""
+        return self._known
 
     def end(self) -> Mapping[str, Held]:
         """Stop following; what is prepared, by name."""

@@ -43,17 +43,16 @@ def warm_order(records: Mapping[str, NamedObject]) -> list[str]:
 
 
 class Warming:
-    """One round through `names`, in a thread of its own that ends with it. `done` counts, for those who watch."""
+    """One round through what `order` names, in a thread of its own that ends with it. `done` of `of`, for those who watch.
 
-    def __init__(self, names: Sequence[str], warm: Callable[[str], None]) -> None:
-        self._names = names
+    The order is made when the round begins: to know it, all that is stored must be read, for which no takeover waits.
+    """
+
+    def __init__(self, order: Callable[[], Sequence[str]], warm: Callable[[str], None]) -> None:
+        self._order = order
         self._warm = warm
+        self.of = 0
         self.done = 0
-
-    @property
-    def of(self) -> int:
-        """How many there are."""
-        return len(self._names)
 
     def begin_after(self, seconds: float) -> None:
         """Begin a little later, and return at once."""
@@ -63,6 +62,8 @@ class Warming:
 
     def run(self) -> None:
         """All of them, one after the other."""
-        for name in self._names:
+        names = self._order()
+        self.of = len(names)
+        for name in names:
             self._warm(name)
             self.done += 1

@@ -128,6 +128,31 @@ class FileStorePromises:
             with pytest.raises(ValueError, match="no path below"):
                 files.write_new(path, b"")
 
+    def test_discarding_what_is_unfinished_disturbs_no_write_of_the_same_client(
+        self, files: FileStore
+    ) -> None:
+        files.write_new("m/0", b"")
+        written = threading.Event()
+
+        def write(thread: int) -> None:
+            for number in range(10):
+                files.write_new(f"m/{thread}-{number}", b"x" * 1000)
+
+        def discard() -> None:
+            while not written.is_set():
+                files.discard_unfinished("m")
+
+        with ThreadPoolExecutor(5) as pool:
+            discarding = pool.submit(discard)
+            writing = [pool.submit(write, thread) for thread in range(4)]
+            try:
+                for one in writing:
+                    one.result()
+            finally:
+                written.set()
+            discarding.result()
+        assert len(files.names("m")) == 41
+
     def test_discarding_what_is_unfinished_leaves_what_is_finished(self, files: FileStore) -> None:
         files.write_new("m/done", b"x")
         files.discard_unfinished("m")

@@ -236,7 +236,7 @@ def test_what_was_cached_is_cached_again_most_used_first_and_shown_while_it_goes
     plain = PlainShelf.warm
     monkeypatch.setattr(PlainShelf, "warm", lambda shelf, held: going.wait(LIMIT) and plain(shelf, held))
     following = Context(tmp_path, epoch=2)
-    assert following.registry.summary()["warming"] == {"done": 0, "of": 4}
+    assert eventually(lambda: following.registry.summary()["warming"] == {"done": 0, "of": 4})
     assert following.registry.get("new", LIMIT) == "new"  # a reader that comes first does not wait for it
     going.set()
     assert eventually(lambda: following.registry.summary()["warming"]["done"] == 4)

@@ -67,7 +67,7 @@ def test_a_standby_follows_on_whatever_goes_wrong():
     troubles = [OSError("the JVM was busy")]
     restored = threading.Event()
 
-    def newest():
+    def newest(_known):
         if troubles:
             raise troubles.pop()
         return SimpleNamespace(objects={"a": record, "b": other}, name="m")
