@@ -15,17 +15,18 @@ from random import Random
 from typing import Any
 
 from checkpoint import layout
+from checkpoint.base import Base
 from checkpoint.contents import Changes
 from checkpoint.data import seal_data
 from checkpoint.epoch import load
 from checkpoint.errors import CheckpointError, StoreUnavailable, Superseded
 from checkpoint.fence import epoch_of
+from checkpoint.follow import follow
 from checkpoint.manifest import Kind, NamedObject, Progress
 from checkpoint.writer import CheckpointWriter
 from jobserver.driver import binding
 from jobserver.driver.attempts import AttemptRefused, Attempts
 from jobserver.driver.binding import Binding, BindingRefused, ContextRef, Role
-from jobserver.driver.journal import newest_base
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.standby import FOLLOW_EVERY
 from jobserver.model import AttemptOutcome, AttemptRef, DriverRecord, ErrorInfo, OutcomeKind
@@ -249,13 +250,17 @@ class SimDriver:
 
     async def _follow(self, context_id: str) -> None:
         """As `jobserver/driver/standby.py`: what is prepared of a version is good for every manifest that names it."""
+        known = Base(None)
         while self.binding.role is Role.STANDBY:
             try:
-                newest = await blocking.run(newest_base, self._files, context_id, SECRET)
+                known = await blocking.run(follow, self._files, context_id, known, SECRET)
             except CheckpointError:
-                newest = None
-            if newest is not None and self.binding.role is Role.STANDBY:
-                self._prepared = {item.name: self._prepared_version(item) for item in newest.objects.values()}
+                pass  # looked at again
+            else:
+                if self.binding.role is Role.STANDBY:
+                    self._prepared = {
+                        item.name: self._prepared_version(item) for item in known.objects.values()
+                    }
             await asyncio.sleep(FOLLOW_EVERY)
 
     def _prepared_version(self, item: NamedObject) -> tuple[str, Values]:
