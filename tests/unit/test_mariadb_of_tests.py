@@ -10,10 +10,8 @@ from tests.mariadb import engine_trouble
 
 def test_without_an_image_it_comes_from_its_jar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(conftest.IMAGE, raising=False)
-    assert (
-        conftest.pytest_report_header()
-        == "MariaDB: from its jar, as JOBSERVER_MARIADB_IMAGE names no image of a container"
-    )
+    why = "MariaDB: from its jar, as JOBSERVER_MARIADB_IMAGE names no image of a container"
+    assert conftest.origin() == (None, why)
 
 
 def test_an_engine_that_does_not_answer_is_told_in_one_line_and_the_jar_takes_its_place(
