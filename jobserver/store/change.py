@@ -25,9 +25,9 @@ class Step:
     `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
     group in one transaction then inserts the rows of all its changes at once, before it commits.
 
-    `turn` runs right before it where the database locks rows, and takes the one under whose lock the conditions are to be
-    looked at; how many rows it meets tells nothing. It is a statement of its own, as one that waits for a lock may have
-    looked at the rest before.
+    `turn` runs before it where the database locks rows (of a packet all turns first), and takes the one under whose lock
+    the conditions are to be looked at; how many rows it meets tells nothing. It is a statement of its own, as one that
+    waits for a lock may have looked at the rest before.
     """
 
     statement: Statement

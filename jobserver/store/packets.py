@@ -79,12 +79,12 @@ def run_together(engine: Engine, works: Sequence[Work[Any]], *, patience: float 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One change of a packet: its place in the group and its statements as texts; `counted` are those of its steps."""
+    """One change of a packet: its place in the group, its statements as texts, and what takes its turns before them."""
 
     place: int
     change: Change[Any]
     texts: tuple[str, ...]
-    counted: tuple[int, ...]
+    turns: frozenset[str]
 
 
 def _packets(
@@ -109,14 +109,13 @@ def _packets(
 
 
 def _part(place: int, change: Change[Any], dialect: Dialect) -> _Part:
-    texts: list[str] = []
-    counted: list[int] = []
-    for step in change.steps:
-        if step.turn is not None:
-            texts.append(step.turn.written_out(dialect, step.values, _literals))
-        counted.append(len(texts))
-        texts.append(step.statement.written_out(dialect, step.values, _literals))
-    return _Part(place, change, tuple(texts), tuple(counted))
+    texts = tuple(step.statement.written_out(dialect, step.values, _literals) for step in change.steps)
+    turns = frozenset(
+        step.turn.written_out(dialect, step.values, _literals)
+        for step in change.steps
+        if step.turn is not None
+    )
+    return _Part(place, change, texts, turns)
 
 
 def _run_packet(
@@ -128,6 +127,7 @@ def _run_packet(
 ) -> None:
     """Sends it until each part has its outcome. A part that fails is set apart, the others are sent again.
 
+    All turns are taken first, each once and in an order that all servers have: so they do not meet in deadlocks over them.
     After its tries each part is tried once alone: somebody's lock must not hold up those that do not need it.
     """
     left, tries = list(packet), 0
@@ -135,9 +135,10 @@ def _run_packet(
         if time.monotonic() >= deadline:
             outcomes.update((part.place, Outcome(error=_late())) for part in left)
             return
-        sent = _send(engine, [text for part in left for text in part.texts])
+        turns = sorted(frozenset().union(*(part.turns for part in left)))
+        sent = _send(engine, [*turns, *(text for part in left for text in part.texts)])
         if sent.end is _End.COMMITTED:
-            _conclude(left, sent.counts, outcomes)
+            _conclude(left, sent.counts[len(turns) :], outcomes)
             return
         if sent.end is not _End.FAILED:
             failure = _failure(sent)
@@ -151,9 +152,9 @@ def _run_packet(
             for part in left:
                 _run_packet(engine, [part], outcomes, deadline, most_tries=1)
             return
-        part, within = _part_of(left, len(sent.counts))
-        outcomes[part.place] = _refused(part, within, sent)
-        left.remove(part)
+        for part, within in _failed(left, turns, len(sent.counts)):
+            outcomes[part.place] = _refused(part, within, sent)
+            left.remove(part)
 
 
 def _late() -> StoreUnavailable:
@@ -163,13 +164,19 @@ def _late() -> StoreUnavailable:
 def _conclude(parts: Sequence[_Part], counts: Sequence[int], outcomes: dict[int, Outcome]) -> None:
     at = 0
     for part in parts:
-        mine = [counts[at + number] for number in part.counted]
+        mine = counts[at : at + len(part.texts)]
         at += len(part.texts)
         outcomes[part.place] = Outcome(value=part.change.conclude(mine))
 
 
+def _failed(parts: Sequence[_Part], turns: Sequence[str], statement: int) -> list[tuple[_Part, int]]:
+    """The parts that the statement of that number belongs to, and its number within them: -1 for a turn, which several share."""
+    if statement < len(turns):
+        return [(part, -1) for part in parts if turns[statement] in part.turns]
+    return [_part_of(parts, statement - len(turns))]
+
+
 def _part_of(parts: Sequence[_Part], statement: int) -> tuple[_Part, int]:
-    """The part that the statement of that number belongs to, and its number within that."""
     for part in parts:
         if statement < len(part.texts):
             return part, statement
@@ -178,7 +185,7 @@ def _part_of(parts: Sequence[_Part], statement: int) -> tuple[_Part, int]:
 
 
 def _refused(part: _Part, within: int, sent: _Sent) -> Outcome:
-    if sent.code == _DUPLICATE and within == part.counted[0] and part.change.duplicate is not None:
+    if sent.code == _DUPLICATE and within == 0 and part.change.duplicate is not None:
         return Outcome(value=part.change.duplicate())
     return Outcome(error=_failure(sent))
 

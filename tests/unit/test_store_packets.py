@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,13 @@ import pymysql
 import pytest
 
 from jobserver.errors import StoreUnavailable
-from jobserver.store import contexts, mysql, packets
+from jobserver.model import JobRecord, JobSpec, JobState
+from jobserver.store import contexts, jobs, mysql, packets
 from jobserver.store.address import MysqlAddress, parsed
 from jobserver.store.database import Database
 
 LOCKED = "c3"
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Locked:
@@ -67,3 +70,52 @@ def test_writers_of_a_database_have_the_patience_of_its_calls(locked: Locked) ->
     outcomes = database._writer._run_together(database.writing, [contexts.request_stop(LOCKED)])
     assert isinstance(outcomes[0].error, StoreUnavailable)
     assert locked.now == 2.0
+
+
+def job(number: int, context: str) -> JobRecord:
+    return JobRecord(f"j{number}", context, context, JobSpec("demo.Job", ()), JobState.QUEUED, THEN)
+
+
+def acceptances(*contexts: str) -> list[Any]:
+    return [jobs.accept(job(number, context), 9, "s1") for number, context in enumerate(contexts)]
+
+
+def run_works(works: Sequence[Any]) -> list[Any]:
+    address = parsed("mysql://user@127.0.0.1:1/none")
+    assert isinstance(address, MysqlAddress)
+    return packets.run_together(mysql.writing_engine(address, timeout=1, name="none"), works)
+
+
+def test_the_turns_of_a_packet_are_taken_first_once_each_and_in_one_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Sequence[str]] = []
+
+    def send(_engine: Any, statements: Sequence[str]) -> Any:
+        seen.append(statements)
+        # each turn meets its row, of the insertions the second one meets none
+        changed = [1 if text.startswith("UPDATE") or "'j1'" not in text else 0 for text in statements]
+        return packets._Sent(packets._End.COMMITTED, changed)
+
+    monkeypatch.setattr(packets, "_send", send)
+    outcomes = run_works([contexts.request_stop("c9"), *acceptances("c2", "c1", "c2")])
+    assert [one.value for one in outcomes] == [True, True, False, True]
+    [statements] = seen
+    assert [text.split("contexts.id = ")[1] for text in statements[:2]] == ["'c1'", "'c2'"]
+    assert not any(text.startswith("UPDATE contexts SET state=contexts.state") for text in statements[2:])
+
+
+def test_a_turn_that_the_database_refuses_fails_those_who_need_it_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def send(_engine: Any, statements: Sequence[str]) -> Any:
+        for number, text in enumerate(statements):
+            if text.startswith("UPDATE contexts SET state=contexts.state") and text.endswith("'c1'"):
+                error = pymysql.OperationalError(1142, "command denied")
+                return packets._Sent(packets._End.FAILED, [1] * number, error)
+        return packets._Sent(packets._End.COMMITTED, [1] * len(statements))
+
+    monkeypatch.setattr(packets, "_send", send)
+    outcomes = run_works(acceptances("c2", "c1", "c0", "c1"))
+    assert [one.value for one in outcomes] == [True, None, True, None]
+    assert all("command denied" in str(one.error) for one in (outcomes[1], outcomes[3]))
