@@ -118,9 +118,13 @@ class ProtocolError(Exception):
     """The peer sent something that is no frame of this protocol."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+"""One encoder for all messages: `json.dumps` makes a new one for each that is not written as by default."""
+
+
 def frame(message: Message) -> bytes:
     """The bytes of one message, length first. ASCII-escaped, so that lone surrogates of job results survive."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _encode(message).encode()
     if len(body) > MAX_FRAME:
         raise ProtocolError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME}")
     return _LENGTH.pack(len(body)) + body

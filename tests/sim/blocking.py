@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from tests.sim.loop import Crashed
+
 T = TypeVar("T")
 
 
@@ -19,18 +21,27 @@ async def run(work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 
     As there, who is cancelled stops to wait, and the function goes on.
     """
-    task = asyncio.create_task(_run(work, *args, **kwargs))
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)
-
-
-async def _run(work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
     child = greenlet(lambda: work(*args, **kwargs))
-    answer: Any = child.switch()
-    while not child.dead:
-        await asyncio.sleep(answer)
-        answer = child.switch()
-    return answer  # type: ignore[no-any-return]
+
+    def go_on() -> None:
+        try:
+            answer: Any = child.switch()
+        except Crashed:
+            return  # nobody is left to go on
+        except Exception as error:  # noqa: BLE001  it is the caller's
+            if not done.done():
+                done.set_exception(error)
+                done.exception()  # or asyncio complains when the caller's process has ended meanwhile
+        else:
+            if not child.dead:
+                loop.call_later(answer, go_on)
+            elif not done.done():
+                done.set_result(answer)
+
+    go_on()
+    return await done
 
 
 def pause(seconds: float) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum, auto
+from heapq import heappop, heappush
 from typing import Any
 
 START = 1000.0
@@ -27,6 +27,8 @@ class State(Enum):
     FROZEN = auto()
     DEAD = auto()
 
+
+_RUNNING = State.RUNNING
 
 class Process:
     """A process of the simulated cluster. `place` is what partitions cut, `host` what kills and proofs of death need."""
@@ -54,17 +56,13 @@ NOBODY = Context()
 class Handle:
     """What the loop runs; the part of asyncio's handles that asyncio itself uses."""
 
-    __slots__ = ("_cancelled", "args", "at", "callback", "context", "number", "process")
+    __slots__ = ("_cancelled", "args", "at", "callback", "context")
 
-    def __init__(
-        self, at: float, number: int, callback: Callable[..., Any], args: Any, context: Context
-    ) -> None:
+    def __init__(self, at: float, callback: Callable[..., Any], args: Any, context: Context) -> None:
         self.at = at
-        self.number = number
         self.callback = callback
         self.args = args
         self.context = context
-        self.process = context.get(PROCESS)
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -98,6 +96,11 @@ class Livelock(Exception):
     """More steps than any run should need."""
 
 
+def _over(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
+
+
 class SimLoop(asyncio.AbstractEventLoop):
     """Runs one simulation. `failures` are exceptions that escaped from callbacks and tasks."""
 
@@ -122,7 +125,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self._now
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
-        handle = self._handle(self._now, callback, args, context)
+        self._numbers += 1
+        handle = Handle(self._now, callback, args, copy_context() if context is None else context)
         self._ready.append(handle)
         return handle
 
@@ -132,16 +136,19 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
-        handle = self._handle(when, callback, args, context)
-        heapq.heappush(self._timers, (when, handle.number, handle))
-        return handle
-
-    def _handle(self, at: float, callback: Any, args: Any, context: Context | None) -> Handle:
         self._numbers += 1
-        return Handle(at, self._numbers, callback, args, copy_context() if context is None else context)
+        handle = Handle(when, callback, args, copy_context() if context is None else context)
+        heappush(self._timers, (when, self._numbers, handle))
+        return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
+
+    def pause(self, seconds: float) -> asyncio.Future[None]:
+        """To be awaited: what asyncio.sleep does, for a simulated service, which does little else."""
+        future: asyncio.Future[None] = asyncio.Future(loop=self)
+        self.call_at(self._now + seconds, _over, future)
+        return future
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> Any:
         self._numbers += 1
@@ -169,47 +176,45 @@ class SimLoop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self)
         try:
             task = self.create_task(main)
-            while not task.done():
-                self._turn()
+            self._run_until(task)
             return task.result()
         finally:
             self._closed = True
             self._dispose()
             asyncio._set_running_loop(None)
 
-    def _turn(self) -> None:
-        """All that is ready at this moment, or the jump to the next one."""
-        if not self._ready:
-            self._jump()
-        ready, self._ready = self._ready, deque()
-        for handle in ready:
-            if not handle._cancelled:
-                self._step(handle)
+    def _run_until(self, task: SimTask) -> None:
+        """All that is ready, in its order; then time jumps to the next timer. One loop: half of a run's time is spent here."""
+        ready = self._ready
+        while not task.done():
+            if not ready:
+                self._jump()
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            process = handle.context.get(PROCESS)
+            if process is not None and process.state is not _RUNNING:
+                if process.state is State.FROZEN:
+                    process.backlog.append(handle)
+                continue
+            self._left -= 1
+            if self._left < 0:
+                raise Livelock("the cluster does not come to rest")
+            try:
+                handle.context.run(handle.callback, *handle.args)
+            except Livelock:
+                raise
+            except Exception as error:  # noqa: BLE001
+                # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
+                self.call_exception_handler({"message": f"callback {handle.callback}", "exception": error})
 
     def _jump(self) -> None:
-        if not self._timers:
-            raise Livelock("nothing will ever happen again, and the simulation has not ended")
         timers = self._timers
+        if not timers:
+            raise Livelock("nothing will ever happen again, and the simulation has not ended")
         self._now = now = max(self._now, timers[0][0])
         while timers and timers[0][0] <= now:
-            self._ready.append(heapq.heappop(timers)[2])
-
-    def _step(self, handle: Handle) -> None:
-        process = handle.process
-        if process is not None and process.state is not State.RUNNING:
-            if process.state is State.FROZEN:
-                process.backlog.append(handle)
-            return
-        self._left -= 1
-        if self._left < 0:
-            raise Livelock("the cluster does not come to rest")
-        try:
-            handle.context.run(handle.callback, *handle.args)
-        except Livelock:
-            raise
-        except Exception as error:  # noqa: BLE001
-            # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
-            self.call_exception_handler({"message": f"callback {handle.callback}", "exception": error})
+            self._ready.append(heappop(timers)[2])
 
     def _dispose(self) -> None:
         """Ends coroutines that nobody will resume, here and not whenever the garbage collector comes by."""

@@ -156,20 +156,21 @@ class SimMetadata(FakeMetadata):
 
     async def _call(self, operation: str, action: Callable[[], T]) -> T:
         reads = operation in _READS
-        await self._travel(StoreUnavailable("the store does not answer"))
+        await self._travel(StoreUnavailable, "the store does not answer")
         if not reads and self._random.random() < self._trouble.late:
             return await self._late(operation, action)
         result = action()
         if not reads and self._random.random() < self._trouble.lost:
             raise OutcomeUnknown(f"{operation}: the reply was lost")
-        await self._travel(StoreUnavailable("no answer") if reads else OutcomeUnknown("no answer came"))
+        await self._travel(*((StoreUnavailable, "no answer") if reads else (OutcomeUnknown, "no answer came")))
         return result
 
-    async def _travel(self, error: JobServerError) -> None:
-        await asyncio.sleep(self._network.latency())
-        if self._network.blocked(self._process.place, PLACE):
-            await asyncio.sleep(TIMEOUT)
-            raise error
+    async def _travel(self, error: type[JobServerError], message: str) -> None:
+        network = self._network
+        await network.loop.pause(network.latency())
+        if network.blocked(self._process.place, PLACE):
+            await network.loop.pause(TIMEOUT)
+            raise error(message)
 
     async def _late(self, operation: str, action: Callable[[], T]) -> T:
         """The statement is carried out when nobody waits for it any more."""

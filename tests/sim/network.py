@@ -23,7 +23,7 @@ class Network:
     def __init__(self, loop: SimLoop, random: Random) -> None:
         self.loop = loop
         self._random = random
-        self._cut: set[frozenset[str]] = set()
+        self._cut: set[tuple[str, str]] = set()
         self._pipes: list[Pipe] = []
         self.healed: Callable[[], None] = lambda: None
 
@@ -31,14 +31,14 @@ class Network:
         return self._random.uniform(*LATENCY)
 
     def blocked(self, one: str, other: str) -> bool:
-        return frozenset((one, other)) in self._cut
+        return (one, other) in self._cut
 
     def cut(self, one: str, other: str) -> None:
-        self._cut.add(frozenset((one, other)))
+        self._cut |= {(one, other), (other, one)}
 
     def mend(self, one: str, other: str) -> None:
         """What TCP has kept arrives now."""
-        self._cut.discard(frozenset((one, other)))
+        self._cut -= {(one, other), (other, one)}
         self._arrive()
 
     def mend_all(self) -> None:

@@ -62,7 +62,7 @@ class SimServer:
         host = world.host_of(name)
         self.process = Process(f"{name}.{life}", name, host)
         self.me = ServerInfo(name, f"{name}.{life}", f"http://{name}", host, life, life, "0")
-        self.inbound: set[asyncio.Future[Any]] = set()
+        self.inbound: dict[asyncio.Future[Any], None] = {}  # no set: its order would depend on addresses
         self.life: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._world = world

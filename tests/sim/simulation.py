@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False)
     loop = SimLoop(MOST_STEPS)
     world = World(scenario, loop, fences or Fences(), tell=tell)
     judge = _Run(world)
-    with listening(world):
+    with listening(world), _garbage_kept():
         try:
             loop.run(judge.run())
         except Livelock as error:
@@ -86,6 +87,17 @@ def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False)
         tuple(judge.failed_requests),
         tuple(world.store.jobs.values()),
     )
+
+
+@contextlib.contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """No collection while a run lasts: it would look again and again at what lives until the end. Then one of what is new."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect(0)
 
 
 class _Run:

@@ -231,7 +231,7 @@ class World:
         if server is None or not server.process.alive:
             raise NoAnswer(f"{url} refuses the connection")
         future: asyncio.Future[T] = self.loop.create_future()
-        server.inbound.add(future)
+        server.inbound[future] = None
         back = caller.context if caller else NOBODY
         self.loop.call_soon(self._answer, server, place, call, future, back, context=server.process.context)
         try:
@@ -239,7 +239,7 @@ class World:
         except TimeoutError as error:
             raise NoAnswer(f"{url} gave no answer within {timeout:g} s") from error
         finally:
-            server.inbound.discard(future)
+            server.inbound.pop(future, None)
 
     def _answer(
         self,
