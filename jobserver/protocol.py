@@ -133,7 +133,7 @@ def frame(message: Message) -> bytes:
 def decode(body: bytes) -> Message:
     """The message in a frame's body. Raises ProtocolError."""
     try:
-        message = json.loads(body)
+        message = json.loads(body.decode())
     except ValueError as error:
         raise ProtocolError(f"a frame holds no JSON: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("t"), str):

@@ -30,6 +30,7 @@ class State(Enum):
 
 _RUNNING = State.RUNNING
 
+
 class Process:
     """A process of the simulated cluster. `place` is what partitions cut, `host` what kills and proofs of death need."""
 
@@ -133,7 +134,11 @@ class SimLoop(asyncio.AbstractEventLoop):
     call_soon_threadsafe = call_soon
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        self._numbers += 1
+        when = self._now + delay
+        handle = Handle(when, callback, args, copy_context() if context is None else context)
+        heappush(self._timers, (when, self._numbers, handle))
+        return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
         self._numbers += 1
@@ -212,7 +217,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         timers = self._timers
         if not timers:
             raise Livelock("nothing will ever happen again, and the simulation has not ended")
-        self._now = now = max(self._now, timers[0][0])
+        when, _, handle = heappop(timers)
+        self._now = now = max(self._now, when)
+        self._ready.append(handle)
         while timers and timers[0][0] <= now:
             self._ready.append(heappop(timers)[2])
 

@@ -162,7 +162,9 @@ class SimMetadata(FakeMetadata):
         result = action()
         if not reads and self._random.random() < self._trouble.lost:
             raise OutcomeUnknown(f"{operation}: the reply was lost")
-        await self._travel(*((StoreUnavailable, "no answer") if reads else (OutcomeUnknown, "no answer came")))
+        await self._travel(
+            *((StoreUnavailable, "no answer") if reads else (OutcomeUnknown, "no answer came"))
+        )
         return result
 
     async def _travel(self, error: type[JobServerError], message: str) -> None:
