@@ -41,8 +41,9 @@ def _many(first: int, seeds: int, keep: Path | None) -> int:
             _tell(report, keep)
     took, worked = time.perf_counter() - began, time.process_time() - busy
     sys.stdout.write(
-        f"{seeds} seeds from {first}: {failed} broke a promise; {seeds / took * 60:.0f} seeds a minute by the clock, "
-        f"{seeds / worked * 60:.0f} by the time of the processor; {steps / seeds:.0f} steps and {acknowledged / seeds:.1f} acknowledged updates each; "
+        f"{seeds} seeds from {first}: {failed} broke a promise; "
+        f"{seeds / took * 60:.0f} seeds a minute by the clock, {seeds / worked * 60:.0f} by the processor's time; "
+        f"{steps / seeds:.0f} steps and {acknowledged / seeds:.1f} acknowledged updates each; "
         f"owned at most {slowest:.1f} s after healing\n"
     )
     return bool(failed)

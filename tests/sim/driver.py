@@ -136,6 +136,11 @@ class SimDriver:
         owner = self._owner
         return owner is not None and owner.open and self._lifetime.owner_present(self._loop.time())
 
+    @property
+    def owner_lost(self) -> bool:
+        """Whether it had an owner whose connection has ended."""
+        return self._owner is not None and not self._owner.open
+
     def connected(self, end: DriverEnd) -> None:
         self._connections.append(end)
 
@@ -302,7 +307,7 @@ class SimDriver:
         self._reply(end, message, {"objects": objects})
 
     def _on_ping(self, end: DriverEnd, message: Message) -> None:
-        self._reply(end, message, {})
+        self._reply(end, message, {"epoch": self.binding.epoch, "owner_lost": self.owner_lost})
 
     def _on_shutdown(self, end: DriverEnd, message: Message) -> None:
         if self.binding.role is Role.ACTIVE and self.has_owner and end is not self._owner:

@@ -50,6 +50,10 @@ class Nemesis:
                 (fault.target, files.PLACE), (f"d-{fault.target}", files.PLACE)
             ),
             What.CUT_PEER: lambda fault: self._cut((fault.target, _next(fault.target))),
+            What.REJECT_PEER: lambda fault: self._reject((fault.target, _next(fault.target))),
+            What.REJECT_MACHINE: lambda fault: self._reject_machine(fault.target, _next(fault.target)),
+            What.REJECT_OWNER: lambda fault: self._reject_owner(fault.target),
+            What.FULL_QUEUE: lambda fault: self._fill_queue(fault.target),
             What.CUT_DRIVER: lambda fault: self._cut_driver(fault.target),
             What.CUT_PAIR: lambda fault: self._cut_pair(fault.target, coordination.PLACE),
             What.CUT_PAIR_FROM_SQL: lambda fault: self._cut_pair(
@@ -92,6 +96,7 @@ class Nemesis:
         self._healed = world.supervised = True
         world.harm = None
         world.network.mend_all()
+        world.full_queues.clear()
         world.trouble.lost = world.trouble.late = 0.0
         world.shelf.faults, world.shelf.slow = 0.0, 0.002
         world.ensemble.lose_replies = 0
@@ -243,6 +248,32 @@ class Nemesis:
                 self._world.network.mend(one, other)
 
         return mend
+
+    def _reject(self, *pairs: tuple[str, str]) -> Undo:
+        for one, other in pairs:
+            self._world.network.reject(one, other)
+
+        def accept() -> None:
+            for one, other in pairs:
+                self._world.network.accept(one, other)
+
+        return accept
+
+    def _reject_machine(self, one: str, other: str) -> Undo:
+        if self._world.host_of(one) == self._world.host_of(other):
+            return self._reject((one, other))
+        return self._reject((one, other), (one, f"d-{other}"), (f"d-{one}", other))
+
+    def _reject_owner(self, context: str) -> Undo:
+        owner = self._world.owner_of(context)
+        if owner is None:
+            return nothing
+        return self._reject(*[(owner.me.id, other) for other in SERVERS if other != owner.me.id])
+
+    def _fill_queue(self, server: str) -> Undo:
+        queues = self._world.full_queues
+        queues.add(server)
+        return lambda: queues.discard(server)
 
     def _down(self, service: str) -> Undo:
         places = [(server, service) for server in SERVERS] + [(f"d-{server}", service) for server in SERVERS]

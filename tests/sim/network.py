@@ -24,6 +24,8 @@ class Network:
         self.loop = loop
         self._random = random
         self._cut: set[tuple[str, str]] = set()
+        self._rejected: set[tuple[str, str]] = set()
+        self._refused_last: dict[tuple[str, str], float] = {}
         self._pipes: list[Pipe] = []
         self.healed: Callable[[], None] = lambda: None
 
@@ -41,8 +43,30 @@ class Network:
         self._cut -= {(one, other), (other, one)}
         self._arrive()
 
+    def reject(self, one: str, other: str) -> None:
+        """A REJECT rule between the two: what is open is reset, what is new is refused."""
+        self._rejected |= {(one, other), (other, one)}
+        for pipe in self._pipes:
+            if pipe.between(one, other):
+                pipe.reset()
+
+    def rejected(self, one: str, other: str) -> bool:
+        if (one, other) not in self._rejected:
+            return False
+        self._refused_last[one, other] = self.loop.time()
+        return True
+
+    def refused_within(self, one: str, other: str, seconds: float) -> bool:
+        """Whether the rule between the two refused something of `one` so short a time ago."""
+        return self.loop.time() - self._refused_last.get((one, other), float("-inf")) <= seconds
+
+    def accept(self, one: str, other: str) -> None:
+        """The rule is gone."""
+        self._rejected -= {(one, other), (other, one)}
+
     def mend_all(self) -> None:
         self._cut.clear()
+        self._rejected.clear()
         self._arrive()
 
     def add(self, pipe: Pipe) -> None:
@@ -98,7 +122,7 @@ class Direction:
 
 
 class Pipe:
-    """A connection of a server to a driver."""
+    """A connection of a server to a driver, or (in its place) to another server."""
 
     def __init__(
         self,
@@ -118,10 +142,18 @@ class Pipe:
     def over(self) -> bool:
         return self.to_driver.over and self.to_server.over
 
+    def between(self, one: str, other: str) -> bool:
+        """Whether it leads from one of the places to the other."""
+        return {end.place for end in self._ends} == {one, other}
+
+    def reset(self) -> None:
+        """Both ends are told that it is over."""
+        self.to_driver.send(None)
+        self.to_server.send(None)
+
     def process_ended(self, process: Process) -> None:
         if process in self._ends:
-            self.to_driver.send(None)
-            self.to_server.send(None)
+            self.reset()
 
     def arrive(self) -> None:
         self.to_driver.arrive()
@@ -168,7 +200,7 @@ async def connect(
     if network.blocked(server.place, driver.process.place):
         await asyncio.sleep(timeout)
         raise LinkBroken(f"no connection to the driver at {where} within {timeout:g} s")
-    if not driver.process.alive:
+    if not driver.process.alive or network.rejected(server.place, driver.process.place):
         raise LinkBroken(f"no connection to the driver at {where}: refused")
     reader = asyncio.StreamReader(2**20, network.loop)
     network.loop.call_soon(_accept, network, server, driver, reader, accepted, context=driver.process.context)

@@ -32,6 +32,10 @@ class What(StrEnum):
     CUT_SQL = "cut from SQL"
     CUT_FILES = "cut from the checkpoint store"
     CUT_PEER = "cut from the next server"
+    REJECT_PEER = "reject connections between it and the next server"
+    REJECT_MACHINE = "reject connections between its machine and the next server's"
+    REJECT_OWNER = "reject connections between the owner and all other servers"
+    FULL_QUEUE = "accept no connection"
     CUT_DRIVER = "cut owner from driver"
     CUT_PAIR = "cut owner and driver from ZooKeeper and the other servers"
     CUT_PAIR_FROM_SQL = "cut owner and driver from all but the checkpoint store"
@@ -84,6 +88,7 @@ OF_CONTEXTS = (
     What.CUT_PAIR,
     What.CUT_PAIR_FROM_SQL,
     What.ISOLATE_OWNER,
+    What.REJECT_OWNER,
     What.DELAY_ADOPT,
     What.LOSE_ADOPT,
     What.LOSE_ACTIVATE,
@@ -146,7 +151,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One run. `seed` decides all that is left: latencies, start times, which writes go wrong."""
+    """One run. `seed` decides all that is left: latencies, start times, which writes go wrong.
+
+    `one_host`: all servers are on one machine; `sharing` are those that share one otherwise.
+    """
 
     seed: int
     contexts: tuple[str, ...]
@@ -158,6 +166,7 @@ class Scenario:
     requests: tuple[Request, ...]
     hot: bool = False
     crashes: tuple[Crash, ...] = ()
+    sharing: tuple[str, ...] = ()
 
     @property
     def standby(self) -> str:
@@ -186,6 +195,7 @@ def scenario_of(seed: int, often: tuple[What, ...] = TWO_OWNERS, share: float = 
         requests=_requests(random, contexts),
         hot=random.random() < 0.3,
         crashes=_crashes(random),
+        sharing=random.choice(((), (), SERVERS[:2])),
     )
 
 
@@ -278,6 +288,7 @@ def from_json(text: str) -> Scenario:
     crashes = tuple(Crash(**{**one, "harm": Harm(one["harm"])}) for one in plain.get("crashes", ()))
     contexts = tuple(plain["contexts"])
     values = {"contexts": contexts, "faults": faults, "requests": requests, "crashes": crashes}
+    values["sharing"] = tuple(plain.get("sharing", ()))
     return Scenario(**{**plain, **values})
 
 

@@ -8,9 +8,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ha.coordination import OwnerNode, ServerInfo
-from ha.deaths import Died
+from ha.deaths import AllDeaths, Deaths, Died
 from jobserver.assembly import Ports, assemble
 from jobserver.chores import chores
+from jobserver.contexts.drivers_word import DriversWord
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.link import DriverLink
 from jobserver.contexts.peers import MoveOrder
@@ -23,6 +24,7 @@ from jobserver.settings.model import ClusterSettings, ContextsSettings, DriverSe
 from tests.sim import blocking, network
 from tests.sim.coordination import SimCoordination
 from tests.sim.driver import SECRET
+from tests.sim.links import SimLinks
 from tests.sim.loop import Process
 from tests.sim.metadata import SimMetadata
 
@@ -68,6 +70,8 @@ class SimServer:
         self._world = world
         self.coordination = SimCoordination(world.ensemble, self.process)
         self.store = SimMetadata(world.store, world.network, self.process, world.random, world.trouble)
+        asks = DriversWord(self.coordination, self.store, self._connect)
+        self.links = SimLinks(world, self.process, self.me, asks)
         self.core = core = assemble(
             world.settings,
             SECRET.decode(),
@@ -80,7 +84,7 @@ class SimServer:
                 launcher=Launcher(world, self.process),
                 connect=self._connect,
                 run=blocking.run,
-                watch_deaths=world.watch_deaths,
+                watch_deaths=self._watch_deaths,
                 new_id=world.new_id,
                 new_token=world.new_token,
                 reached=partial(world.reached, self),
@@ -88,6 +92,9 @@ class SimServer:
         )
         self.registry, self.pool, self.standbys = core.registry, core.pool, core.standbys
         self.contexts, self.jobs = core.contexts, core.jobs
+
+    def _watch_deaths(self, me: ServerInfo, died: Died) -> Deaths:
+        return AllDeaths(self._world.watch_deaths(me, died), self.links.telling(died))
 
     async def _connect(self, driver: DriverRecord, *, timeout: float) -> DriverLink:
         target = self._world.drivers[driver.driver_id]
@@ -125,6 +132,7 @@ class SimServer:
         self._world.servers.pop(self.me.url, None)
         if self._requests:
             await asyncio.wait(self._requests, timeout=LEAVE_TIMEOUT)
+        self.links.say_goodbye()
         await self.coordination.stop()
         self.standbys.close()
         await self.pool.close()

@@ -19,6 +19,7 @@ from jobserver.protocol import Request
 from tests.sim.coordination import Ensemble
 from tests.sim.driver import SimDriver
 from tests.sim.files import Shelf, SimFiles
+from tests.sim.links import SimLinks
 from tests.sim.loop import NOBODY, Crashed, Process, SimLoop
 from tests.sim.metadata import SimStore, Trouble
 from tests.sim.network import Network
@@ -36,6 +37,10 @@ class Fences:
 
     store: type[SimStore] = SimStore
     driver: type[SimDriver] = SimDriver
+
+
+FRESH = 1.0
+"""Seconds that what was seen of a link may be old when a death is proven by it; drivers are asked for as long."""
 
 
 class NoAnswer(OwnerUnavailable):
@@ -66,6 +71,8 @@ class World:
         self.lives: dict[str, SimServer] = {}
         self.drivers: dict[str, SimDriver] = {}
         self.lose_activations = 0
+        self.full_queues: set[str] = set()
+        self.proofs: Counter[str] = Counter()
         self.harm: Callable[[SimServer, str, Crash], None] | None = None
         self.supervised = False
         self._driver_kind = fences.driver
@@ -85,7 +92,10 @@ class World:
         return f"token-{self._ids}"
 
     def host_of(self, server: str) -> str:
-        return "one" if self.scenario.one_host else f"host-{server}"
+        """By the scenario all servers share a machine, or some do, or none."""
+        if self.scenario.one_host:
+            return "one"
+        return "shared" if server in self.scenario.sharing else f"host-{server}"
 
     def say(self, who: str, what: str) -> None:
         if self.story is not None:
@@ -159,6 +169,20 @@ class World:
         self._deaths.append((me, deaths))
         return deaths
 
+    def judge_proof(self, links: SimLinks, info: ServerInfo, context_id: str | None) -> None:
+        """A link's proof of death is right, or two things say what is not so: a REJECT rule, and a second witness."""
+        self.proofs["context" if context_id else "server"] += 1
+        if not self.lives[info.incarnation].process.alive:
+            return
+        self.proofs["of the living"] += 1
+        here, now = links.me.id, self.loop.time()
+        if not self.network.refused_within(here, info.id, FRESH):
+            self.breach(f"{here} holds {info.id} for dead, which lives and refused it no connection")
+        for other in self.lives.values():
+            since = other.links.held.get(info.incarnation, now)
+            if context_id is None and other.process.alive and now - since > FRESH:
+                self.breach(f"{here} holds {info.id} for dead, to which {other.me.id} has a link")
+
     def reached(self, server: SimServer, point: Point, context_id: str) -> None:
         """A takeover came to a fail point. Raises Crashed where it ends the server."""
         if self.harm is None:
@@ -228,7 +252,7 @@ class World:
             await asyncio.sleep(min(timeout, 2.0))
             raise NoAnswer(f"{url} cannot be reached")
         await asyncio.sleep(self.network.latency())
-        if server is None or not server.process.alive:
+        if server is None or not server.process.alive or self.network.rejected(place, server.process.place):
             raise NoAnswer(f"{url} refuses the connection")
         future: asyncio.Future[T] = self.loop.create_future()
         server.inbound[future] = None
@@ -269,6 +293,8 @@ class World:
     ) -> None:
         if future.done() or self.network.blocked(place, server.process.place):
             return
+        if self.network.rejected(place, server.process.place):
+            error = NoAnswer(f"{server.me.url} resets the connection")
         if error is not None:
             future.set_exception(error)
         else:
