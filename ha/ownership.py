@@ -143,6 +143,9 @@ def _vanished(state: Ownership, event: OwnerVanished) -> Decision:
 
 
 def _dead(state: Ownership, event: OwnerDead) -> Decision:
+    """Several ways may prove one death; who waits already goes on waiting, or each proof would put its turn off."""
+    if state.phase is Phase.WAITING and state.dead == event.node:
+        return Decision(state, (), f"{event.node.server} is proven dead once more: our turn stays when it is")
     waiting = replace(state, phase=Phase.WAITING, dead=event.node)
     return Decision(
         waiting, (Wait(event.delay),), f"{event.node.server} is proven dead: our turn is in {event.delay:g} s"

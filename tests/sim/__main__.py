@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.sim.aims import AIMS, ENOUGH, SEEDS
 from tests.sim.scenario import from_json, scenario_of, to_json
 from tests.sim.simulation import Report, run
 
@@ -20,13 +21,25 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="write scenarios that broke something there"
     )
+    parser.add_argument("--fences", action="store_true", help="switch each fence off: which seeds notice it")
     options = parser.parse_args()
+    if options.fences:
+        return _fences()
     if options.story is not None or options.file is not None:
         scenario = from_json(options.file.read_text()) if options.file else scenario_of(options.story)
         report = run(scenario, tell=True)
         sys.stdout.write(report.text + "\n")
         return bool(report.broken)
     return _many(options.first, options.seeds, options.keep)
+
+
+def _fences() -> int:
+    missed = 0
+    for name, aim in AIMS.items():
+        noticed = aim.noticed()
+        missed += len(noticed) < ENOUGH
+        sys.stdout.write(f"{name}: noticed by {len(noticed)} of {SEEDS} seeds ({ENOUGH} must), {noticed}\n")
+    return bool(missed)
 
 
 def _many(first: int, seeds: int, keep: Path | None) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import Random
 from typing import Any
 
@@ -408,10 +408,20 @@ class SimDriver:
         versions = {name: self._writer.next_version() for name in updates}
         try:
             put = [await self._written(name, versions[name], values) for name, values in updates.items()]
-            return await self._commit(Changes(put=put, progress=progress))
+            sealed = await self._commit(Changes(put=put, progress=progress))
+            self._check_data(put)
+            return sealed
         finally:
             for version in versions.values():
                 self._writer.release(version)
+
+    def _check_data(self, acknowledged: Iterable[NamedObject]) -> None:
+        """At an acknowledgement and after a sweep: what is named is there, not only what is there in the end."""
+        for item in acknowledged:
+            if item.path is not None and self._files.peek(f"{item.schema}/part") is None:
+                self._oracle.breach(
+                    f"{item.name} is acknowledged in version {item.version}, and its data is gone"
+                )
 
     async def _written(self, name: str, version: str, values: Values) -> NamedObject:
         if name != IN_FILES:
@@ -464,6 +474,7 @@ class SimDriver:
                 await blocking.run(self._writer.sweep, set(self._in_use))
             except CheckpointError:
                 return  # it is put off
+            self._check_data(self._writer.objects().values())
 
     @property
     def _in_use(self) -> list[str]:

@@ -8,11 +8,14 @@ from typing import Any
 
 from checkpoint.fence import Marker
 from checkpoint.writer import CheckpointWriter
+from ha.coordination import ServerInfo
+from ha.peerlinks import Sight
 from jobserver.driver.attempts import AttemptRefused
 from jobserver.driver.binding import Binding
 from jobserver.model import AttemptOutcome, AttemptRef, Fence
 from jobserver.protocol import Message, outcome_message
 from tests.sim.driver import FULL_EVERY, SECRET, SimDriver
+from tests.sim.links import SimLinks
 from tests.sim.metadata import SimStore
 
 
@@ -85,3 +88,10 @@ class NoAttemptCompared(SimDriver):
     @property
     def _newest(self) -> dict[str, int]:
         return self.__dict__.setdefault("_newest_attempts", {})
+
+
+class NoWitnessAsked(SimLinks):
+    """A refused connection is enough: what the others see counts for nothing."""
+
+    async def sight(self, other: ServerInfo, of: ServerInfo) -> Sight | None:
+        return Sight.LOST

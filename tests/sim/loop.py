@@ -245,7 +245,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         """SIGCONT: what came meanwhile is done now, in its order."""
         if process.state is State.FROZEN:
             process.state = State.RUNNING
-            self._ready.extend(process.backlog)
+            self._ready.extendleft(
+                reversed(process.backlog)
+            )  # they came before whatever else is ready for it
             process.backlog.clear()
 
     def kill(self, process: Process) -> None:

@@ -50,9 +50,10 @@ class Nemesis:
                 (fault.target, files.PLACE), (f"d-{fault.target}", files.PLACE)
             ),
             What.CUT_PEER: lambda fault: self._cut((fault.target, _next(fault.target))),
-            What.REJECT_PEER: lambda fault: self._reject((fault.target, _next(fault.target))),
-            What.REJECT_MACHINE: lambda fault: self._reject_machine(fault.target, _next(fault.target)),
-            What.REJECT_OWNER: lambda fault: self._reject_owner(fault.target),
+            What.RESET_PEER: lambda fault: self._reset((fault.target, _next(fault.target))),
+            What.RESET_MACHINE: lambda fault: self._reset_machine(fault.target, _next(fault.target)),
+            What.RESET_OWNER: lambda fault: self._reset_owner(fault.target),
+            What.LONE_OWNER: lambda fault: self._leave_alone(fault.target),
             What.FULL_QUEUE: lambda fault: self._fill_queue(fault.target),
             What.CUT_DRIVER: lambda fault: self._cut_driver(fault.target),
             What.CUT_PAIR: lambda fault: self._cut_pair(fault.target, coordination.PLACE),
@@ -249,7 +250,7 @@ class Nemesis:
 
         return mend
 
-    def _reject(self, *pairs: tuple[str, str]) -> Undo:
+    def _reset(self, *pairs: tuple[str, str]) -> Undo:
         for one, other in pairs:
             self._world.network.reject(one, other)
 
@@ -259,16 +260,31 @@ class Nemesis:
 
         return accept
 
-    def _reject_machine(self, one: str, other: str) -> Undo:
+    def _reset_machine(self, one: str, other: str) -> Undo:
         if self._world.host_of(one) == self._world.host_of(other):
-            return self._reject((one, other))
-        return self._reject((one, other), (one, f"d-{other}"), (f"d-{one}", other))
+            return self._reset((one, other))
+        return self._reset((one, other), (one, f"d-{other}"), (f"d-{one}", other))
 
-    def _reject_owner(self, context: str) -> Undo:
+    def _reset_owner(self, context: str) -> Undo:
         owner = self._world.owner_of(context)
         if owner is None:
             return nothing
-        return self._reject(*[(owner.me.id, other) for other in SERVERS if other != owner.me.id])
+        return self._reset(*[(owner.me.id, other) for other in SERVERS if other != owner.me.id])
+
+    def _leave_alone(self, context: str) -> Undo:
+        """All others hold it for dead at once, and it cannot see that another is elected."""
+        owner = self._world.owner_of(context)
+        if owner is None:
+            return nothing
+        here, others = owner.me.id, [one for one in SERVERS if one != owner.me.id]
+        pairs = [(here, other) for other in others] + [(f"d-{here}", other) for other in others]
+        accept, mend = self._reset(*pairs), self._cut((here, coordination.PLACE))
+
+        def end() -> None:
+            accept()
+            mend()
+
+        return end
 
     def _fill_queue(self, server: str) -> Undo:
         queues = self._world.full_queues

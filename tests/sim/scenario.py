@@ -32,10 +32,11 @@ class What(StrEnum):
     CUT_SQL = "cut from SQL"
     CUT_FILES = "cut from the checkpoint store"
     CUT_PEER = "cut from the next server"
-    REJECT_PEER = "reject connections between it and the next server"
-    REJECT_MACHINE = "reject connections between its machine and the next server's"
-    REJECT_OWNER = "reject connections between the owner and all other servers"
-    FULL_QUEUE = "accept no connection"
+    RESET_PEER = "reset from the next server"
+    RESET_MACHINE = "reset machine from the next one"
+    RESET_OWNER = "reset owner from all other servers"
+    LONE_OWNER = "leave the owner its driver and SQL"
+    FULL_QUEUE = "accept no links"
     CUT_DRIVER = "cut owner from driver"
     CUT_PAIR = "cut owner and driver from ZooKeeper and the other servers"
     CUT_PAIR_FROM_SQL = "cut owner and driver from all but the checkpoint store"
@@ -88,7 +89,8 @@ OF_CONTEXTS = (
     What.CUT_PAIR,
     What.CUT_PAIR_FROM_SQL,
     What.ISOLATE_OWNER,
-    What.REJECT_OWNER,
+    What.RESET_OWNER,
+    What.LONE_OWNER,
     What.DELAY_ADOPT,
     What.LOSE_ADOPT,
     What.LOSE_ACTIVATE,

@@ -24,7 +24,6 @@ from jobserver.settings.model import ClusterSettings, ContextsSettings, DriverSe
 from tests.sim import blocking, network
 from tests.sim.coordination import SimCoordination
 from tests.sim.driver import SECRET
-from tests.sim.links import SimLinks
 from tests.sim.loop import Process
 from tests.sim.metadata import SimMetadata
 
@@ -71,7 +70,7 @@ class SimServer:
         self.coordination = SimCoordination(world.ensemble, self.process)
         self.store = SimMetadata(world.store, world.network, self.process, world.random, world.trouble)
         asks = DriversWord(self.coordination, self.store, self._connect)
-        self.links = SimLinks(world, self.process, self.me, asks)
+        self.links = world.links_kind(world, self.process, self.me, asks)
         self.core = core = assemble(
             world.settings,
             SECRET.decode(),

@@ -43,7 +43,10 @@ MOST_STEPS = 600_000
 
 @dataclass(frozen=True)
 class Report:
-    """What a run showed: the broken promises, and (if asked for) its story. Seconds are virtual."""
+    """What a run showed: the broken promises, and (if asked for) its story. Seconds are virtual.
+
+    `moves`: epochs that were granted for contexts that had one already.
+    """
 
     scenario: Scenario
     broken: tuple[str, ...]
@@ -52,6 +55,7 @@ class Report:
     seconds: float
     steps: int
     acknowledgements: int
+    moves: int
     harmed: tuple[str, ...]
     failed_requests: tuple[str, ...]
     jobs: tuple[JobRecord, ...]
@@ -83,6 +87,7 @@ def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False)
         loop.time() - START,
         loop.steps,
         world.oracle.acknowledgements,
+        sum(max(row.epoch - 1, 0) for row in world.store.fences.values()),
         tuple(world.harmed),
         tuple(judge.failed_requests),
         tuple(world.store.jobs.values()),

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,19 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.sim import fences_off
-from tests.sim.scenario import TWO_OWNERS, Fault, What, from_json, kept, scenario_of, to_json
+from tests.sim.aims import AIMS, ENOUGH
+from tests.sim.aims import SEEDS as AIMED
+from tests.sim.scenario import Fault, What, from_json, kept, scenario_of, to_json
 from tests.sim.simulation import Report, run
 from tests.sim.world import Fences
 
 SEEDS = int(os.environ.get("SEEDS", "500"))
 FIRST = int(os.environ.get("FIRST_SEED", "1"))
 SHARES = 10
-LATE_WRITES = (What.CUT_PAIR, What.SQL_LATE)
-MOVES = (What.SWITCHOVER, What.SWITCHOVER, What.ZOOKEEPER_DOWN, What.FILES_DOWN)
-SHARE = 0.85
-"""Part of the faults that are of the kind for which a fence is there."""
-ENOUGH = 1500
-"""Seeds within which a switched-off fence has to be noticed."""
 REGRESSIONS = kept(Path(__file__).parent / "regressions")
 
 
@@ -49,33 +44,17 @@ def test_what_once_broke_a_promise_does_so_no_more(name):
     assert not report.broken, told(report)
 
 
-@pytest.mark.parametrize(
-    ("fences", "often", "damage"),
-    [
-        (Fences(store=fences_off.NoEpochInSql), LATE_WRITES, "still RUNNING"),
-        (Fences(driver=fences_off.AnyEpochAdopts), TWO_OWNERS, "went from epoch"),
-        (Fences(driver=fences_off.NoMarkersRead), TWO_OWNERS, "begins without an update|lacks it"),
-        (Fences(driver=fences_off.SweepsWhatIsNew), TWO_OWNERS, "its data is gone|has lost an update"),
-        (
-            Fences(driver=fences_off.NoAttemptCompared),
-            MOVES,
-            "ran 2 times|holds .* 2 times|was given the result",
-        ),
-    ],
-    ids=[
-        "SQL compares no epoch",
-        "any epoch adopts",
-        "markers are not read",
-        "the sweep takes what is new",
-        "attempts are not compared",
-    ],
-)
-def test_a_fence_that_is_off_is_noticed(fences, often, damage):
-    for seed in range(1, ENOUGH + 1):
-        report = run(scenario_of(seed, often, SHARE), fences)
-        if any(re.search(damage, sentence) for sentence in report.broken):
-            return
-    pytest.fail(f"{ENOUGH} seeds did not notice it")
+@pytest.mark.parametrize("name", sorted(AIMS))
+def test_a_fence_that_is_off_is_noticed(name):
+    noticed = AIMS[name].noticed()
+    assert len(noticed) >= ENOUGH, f"only the seeds {noticed} of 1 to {AIMED} noticed it"
+
+
+@pytest.mark.parametrize("name", sorted(AIMS))
+def test_what_a_fence_is_for_breaks_nothing_while_it_is_on(name):
+    for scenario in AIMS[name].scenarios():
+        report = run(scenario)
+        assert not report.broken, told(report)
 
 
 def test_a_promise_that_is_broken_is_told_with_its_story():

@@ -37,6 +37,7 @@ class Fences:
 
     store: type[SimStore] = SimStore
     driver: type[SimDriver] = SimDriver
+    links: type[SimLinks] = SimLinks
 
 
 FRESH = 1.0
@@ -72,10 +73,10 @@ class World:
         self.drivers: dict[str, SimDriver] = {}
         self.lose_activations = 0
         self.full_queues: set[str] = set()
-        self.proofs: Counter[str] = Counter()
         self.harm: Callable[[SimServer, str, Crash], None] | None = None
         self.supervised = False
         self._driver_kind = fences.driver
+        self.links_kind = fences.links
         self._deaths: list[tuple[ServerInfo, SimDeaths]] = []
         self._ids = 0
         self.harmed: list[str] = []
@@ -171,10 +172,8 @@ class World:
 
     def judge_proof(self, links: SimLinks, info: ServerInfo, context_id: str | None) -> None:
         """A link's proof of death is right, or two things say what is not so: a REJECT rule, and a second witness."""
-        self.proofs["context" if context_id else "server"] += 1
         if not self.lives[info.incarnation].process.alive:
             return
-        self.proofs["of the living"] += 1
         here, now = links.me.id, self.loop.time()
         if not self.network.refused_within(here, info.id, FRESH):
             self.breach(f"{here} holds {info.id} for dead, which lives and refused it no connection")

@@ -170,6 +170,11 @@ def test_proof_of_death_names_the_node_that_the_election_replaces():
     assert actions == [Wait(0.3), Elect(DEAD)]
 
 
+def test_a_death_that_is_proven_twice_puts_nobodys_turn_off():
+    _, actions = told([OwnerDead(DEAD, 0.3), OwnerDead(DEAD, 0.3), WaitOver()])
+    assert actions == [Wait(0.3), Elect(DEAD)]
+
+
 def test_a_better_ranked_standby_that_is_quicker_ends_the_wait():
     state, actions = told([OwnerVanished(True, 0.3), OwnerSeen("s2"), WaitOver()])
     assert (state, actions) == (Ownership(), [Wait(0.3)])
