@@ -9,7 +9,6 @@ lies in a data file that is read when it is first used; the others are in the ma
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import Random
