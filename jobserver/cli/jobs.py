@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from jobserver.addresses import is_address
 from jobserver.client import EndedJob, JobClient, Work
 from jobserver.client.core import ARROW, FINAL, JSON, PARQUET
 from jobserver.errors import BadRequest, TimedOut
@@ -37,8 +38,10 @@ COLUMNS = ("jobId", "classPath", "context", "status", "startTime", "duration")
 def submit(
     client: JobClient, code: str, work: Work, *, sync: bool, seconds: float | None, as_json: bool
 ) -> int:
-    """Uploads `code` when it is a file, submits, and with `sync` waits; the exit code."""
+    """Uploads `code` when it is a file (else it names an upload or an address), submits, and with `sync` waits; the exit code."""
     name = client.upload(code) if Path(code).is_file() else code
+    if "/" in name and not is_address(name):  # no upload is called so: a mistyped path
+        raise BadRequest(f"there is no file {code}")
     return run(client, _with_binary(work, name), sync=sync, seconds=seconds, as_json=as_json)
 
 

@@ -186,7 +186,9 @@ def _told(done: moves.Done, *, as_json: bool) -> None:
 
 @app.command()
 def submit(
-    code: Annotated[str, typer.Argument(help="A file of code to upload first, or the name of an upload.")],
+    code: Annotated[
+        str, typer.Argument(help="A file of code to upload first, or the name of an upload, or an address.")
+    ],
     main: Annotated[str, typer.Option(help="package.module.Class or package.module:function.")],
     context: ContextOption = None,
     conf: Annotated[

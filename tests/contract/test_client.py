@@ -148,6 +148,8 @@ async def test_exit_codes_tell_how_a_job_ended(url: str, code: Path, service: Fa
     assert "it goes on" in over[2]
     refused = await command(url, *words, "contract_jobs.Absent")
     assert (refused[0], refused[2]) == (1, "classPath contract_jobs.Absent not found\n")
+    absent = await command(url, "submit", "no/such/file.py", "--main", "x")
+    assert (absent[0], absent[2]) == (1, "there is no file no/such/file.py\n")
     service.ends_meanwhile = killed
     assert (await command(url, *words, "contract_jobs.Sleeping"))[0] == 4
 
