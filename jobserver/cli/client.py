@@ -53,7 +53,7 @@ class Client:
         timeout: float,
     ) -> Answer:
         """One exchange. Raises Unavailable when the server cannot be reached or goes away in between."""
-        server = server_of(self.url, chosen())
+        server = server_of(first(self.url), chosen())
         target = urlsplit(server.url)
         if target.scheme != "http" or target.hostname is None:
             raise BadRequest(f"'{server.url}' is not the address of a server, like http://127.0.0.1:8090.")
@@ -69,6 +69,11 @@ class Client:
             ) from error
         finally:
             connection.close()
+
+
+def first(urls: str) -> str:
+    """The first of some addresses with blanks between them, as JOBSERVER_URL holds them."""
+    return next(iter(urls.split()), urls)
 
 
 def _parsed(body: bytes) -> Any:

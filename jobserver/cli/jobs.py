@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from jobserver.addresses import is_address
 from jobserver.client import EndedJob, JobClient, Work
@@ -32,6 +33,8 @@ START_PATIENCE = 180.0
 """Seconds that a context may take to start or end."""
 FORMATS = {".parquet": PARQUET, ".arrow": ARROW, ".arrows": ARROW, ".json": JSON}
 """Endings of files, and the format of rows in them."""
+WIDE = 1000
+"""Columns of a table that goes to no terminal."""
 COLUMNS = ("jobId", "classPath", "context", "status", "startTime", "duration")
 
 
@@ -145,6 +148,8 @@ def _show_end(job: EndedJob, *, as_json: bool) -> None:
     if as_json:
         end = {"jobId": job.id, "status": job.status}
         print(json.dumps({**end, "result": job.value if job.error is None else dict(job.error)}))
+    elif job.status == "FINISHED" and _is_rows(job.value):
+        _show_rows(job.value)
     elif job.status == "FINISHED":
         print(
             job.value if isinstance(job.value, str) else json.dumps(job.value, indent=2, ensure_ascii=False)
@@ -153,6 +158,19 @@ def _show_end(job: EndedJob, *, as_json: bool) -> None:
         error = job.error or {}
         print(f"job {job.id} {job.status}: {error.get('message')}", file=sys.stderr)
         print(error.get("stack") or "", file=sys.stderr)
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"schema", "rows", "truncated"}
+
+
+def _show_rows(value: Mapping[str, Any]) -> None:
+    """The rows of a DataFrame as a table; that there are more, on stderr."""
+    names = [str(column["name"]) for column in value["schema"]]
+    rows = [[cell if isinstance(cell, str) else json.dumps(cell) for cell in row] for row in value["rows"]]
+    _show(value, rows, names, as_json=False)
+    if value["truncated"]:
+        print(f"the first {len(rows)} rows; there are more", file=sys.stderr)
 
 
 def show_jobs(client: JobClient, limit: int, status: str | None, *, as_json: bool) -> None:
@@ -176,13 +194,18 @@ def show_binaries(client: JobClient, *, as_json: bool) -> None:
 
 
 def _show(value: Any, rows: Sequence[Sequence[str]], names: Sequence[str], *, as_json: bool) -> None:
+    """A table, whose cells are never cut: ids are there to be copied, and a pipe has no width."""
     if as_json:
         print(json.dumps(value, indent=2))
         return
-    table = Table(*names, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for at, name in enumerate(names):
+        table.add_column(Text(name), no_wrap=at == 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.width = console.width if console.is_terminal else WIDE
+    console.print(table)
 
 
 def follow_log(client: JobClient, job_id: str, *, follow: bool, as_json: bool = False) -> None:

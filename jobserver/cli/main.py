@@ -37,7 +37,10 @@ StandbyOption = Annotated[
     Literal["cold", "warm", "hot"] | None,
     typer.Option(help="What standbys keep ready; overrides the settings."),
 ]
-UrlOption = Annotated[str, typer.Option(help="Any server of the cluster.")]
+UrlOption = Annotated[
+    str,
+    typer.Option(envvar="JOBSERVER_URL", help="Any server of the cluster; of several the first is asked."),
+]
 GraceOption = Annotated[
     str, typer.Option(help="How long running jobs have to end, like 30s; then they run again elsewhere.")
 ]

@@ -205,6 +205,13 @@ async def test_rows_of_a_query_go_to_a_file_in_the_format_of_its_ending(url: str
     assert (refused[0], "none of the endings" in refused[2]) == (1, True)
 
 
+async def test_rows_of_a_query_are_a_table_for_people(url: str) -> None:
+    done = await command(url, "sql", "select 1")
+    assert [line.split() for line in done[1].splitlines()] == [["[n]"], ["1"]]
+    assert done[2] == "the first 1 rows; there are more\n"
+    assert json.loads((await command(url, "sql", "select 1", "--json"))[1])["result"]["rows"] == [[1]]
+
+
 async def test_the_client_reads_rows_in_the_format_that_it_submitted_for(url: str) -> None:
     async with AsyncJobClient([DEAD, url]) as client:
         job = await client.run(Work(sql="select 1", accept=ARROW))

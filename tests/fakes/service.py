@@ -345,7 +345,7 @@ class FakeService:
     def _rows(self, form: ResultFormat) -> str:
         """The result of any query: the same rows, or bytes that stand for them."""
         if form is ResultFormat.JSON:
-            return '{"schema":[],"rows":[[1]],"truncated":false}'
+            return '{"schema":[{"name":"[n]","type":"int"}],"rows":[[1]],"truncated":true}'
         stored = StoredResult(4, form.value.ljust(64, "0").encode().hex()[:64], form, '{"rowCount":1}')
         self.stored[stored.digest] = b"ROWS"
         return stored.reference
