@@ -19,7 +19,7 @@ from jobserver.binaries import Binaries
 from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.looks import Look
 from jobserver.contexts.peers import Peers
-from jobserver.contexts.registry import ContextRegistry
+from jobserver.contexts.registry import ContextRegistry, OwnerMoved
 from jobserver.contexts.waiters import JobNews, Until
 from jobserver.errors import (
     ContextStopping,
@@ -54,27 +54,34 @@ class Owners:
     peers: Peers
 
     async def follow(self, job: JobRecord, until: Until, seconds: float) -> JobNews | None:
-        """News of the job from the owner; None when the time is over. Raises OwnerUnavailable.
+        """News of the job from the owner; None when the time is over, or the owner another. Raises OwnerUnavailable.
 
         `job` is its row as it was read or written a moment ago.
         """
         if self.registry.is_mine(job.context_id):
             return await self.registry.follow(job, until, seconds)
         url = self.registry.owner_url(job.context_id)
-        return await self.peers.follow(url, job.context_id, job.id, until, seconds)
+        try:
+            return await self.registry.answer_of_owner(
+                job.context_id, self.peers.follow(url, job.context_id, job.id, until, seconds)
+            )
+        except OwnerMoved:
+            return None  # its row is read again, and the next owner asked
 
     async def kill(self, context_id: str, job_id: str) -> bool:
         """Whether the owner killed the job. Raises OwnerUnavailable."""
         if self.registry.is_mine(context_id):
             return await self.registry.kill(context_id, job_id)
-        return await self.peers.kill(self.registry.owner_url(context_id), context_id, job_id)
+        kill = self.peers.kill(self.registry.owner_url(context_id), context_id, job_id)
+        return await self.registry.answer_of_owner(context_id, kill)
 
     async def look(self, job: JobRecord, after: EventId | None, seconds: float) -> Look | None:
         """The job once it is newer than `after`. None: the owner knows it no more. Raises OwnerUnavailable."""
         if self.registry.is_mine(job.context_id):
             return await self.registry.look(job, after, seconds)
         url = self.registry.owner_url(job.context_id)
-        return await self.peers.look(url, job.context_id, job.id, after, seconds)
+        look = self.peers.look(url, job.context_id, job.id, after, seconds)
+        return await self.registry.answer_of_owner(job.context_id, look)
 
     async def tails(self, job: JobRecord) -> list[dict[str, Any]]:
         """Output of the job that is not in the store yet. Raises OwnerUnavailable."""

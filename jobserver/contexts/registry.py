@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from ha.coordination import (
     Coordination,
@@ -35,9 +36,14 @@ from jobserver.model import ContextState, JobRecord, ObjectOrder
 from jobserver.store.metadata import Metadata
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ELECTION_TIMEOUT = 10.0
 """Seconds that the election of a planned move may take; as long, the context's gate stays closed."""
+
+
+class OwnerMoved(OwnerUnavailable):
+    """Whoever asked the owner asks the next one."""
 
 
 class ContextRegistry:
@@ -99,6 +105,24 @@ class ContextRegistry:
         """Returns after the next change of owners or servers, or when the time is over."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout)
+
+    async def answer_of_owner(self, context_id: str, call: Coroutine[Any, Any, T]) -> T:
+        """What the owner answers, for as long as it owns the context: one that is frozen or cut off never would.
+
+        Raises OwnerMoved at its owner node's next change, and what the call raises.
+        """
+        node = self.owner(context_id)
+        asked = asyncio.ensure_future(call)
+        try:
+            while not asked.done() and self.owner(context_id) == node:
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait({asked, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+            if asked.done():
+                return asked.result()
+            raise OwnerMoved("the context has lost the owner that was asked")
+        finally:
+            asked.cancel()
 
     async def leader_changed(self) -> None:
         """Returns when another server leads."""

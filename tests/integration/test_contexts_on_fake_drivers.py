@@ -563,3 +563,24 @@ async def test_after_zookeeper_was_away_nobody_takes_a_context_from_an_owner_tha
     await until(lambda: context.id in cluster.ensemble.owners, "the owner makes its node again")
     assert cluster.owner(context.id) is owner
     assert (await others[0].contexts.view("ctx")).epoch == 1
+
+
+async def test_who_waits_at_a_living_server_for_a_frozen_owner_is_answered_by_the_next_one(cluster):
+    """The call to the frozen owner would last as long as the client is willing to wait."""
+    servers = [await cluster.start(name) for name in ("s1", "s2")]
+    context = await servers[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    other = next(server for server in servers if server is not owner)
+    asked = asyncio.Event()
+
+    async def frozen(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    owner.registry.follow_id = frozen
+    waiting = asyncio.create_task(other.jobs.submit(submission("answer:7", wait=3600.0)))
+    await asked.wait()
+    cluster.ensemble.expire(owner.me.id)
+    async with asyncio.timeout(30):
+        assert (await waiting).job.result == "7"
+    assert cluster.owner(context.id) is other
