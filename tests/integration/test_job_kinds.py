@@ -715,9 +715,9 @@ def test_a_quick_query_is_not_delayed_by_long_jobs_of_another_pool(
     for job in jobs:
         live.ask("DELETE", f"/jobs/{job}")
     print(f"quick query: {alone * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside three long jobs")
-    # without fair pools it would wait for all three, which take minutes
-    assert beside < 3 * alone + 1.0, f"{alone:.3f} s alone, {beside:.3f} s beside long jobs"
-    assert job_beside < 10 * job_alone + 0.2, f"{job_alone:.4f} s alone, {job_beside:.4f} s beside long jobs"
+    # without fair pools it would wait for all three, which take minutes; other work on this machine costs seconds at most
+    assert beside < 5 * alone + 5.0, f"{alone:.3f} s alone, {beside:.3f} s beside long jobs"
+    assert job_beside < 10 * job_alone + 5.0, f"{job_alone:.4f} s alone, {job_beside:.4f} s beside long jobs"
 
 
 def test_output_and_events_outlive_the_driver_and_its_server(live: Live, context: str, showing: str) -> None:
