@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import time
 import urllib.parse
 import uuid
@@ -204,4 +205,7 @@ class Live:
 
 def unfinished_files(live: Live) -> list[Path]:
     """What writers of checkpoints that died have left of files that were never sealed: swept, or gone with the context."""
-    return list((live.cluster.layout.root / "checkpoints").rglob(".*.unfinished"))
+    tree = os.walk(live.cluster.layout.root / "checkpoints")  # passes over folders that go meanwhile
+    return [
+        Path(folder) / name for folder, _, names in tree for name in names if name.endswith(".unfinished")
+    ]
