@@ -103,9 +103,12 @@ class Records(Mapping[str, NamedObject]):
 
     def merged(self, newer: Records, removed: Iterable[str] = ()) -> Records:
         """These and the newer ones, which replace those of their names, then without those of some names."""
+        removed = tuple(removed)
+        if not removed and not (self._lines and newer._lines):
+            return self if self._lines else newer
         after = Records(self._lines, self._parsed)
-        for name in newer._lines:
-            after._parsed.pop(name, None)
+        for name in newer._lines.keys() & after._parsed.keys():
+            del after._parsed[name]
         after._lines.update(newer._lines)
         after._parsed.update(newer._parsed)
         for name in removed:
