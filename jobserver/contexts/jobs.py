@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -96,13 +96,20 @@ class ContextJobs:
 
     # What the keeper does with it
 
-    async def recover(self, held: Held | None) -> None:
-        """Decides every unfinished job (design 4.4). Raises Superseded."""
+    async def recover(self, held: Held | None, saved: Mapping[str, int] | None = None) -> None:
+        """Decides every unfinished job (design 4.4). `saved`: attempts by job whose progress the base holds.
+
+        Raises Superseded.
+        """
         unfinished = await self._store.unfinished_jobs(self.context.id)
         for decision in plan(unfinished, held):
             await self._carry_out(decision)
+        known = {job.id for job in unfinished}
         if held is not None:
-            self._forget_strangers(held, {job.id for job in unfinished})
+            self._forget_strangers(held, known)
+        for job_id, attempt in (saved or {}).items():
+            if job_id not in known:  # it ended, and its driver died before it heard so
+                self._forget_progress(job_id, attempt)
         came, self._recovering = self._recovering or [], None
         for event, message in came:
             self._on_event(event, message)
@@ -210,7 +217,10 @@ class ContextJobs:
             lambda: self._store.end_waiting_job(self.fence, job_id, JobState.KILLED, error, _now()),
             lambda: self._is(job_id, JobState.KILLED, job.attempt),
         )
-        return self._gone(job, JobState.KILLED, error) if ended else None
+        if not ended:
+            return None
+        self._forget_progress(job_id, job.attempt)
+        return self._gone(job, JobState.KILLED, error)
 
     async def look(self, job_id: str, after: EventId | None, seconds: float) -> Look | None:
         """See `looks.look`."""
@@ -250,6 +260,7 @@ class ContextJobs:
             case Fail(error=error):
                 failed = AttemptOutcome(job.id, job.attempt, OutcomeKind.FAILED, error=error)
                 await self._commit_end(job, failed, JobState.ERROR)
+                self._forget_progress(job.id, job.attempt)
                 self._release(job.id)
 
     async def _rerun(self, job: JobRecord, died: bool, error: ErrorInfo) -> None:
@@ -270,6 +281,10 @@ class ContextJobs:
             if attempt.job_id not in known:
                 kind = Request.KILL if outcome is None else Request.ACK
                 self._link.tell(kind, job_id=attempt.job_id, attempt=attempt.attempt)
+
+    def _forget_progress(self, job_id: str, attempt: int) -> None:
+        """Of a job whose end is committed and of which the driver will say nothing."""
+        self._link.tell(Request.ACK, job_id=job_id, attempt=attempt)
 
     # Starting
 

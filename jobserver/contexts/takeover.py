@@ -93,6 +93,7 @@ class Takeover:
         self._link: DriverLink | None = None
         self._held: Held | None = None
         self._base: str | None = None
+        self._saved: dict[str, int] = {}  # attempts by job whose progress is in the base
         self._acquisition = Acquisition(parts)
         self._writes: EpochWrites | None = None
         self.jobs: ContextJobs | None = None
@@ -267,6 +268,7 @@ class Takeover:
             log.error("context %s: damaged checkpoint: %s", self.context.name, report)
         self.damage = tuple(str(report) for report in base.damaged)
         self._base = base.name
+        self._saved = {job: progress.attempt for job, progress in base.progress.items()}
         return BaseReady()
 
     async def _begin_epoch(self) -> Base:
@@ -380,7 +382,7 @@ class Takeover:
             superseded=self._superseded,
             job_ended=self._job_ended,
         )
-        await answered(self._context_id, lambda: _known(self.jobs).recover(self._held))
+        await answered(self._context_id, lambda: _known(self.jobs).recover(self._held, self._saved))
         self._reached(Point.PLANNED)
         await self.writes.record_driver(driver)
         self._reached(Point.RECORDED)

@@ -1,0 +1,79 @@
+"""Saved progress leaves the checkpoint whichever way its job ended, also where the driver of its end is dead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from jobserver.contexts.jobs import ContextJobs
+from jobserver.contexts.waiters import JobWaiters
+from jobserver.model import JobRecord, JobSpec, JobState
+from jobserver.protocol import Request
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+RUNNING = JobRecord("j", "c", "ctx", JobSpec("m.C", ()), JobState.RUNNING, AT, attempt=3)
+WAITS = replace(RUNNING, id="w", state=JobState.RESTARTING, attempt=2)
+
+
+class Store:
+    """Holds jobs of one context; every guarded write succeeds."""
+
+    def __init__(self, *jobs: JobRecord) -> None:
+        self._jobs = list(jobs)
+
+    async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:
+        return self._jobs
+
+    async def finish_job(self, *_: object) -> bool:
+        return True
+
+    async def end_waiting_job(self, *_: object) -> bool:
+        return True
+
+
+@pytest.fixture
+def told() -> list[tuple[Request, str, int]]:
+    return []
+
+
+def jobs_on(store: Store, told: list[tuple[Request, str, int]]) -> ContextJobs:
+    link = SimpleNamespace(
+        listen=lambda take: None,
+        tell=lambda kind, job_id, attempt: told.append((kind, job_id, attempt)),
+    )
+    return ContextJobs(
+        SimpleNamespace(id="c", name="ctx"),  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
+        link,  # type: ignore[arg-type]
+        store,  # type: ignore[arg-type]
+        JobWaiters(),
+        SimpleNamespace(max_jobs=2),  # type: ignore[arg-type]
+        binary_path=lambda ref: None,
+        superseded=lambda why: None,
+        job_ended=lambda job: None,
+    )
+
+
+async def test_of_a_job_that_ended_before_its_driver_heard_so(told: list[tuple[Request, str, int]]) -> None:
+    await jobs_on(Store(WAITS), told).recover(None, {"long gone": 4, "w": 2})
+    assert told == [(Request.ACK, "long gone", 4)]
+
+
+async def test_of_a_job_that_the_recovery_plan_ends(told: list[tuple[Request, str, int]]) -> None:
+    await jobs_on(Store(RUNNING), told).recover(None, {"j": 3})
+    assert told == [(Request.ACK, "j", 3)]
+
+
+async def test_of_a_job_that_is_killed_while_it_waits_for_its_next_attempt(
+    told: list[tuple[Request, str, int]],
+) -> None:
+    jobs = jobs_on(Store(WAITS), told)
+    await jobs.recover(None, {"w": 2})
+    assert told == []
+    killed = await jobs.kill("w")
+    assert killed is not None
+    assert killed.state is JobState.KILLED
+    assert told == [(Request.ACK, "w", 2)]
