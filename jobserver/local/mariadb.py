@@ -96,6 +96,7 @@ class MariaDbServer:
         if self.child is not None:
             end_children([self.child], grace)
             self.child = None
+            self.socket.unlink(missing_ok=True)  # a killed one leaves it
 
     def _arguments(self) -> list[str]:
         return [
