@@ -5,7 +5,7 @@ list, tuple, Row                  array
 dict                              object; keys that are no texts as `json` writes them, others by str()
 numpy scalars and arrays          number, array
 bytes                             text in base64
-a DataFrame, RDD or Column        refused: it is a plan, not a result
+a DataFrame, RDD or Column        refused: it is a plan, not a result (`frames` has a DataFrame that is the whole result)
 anything else                     its str()
 """
 

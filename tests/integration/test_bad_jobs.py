@@ -113,7 +113,7 @@ def returns(spark, env, config):
     return {"cycle": cycle, "deep": deep, "huge": "x" * 140_000_000 if config["what"] == "huge" else None,
             "nan": [float("nan"), float("inf"), 1.5],
             "object": [Opaque(), {1, 2} and Opaque, b"\\xff\\x00", {(1, 2): Opaque()}], "silent": Silent(),
-            "number": 10 ** 5000, "frame": spark.range(3), "surrogate": "\\ud800", "nul": "a\\x00b",
+            "number": 10 ** 5000, "frame": [spark.range(3)], "surrogate": "\\ud800", "nul": "a\\x00b",
             "generator": None}[config["what"]]
 
 def rubbish(spark, env, config):

@@ -163,7 +163,7 @@ def run(spark, env, config):
         ("class A:\n def __init__(self): 1/0\n def run_job(self, c, r, d): pass", "job.A", "loading_failed", "ZeroDivisionError"),
         ("def run(s, e, c): raise SystemExit(3)", "job:run", "failed", "SystemExit"),
         ("def run(s, e, c): raise KeyboardInterrupt", "job:run", "failed", "KeyboardInterrupt"),
-        ("def run(s, e, c): return s.range(3)", "job:run", "failed", "collect()"),
+        ("def run(s, e, c): return [s.range(3)]", "job:run", "failed", "collect()"),
         ("def run(s, e, c): s.sql('select * from nothing_there')", "job:run", "failed", "nothing_there"),
         ("def run(s, e, c): return 'x' * 140_000_000", "job:run", "failed", "the limit is"),
     ],
