@@ -48,10 +48,17 @@ class Admission:
         self._known.add(job_id)
         self.running.add(job_id)
 
+    def admit(self, job_id: str) -> bool:
+        """Whether a new job takes a slot at once, as nothing waits and one is free. It then runs until `release`."""
+        if job_id in self._known or self.waiting or not self._free():
+            return False
+        self.attach(job_id)
+        return True
+
     def next(self) -> str | None:
         """The job that takes a slot now, or None. It runs until `release`."""
         self._drop_gone()
-        if not self._queue or self._alone or len(self.running) >= self.max_jobs:
+        if not self._queue or not self._free():
             return None
         if self._queue[0].alone and self.running:
             return None
@@ -73,6 +80,9 @@ class Admission:
     def waiting(self) -> int:
         """Jobs in the queue."""
         return len(self._queue) - len(self._gone)
+
+    def _free(self) -> bool:
+        return not self._alone and len(self.running) < self.max_jobs
 
     def _drop_gone(self) -> None:
         while self._queue and self._queue[0].job_id in self._gone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -63,19 +63,21 @@ class Binaries:
             raise NotFound(f"Can't find binary with name {name}")
         return record
 
-    async def refs(self, names: tuple[str, ...]) -> tuple[BinaryRef, ...]:
-        """The versions that a job submitted now uses; what lies at an address is read now.
+    async def refs(self, names: Sequence[str]) -> tuple[BinaryRef, ...]:
+        """The versions that a job submitted now uses. Raises as `refs_of`."""
+        return await self.refs_of(names, (await self._store.references(names, None)).binaries)
+
+    async def refs_of(self, names: Sequence[str], known: Sequence[BinaryRef | None]) -> tuple[BinaryRef, ...]:
+        """The same, with the latest uploads of these names at hand; what lies at an address is read now.
 
         Raises NotFound with the contract's text, JobLoadingFailed and BadBinary.
         """
         refs = []
-        for name in names:
-            record = await self._store.find_binary(name)
-            if is_address(name):
-                record = await self._fetched(name, record)
-            if record is None:
+        for name, latest in zip(names, known, strict=True):
+            ref = await self._fetched(name, latest) if is_address(name) else latest
+            if ref is None:
                 raise NotFound(f"appName {name} not found")
-            refs.append(BinaryRef(record.name, record.type, record.digest))
+            refs.append(ref)
         return tuple(refs)
 
     async def beside(self, spec: JobSpec, settings: Mapping[str, Any]) -> JobSpec:
@@ -86,9 +88,8 @@ class Binaries:
         names = names_of_context(settings)
         if not names or not any(ref.type is BinaryType.JAR for ref in spec.binaries):
             return spec
-        records = [await self._store.find_binary(name) for name in names]
-        jars = (each for each in records if each is not None and each.type is BinaryType.JAR)
-        refs = (*spec.binaries, *(BinaryRef(jar.name, jar.type, jar.digest) for jar in jars))
+        found = (await self._store.references(names, None)).binaries
+        refs = (*spec.binaries, *(ref for ref in found if ref is not None and ref.type is BinaryType.JAR))
         return replace(spec, binaries=tuple({ref.digest: ref for ref in reversed(refs)}.values())[::-1])
 
     async def check_context(self, settings: Mapping[str, Any]) -> None:
@@ -98,12 +99,13 @@ class Binaries:
         except CallerError as error:
             raise ContextInitFailed(error.message) from error
 
-    async def _fetched(self, address: str, known: BinaryRecord | None) -> BinaryRecord:
+    async def _fetched(self, address: str, known: BinaryRef | None) -> BinaryRef:
         """The code at an address, as a version of its own unless it is what it was."""
         kind, data = await self._fetch(address)
         if known is not None and known.digest == hashlib.sha256(data).hexdigest():
             return known
-        return await self.upload(address, kind, data)
+        record = await self.upload(address, kind, data)
+        return BinaryRef(record.name, record.type, record.digest)
 
     async def delete(self, name: str) -> None:
         """Every version of the name. Raises NotFound, BinaryInUse.

@@ -107,6 +107,24 @@ class BinaryRef:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedContext:
+    """A living context as far as a submission needs to know it."""
+
+    id: str
+    name: str
+    state: ContextState
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What the names in a submission stand for: the latest versions, in the order asked for, and the living context."""
+
+    binaries: tuple[BinaryRef | None, ...]
+    context: NamedContext | None
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """An error as clients see it in `result`: message, class name and stack as one text."""
 

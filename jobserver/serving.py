@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+import uvloop
 from aiohttp import web
 
 from ha.errors import HaError
@@ -35,7 +36,8 @@ KEEPALIVE = 75.0
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then leaves: contexts go to the other servers, drivers go on running."""
-    asyncio.run(_run(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings))
 
 
 async def _run(settings: Settings) -> None:

@@ -20,9 +20,10 @@ from jobserver.contexts.clock import now, seconds_left
 from jobserver.contexts.looks import Look
 from jobserver.contexts.peers import Peers
 from jobserver.contexts.registry import ContextRegistry, OwnerMoved
-from jobserver.contexts.waiters import JobNews, Until
+from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
 from jobserver.errors import (
     ContextStopping,
+    JobServerError,
     NotFound,
     OwnerUnavailable,
     StoreUnavailable,
@@ -30,13 +31,24 @@ from jobserver.errors import (
     TimedOut,
 )
 from jobserver.job_events import EventId
-from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState, OnFailover
+from jobserver.model import (
+    BinaryRef,
+    ContextRecord,
+    ContextState,
+    JobRecord,
+    JobSpec,
+    JobState,
+    NamedContext,
+    OnFailover,
+)
 from jobserver.service import Submission, Submitted
 from jobserver.store.acceptance import check_same_digest
 from jobserver.store.metadata import Metadata
 
 LOOK_AGAIN = 0.25
 """Longest wait for news of a new owner before SQL and the caches are looked at again, seconds."""
+OWNER_PATIENCE = 0.5
+"""How long an owner has to accept a job, seconds; then the server that was asked accepts it itself."""
 KILLS_AT_ONCE = 16
 """Jobs of a context that one request kills at the same time."""
 KILL_WAIT = 10.0
@@ -52,6 +64,21 @@ class Owners:
 
     registry: ContextRegistry
     peers: Peers
+
+    async def submit(self, offer: Offer, until: Until, seconds: float) -> Accepted:
+        """The job once its owner has accepted it, with its news if they came in time.
+
+        Raises as `Metadata.insert_job`, and OwnerUnavailable: then it may have been accepted.
+        """
+        context_id = offer.record.context_id
+        if self.registry.is_mine(context_id):
+            return await self.registry.submit(offer, until, seconds)
+        offered = self.peers.submit(self.registry.owner_url(context_id), context_id, offer, until, seconds)
+        return await self.registry.answer_of_owner(context_id, offered)
+
+    def is_here(self, context_id: str) -> bool:
+        """Whether this server is the owner."""
+        return self.registry.is_mine(context_id)
 
     async def follow(self, job: JobRecord, until: Until, seconds: float) -> JobNews | None:
         """News of the job from the owner; None when the time is over, or the owner another. Raises OwnerUnavailable.
@@ -119,35 +146,89 @@ class JobDesk:
     async def submit(self, submission: Submission) -> Submitted:
         """Accepts, then waits as asked. Raises NotFound, ContextStopping, QueueFull, KeyReused, TimedOut, Unavailable."""
         deadline = now() + submission.wait_seconds
-        job = await self._adhoc_before(submission) or await self._accept(submission)
         until = Until.ENDED if submission.sync else Until.ACCEPTED
-        news = await self.follow(job, until, deadline)
+        before = await self._adhoc_before(submission)
+        accepted = Accepted(before, False) if before else await self._accept(submission, until, deadline)
+        news = accepted.job if accepted.done else await self.follow(accepted.job, until, deadline)
         if submission.sync and not news.state.final:
             raise TimedOut(
-                f"Job {job.id} did not end within {submission.wait_seconds:g} s; it goes on: GET /jobs/{job.id}",
-                job.id,
+                f"Job {news.id} did not end within {submission.wait_seconds:g} s; it goes on: GET /jobs/{news.id}",
+                news.id,
             )
         return Submitted(news, news.outcome)
 
-    async def _accept(self, submission: Submission) -> JobRecord:
+    async def _accept(self, submission: Submission, until: Until, deadline: float) -> Accepted:
         """The new job, or the one that this very request made before."""
-        spec = await self._spec(submission)
-        context = await self._context(submission)
-        spec = await self._binaries.beside(spec, context.settings)
-        record = _record(self._new_id(), submission, spec, context)
-        job = await self._store.insert_job(
-            record, queue_limit=self._queue_limit, callback_url=submission.callback_url
+        named = await self._store.references(submission.binaries, submission.context)
+        spec = _spec(submission, await self._binaries.refs_of(submission.binaries, named.binaries))
+        if submission.context is not None:
+            context = named.context
+            if context is None or context.state is ContextState.STOPPING:
+                return Accepted(await self._made_before(submission, context), done=False)
+            spec = await self._binaries.beside(spec, context.settings)
+            record = _record(self._new_id(), submission, spec, context)
+            return await self._offer(self._offered(record, submission), until, deadline)
+        own = await self._new_adhoc_context(
+            f"{self._new_id()}-{submission.main_class}", _context_settings(submission.config)
         )
-        if submission.context is None:
-            if job.context_id == context.id:
-                self._start_context(context)
-            else:  # the same request came twice at once: this one's context has no job
-                await self._store.request_stop(context.id)
-        return job
+        spec = await self._binaries.beside(spec, own.settings)
+        record = _record(self._new_id(), submission, spec, own)
+        job = await self._insert(self._offered(record, submission))
+        if job.context_id == own.id:
+            self._start_context(own)
+        else:  # the same request came twice at once: this one's context has no job
+            await self._store.request_stop(own.id)
+        return Accepted(job, done=False)
+
+    def _offered(self, record: JobRecord, submission: Submission) -> Offer:
+        return Offer(record, self._queue_limit, submission.callback_url)
+
+    async def _offer(self, offer: Offer, until: Until, deadline: float) -> Accepted:
+        """Accepted by the owner, which may start it in the same write; by this server where no owner does.
+
+        Both inserting it is harmless: it has one id, and whoever comes second finds it.
+        """
+        try:
+            owner = self._owners.submit(offer, until, seconds_left(deadline))
+            if self._owners.is_here(offer.record.context_id):
+                return await owner
+            return await self._patiently(asyncio.ensure_future(owner), offer)
+        except (OwnerUnavailable, Superseded):
+            return Accepted(await self._insert(offer), done=False)
+
+    async def _patiently(self, owner: asyncio.Future[Accepted], offer: Offer) -> Accepted:
+        """What the owner on another server answers; one that is silent may be frozen, so the job is made sure of meanwhile."""
+        try:
+            await asyncio.wait([owner], timeout=OWNER_PATIENCE)
+            if not owner.done():
+                with contextlib.suppress(JobServerError):  # refused here, it may yet be accepted there
+                    if await self._store.job(offer.record.id) is None:
+                        await self._insert(offer)
+            return await owner
+        finally:
+            owner.cancel()
+
+    async def _insert(self, offer: Offer) -> JobRecord:
+        return await self._store.insert_job(
+            offer.record, queue_limit=offer.queue_limit, callback_url=offer.callback_url
+        )
+
+    async def _made_before(self, submission: Submission, context: NamedContext | None) -> JobRecord:
+        """The job of this very request where its context takes no jobs any more. Raises NotFound, ContextStopping, KeyReused."""
+        job = await self._of_key(submission)
+        if job is not None:
+            return job
+        if context is None:
+            raise NotFound(f"context {submission.context} not found")
+        raise ContextStopping("Context stop in progress")
 
     async def _adhoc_before(self, submission: Submission) -> JobRecord | None:
         """The job of an earlier request with the key of this one, which must make no second ad-hoc context. Raises KeyReused."""
-        if submission.context is not None or submission.idempotency_key is None:
+        return None if submission.context is not None else await self._of_key(submission)
+
+    async def _of_key(self, submission: Submission) -> JobRecord | None:
+        """The job that was made under the key of this request. Raises KeyReused."""
+        if submission.idempotency_key is None:
             return None
         job = await self._store.job_of_key(submission.principal, submission.idempotency_key)
         if job is not None:
@@ -213,34 +294,25 @@ class JobDesk:
         ends = await asyncio.gather(*(kill(job.id) for job in jobs))
         return [job.id for job, end in zip(jobs, ends, strict=True) if end is JobState.KILLED]
 
-    async def _spec(self, submission: Submission) -> JobSpec:
-        return JobSpec(
-            main_class=submission.main_class,
-            binaries=await self._binaries.refs(submission.binaries),
-            config=json.dumps(submission.config),
-            max_attempts=submission.max_attempts,
-            on_failover=OnFailover(submission.on_failover),
-            priority=submission.priority,
-            pool=submission.pool,
-            time_limit=submission.time_limit,
-            sql=submission.sql,
-            result_format=submission.result_format,
-        )
 
-    async def _context(self, submission: Submission) -> ContextRecord:
-        if submission.context is None:
-            return await self._new_adhoc_context(
-                f"{self._new_id()}-{submission.main_class}", _context_settings(submission.config)
-            )
-        context = await self._store.latest_context(submission.context)
-        if context is None or context.state.final:
-            raise NotFound(f"context {submission.context} not found")
-        if context.state is ContextState.STOPPING:
-            raise ContextStopping("Context stop in progress")
-        return context
+def _spec(submission: Submission, binaries: tuple[BinaryRef, ...]) -> JobSpec:
+    return JobSpec(
+        main_class=submission.main_class,
+        binaries=binaries,
+        config=json.dumps(submission.config),
+        max_attempts=submission.max_attempts,
+        on_failover=OnFailover(submission.on_failover),
+        priority=submission.priority,
+        pool=submission.pool,
+        time_limit=submission.time_limit,
+        sql=submission.sql,
+        result_format=submission.result_format,
+    )
 
 
-def _record(job_id: str, submission: Submission, spec: JobSpec, context: ContextRecord) -> JobRecord:
+def _record(
+    job_id: str, submission: Submission, spec: JobSpec, context: ContextRecord | NamedContext
+) -> JobRecord:
     return JobRecord(
         id=job_id,
         context_id=context.id,

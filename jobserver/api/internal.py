@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ha.coordination import OwnerNode
-from jobserver.api.job_records import driver_fields, job_fields
+from jobserver.api.job_records import accepted_bytes, driver_fields, job_fields, offer_of
 from jobserver.api.peers import SECRET_HEADER
 from jobserver.contexts.drain import Drainer
 from jobserver.contexts.peers import MoveOrder
@@ -62,6 +62,7 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/take-over", self._take_over)
         app.router.add_post("/drain", self._drain)
         app.router.add_post("/undrain", self._undrain)
+        app.router.add_post("/contexts/{context}/jobs", self._submit)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
         app.router.add_post("/contexts/{context}/jobs/{job}/look", self._look)
@@ -161,6 +162,12 @@ class InternalRoutes:
         except ObjectRefused as error:
             return web.json_response({"failed": "refused", "message": error.message})
         return web.json_response({"object": found})
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        accepted = await self._registry.submit(
+            offer_of(await request.read()), Until(request.query["until"]), float(request.query["seconds"])
+        )
+        return web.Response(body=accepted_bytes(accepted), content_type="application/json")
 
     async def _follow(self, request: web.Request) -> web.Response:
         news = await self._registry.follow_id(

@@ -6,10 +6,33 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from jobserver.contexts.waiters import Accepted, Offer
 from jobserver.model import DriverRecord, JobRecord
 
 _ADAPTER = TypeAdapter(JobRecord)
 _DRIVERS = TypeAdapter(DriverRecord)
+_OFFERS = TypeAdapter(Offer)
+_ACCEPTED = TypeAdapter(Accepted)
+
+
+def offer_bytes(offer: Offer) -> bytes:
+    """A new job, as JSON."""
+    return _OFFERS.dump_json(offer)
+
+
+def offer_of(body: bytes) -> Offer:
+    """The offer in bytes made by `offer_bytes`. Raises ValueError."""
+    return _OFFERS.validate_json(body)
+
+
+def accepted_bytes(accepted: Accepted) -> bytes:
+    """An accepted job, with its result, as JSON."""
+    return _ACCEPTED.dump_json(accepted)
+
+
+def accepted_of(body: bytes) -> Accepted:
+    """The job in bytes made by `accepted_bytes`. Raises ValueError."""
+    return _ACCEPTED.validate_json(body)
 
 
 def job_fields(job: JobRecord) -> dict[str, Any]:

@@ -6,19 +6,20 @@ nonsense is `OwnerUnavailable`: the caller looks for the owner again.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 import aiohttp
 
 from ha.coordination import OwnerNode
-from jobserver.api.job_records import driver_of, job_of
+from jobserver.api.job_records import accepted_of, driver_of, job_of, offer_bytes
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.looks import LOOK_TIMEOUT, Look
 from jobserver.contexts.moving import FLUSH_TIMEOUT
 from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.registry import ELECTION_TIMEOUT
-from jobserver.contexts.waiters import JobNews, Until
+from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
 from jobserver.errors import (
     ContextInitFailed,
     MoveRefused,
@@ -66,6 +67,15 @@ class HttpPeers:
             raise ContextInitFailed(answer["message"])
         if answer.get("failed") == "time":
             raise TimedOut(answer["message"])
+
+    async def submit(self, url: str, context_id: str, offer: Offer, until: Until, seconds: float) -> Accepted:
+        path = f"{url}/internal/contexts/{context_id}/jobs"
+        body = offer_bytes(offer)
+        answer = await self._read("POST", path, seconds, body, seconds=seconds, until=until.value)
+        try:
+            return accepted_of(answer)
+        except ValueError as error:
+            raise OwnerUnavailable(f"{path} answers something else than an accepted job") from error
 
     async def follow(
         self, url: str, context_id: str, job_id: str, until: Until, seconds: float
@@ -160,14 +170,24 @@ class HttpPeers:
         return found
 
     async def _call(self, method: str, url: str, timeout: float, **query: Any) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = json.loads(await self._read(method, url, timeout, **query))
+        except ValueError as error:
+            raise OwnerUnavailable(f"{url} answers no JSON") from error
+        return answer
+
+    async def _read(
+        self, method: str, url: str, timeout: float, body: bytes | None = None, **query: Any
+    ) -> bytes:
         limit = aiohttp.ClientTimeout(total=timeout + GRACE, sock_connect=min(timeout + 0.1, 2.0))
         params = {key: str(value) for key, value in query.items()}
         try:
-            async with self._session.request(method, url, params=params, timeout=limit) as response:
+            async with self._session.request(
+                method, url, params=params, data=body, timeout=limit
+            ) as response:
                 if response.status != 200:
                     raise OwnerUnavailable(f"{url} answers {response.status}")
-                answer: dict[str, Any] = await response.json()
-                return answer
+                return await response.read()
         except (TimeoutError, aiohttp.ClientError, ValueError, OSError) as error:
             raise OwnerUnavailable(f"{url} does not answer: {type(error).__name__}") from error
 

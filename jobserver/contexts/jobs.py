@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from jobserver.admission import Admission
 from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.looks import Look, look, tails
-from jobserver.contexts.waiters import JobWaiters
-from jobserver.errors import JobServerError, OutcomeUnknown, StoreUnavailable, Superseded
+from jobserver.contexts.waiters import JobWaiters, Offer
+from jobserver.errors import JobServerError, OutcomeUnknown, OwnerUnavailable, StoreUnavailable, Superseded
 from jobserver.job_events import EventId
 from jobserver.model import (
     AttemptOutcome,
@@ -180,6 +180,25 @@ class ContextJobs:
         for task in list(self._tasks):
             task.cancel()
 
+    async def accept(self, offer: Offer) -> JobRecord:
+        """Accepts a new job; where a slot is free, its first attempt begins in the same write.
+
+        Answers the job as committed, or the one that the same request made before. Raises as `Metadata.insert_job`, and
+        OwnerUnavailable when this epoch ends meanwhile: then it may have been accepted.
+        """
+        job_id = offer.record.id
+        if self._closed or not (self._open and self._admission.admit(job_id)):
+            job = await self._store.insert_job(
+                offer.record, queue_limit=offer.queue_limit, callback_url=offer.callback_url
+            )
+            await self.arrive(job)
+            return job
+        accepted: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        self._jobs[job_id] = offer.record
+        task = self._begin(job_id, self._accept_started(offer, accepted))
+        task.add_done_callback(lambda _: _settle(accepted))
+        return await accepted
+
     async def arrive(self, job: JobRecord) -> None:
         """A job was accepted for this context; known ones are ignored."""
         if job.id not in self._jobs and not job.state.final:
@@ -292,14 +311,48 @@ class ContextJobs:
         while self._open and (job_id := self._admission.next()) is not None:
             self._begin(job_id, self._start(self._jobs[job_id]))
 
-    def _begin(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, job_id: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work at the end of which the driver knows the attempt: a kill waits for it."""
         task = self._spawn(work)
         self._starting[job_id] = task
         task.add_done_callback(partial(self._started, job_id))
+        return task
 
     def _started(self, job_id: str, _task: asyncio.Task[None]) -> None:
         self._starting.pop(job_id, None)
+
+    async def _accept_started(self, offer: Offer, accepted: asyncio.Future[JobRecord]) -> None:
+        """Who submits is told as soon as it is committed, and does not wait for the driver."""
+        at = _now()
+        begun = replace(offer.record, state=JobState.RUNNING, attempt=1, started_at=at)
+        try:
+            job = await self._store.insert_started_job(
+                self.fence,
+                offer.record,
+                queue_limit=offer.queue_limit,
+                at=at,
+                callback_url=offer.callback_url,
+            )
+        except JobServerError as error:
+            self._release(offer.record.id)
+            accepted.set_exception(error)
+            return
+        if job != begun and not await self._began_before(job, begun):
+            self._release(offer.record.id)
+            await self.arrive(job)
+            accepted.set_result(job)
+            return
+        self._jobs[job.id] = job
+        accepted.set_result(job)
+        self._limit_time(job, at)
+        await self._deliver(job)
+
+    async def _began_before(self, job: JobRecord, begun: JobRecord) -> bool:
+        """Whether a write of which no reply came began the attempt, and no other epoch did. Raises Superseded."""
+        if (job.id, job.state, job.attempt) != (begun.id, begun.state, begun.attempt):
+            return False
+        await self._check_fence()
+        return True
 
     async def _start(self, job: JobRecord) -> None:
         attempt = job.attempt + 1
@@ -548,6 +601,11 @@ _STATES = {
     OutcomeKind.LOADING_FAILED: JobState.ERROR,
     OutcomeKind.WRONG_TYPE: JobState.ERROR,
 }
+
+
+def _settle(accepted: asyncio.Future[JobRecord]) -> None:
+    if not accepted.done():
+        accepted.set_exception(OwnerUnavailable("this server has lost the context or its driver"))
 
 
 def _now() -> datetime:

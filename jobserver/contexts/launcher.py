@@ -12,7 +12,9 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,6 @@ class ProcessLauncher:
 
     def __init__(self, settings: LauncherSettings) -> None:
         self._settings = settings
-        self._children: set[asyncio.Task[Any]] = set()
 
     async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
         driver_id = secrets.token_hex(8)
@@ -75,7 +76,7 @@ class ProcessLauncher:
         await asyncio.to_thread(_write_config, config, self._config(spec, driver_id, secret, folder, warm_up))
         ready_in, ready_out = os.pipe()
         try:
-            process = await self._spawn(spec.python, folder, config, ready_out)
+            process = _spawn(spec.python, folder, config, ready_out)
         except OSError as error:
             os.close(ready_in)
             raise ContextInitFailed(
@@ -85,7 +86,7 @@ class ProcessLauncher:
             os.close(ready_out)
         self._reap(process)
         try:
-            ready = await self._ready(ready_in, process, folder)
+            ready = await self._ready(ready_in, folder)
         except BaseException:
             _kill_group(process.pid)
             raise
@@ -137,35 +138,11 @@ class ProcessLauncher:
             "warm_up": warm_up,
         }
 
-    async def _spawn(
-        self, python: str, folder: Path, config: Path, ready_out: int
-    ) -> asyncio.subprocess.Process:
-        with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
-            return await asyncio.create_subprocess_exec(
-                python or sys.executable,
-                "-m",
-                "jobserver.driver",
-                "--config",
-                str(config),
-                "--ready-fd",
-                str(ready_out),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                pass_fds=(ready_out,),
-                start_new_session=True,
-            )
+    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits for the child beside all else, so that it leaves no zombie while this server lives."""
+        threading.Thread(target=process.wait, name=f"driver-{process.pid}", daemon=True).start()
 
-    def _reap(self, process: asyncio.subprocess.Process) -> None:
-        """Waits for the child in the background, so that it leaves no zombie while this server lives."""
-        task = asyncio.create_task(process.wait(), name=f"driver-{process.pid}")
-        self._children.add(task)
-        task.add_done_callback(self._children.discard)
-
-    async def _ready(
-        self, ready_in: int, process: asyncio.subprocess.Process, folder: Path
-    ) -> dict[str, Any]:
+    async def _ready(self, ready_in: int, folder: Path) -> dict[str, Any]:
         """The driver's first line. EOF without a line means that it died."""
         reader = asyncio.StreamReader()
         pipe = os.fdopen(ready_in, "rb", buffering=0)
@@ -187,6 +164,21 @@ class ProcessLauncher:
         if "error" in ready:
             raise ContextInitFailed(f"the driver could not start: {ready['error']}")
         return ready
+
+
+def _spawn(python: str, folder: Path, config: Path, ready_out: int) -> subprocess.Popen[bytes]:
+    """Not through the event loop, which may end what it has started."""
+    command = [python or sys.executable, "-m", "jobserver.driver", "--config", str(config)]
+    with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
+        return subprocess.Popen(
+            [*command, "--ready-fd", str(ready_out)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=folder,
+            pass_fds=(ready_out,),
+            start_new_session=True,
+        )
 
 
 def _write_config(path: Path, config: Mapping[str, Any]) -> None:

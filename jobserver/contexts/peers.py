@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ha.coordination import OwnerNode
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.looks import Look
-from jobserver.contexts.waiters import JobNews, Until
+from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
 from jobserver.job_events import EventId
 from jobserver.model import DriverRecord, ObjectOrder
 
@@ -34,6 +34,9 @@ class Peers(Protocol):
 
     async def claim(self, url: str, context_id: str, *, seconds: float) -> None:
         """Asks the server to own the context and waits for its gate. Raises ContextInitFailed, TimedOut."""
+
+    async def submit(self, url: str, context_id: str, offer: Offer, until: Until, seconds: float) -> Accepted:
+        """Has the owner accept a new job and waits for news of it. OwnerUnavailable: it may have been accepted."""
 
     async def follow(
         self, url: str, context_id: str, job_id: str, until: Until, seconds: float

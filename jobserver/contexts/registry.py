@@ -29,7 +29,7 @@ from jobserver.contexts.keeper import ContextKeeper
 from jobserver.contexts.looks import Look
 from jobserver.contexts.parts import KeeperParts
 from jobserver.contexts.peers import MoveOrder
-from jobserver.contexts.waiters import JobNews, Until
+from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
 from jobserver.errors import MoveRefused, OwnerUnavailable, TimedOut
 from jobserver.job_events import EventId
 from jobserver.model import ContextState, JobRecord, ObjectOrder
@@ -239,6 +239,25 @@ class ContextRegistry:
             await asyncio.wait_for(ready, seconds)
         except TimeoutError as error:
             raise TimedOut(f"the context was not ready within {seconds:g} s; it may still come up") from error
+
+    async def submit(self, offer: Offer, until: Until, seconds: float) -> Accepted:
+        """Accepts a new job of a context of ours and waits for its news; it is accepted also when the time is over.
+
+        Raises as `Metadata.insert_job`, and OwnerUnavailable: then it may have been accepted.
+        """
+        keeper = self._mine(offer.record.context_id)
+        if keeper.jobs is None:
+            raise OwnerUnavailable("the context is being taken over")
+        news = keeper.waiters.add(offer.record.id, until)
+        try:
+            job = await keeper.jobs.accept(offer)
+            if job.id != offer.record.id or job.state.final:
+                return Accepted(job, done=job.state.final)
+            return Accepted((await asyncio.wait_for(news, max(0.0, seconds))).job, done=True)
+        except TimeoutError:
+            return Accepted(job, done=False)
+        finally:
+            news.cancel()
 
     async def follow_id(self, context_id: str, job_id: str, until: Until, seconds: float) -> JobNews | None:
         """The same for a job that another server accepted. Raises OwnerUnavailable."""

@@ -28,6 +28,26 @@ class JobNews:
     job: JobRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A job that a server offers to its owner: to be accepted, and started if it may. `record` is QUEUED, with a new id.
+
+    `queue_limit` and `callback_url` as for `Metadata.insert_job`.
+    """
+
+    record: JobRecord
+    queue_limit: int
+    callback_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An accepted job as committed; `done`: it has come to what its client waits for."""
+
+    job: JobRecord
+    done: bool
+
+
 class JobWaiters:
     """Futures by job. A future is failed with OwnerUnavailable when this server stops owning the context."""
 

@@ -8,7 +8,7 @@ writes may raise OutcomeUnknown (read back). Names and keys that no text encodin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Self
@@ -28,8 +28,9 @@ from jobserver.model import (
     FenceRow,
     JobRecord,
     JobState,
+    References,
 )
-from jobserver.store import binaries, callbacks, contexts, fences, history, jobs, listings, schema
+from jobserver.store import binaries, callbacks, contexts, fences, history, jobs, listings, references, schema
 from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
 from jobserver.store.audit import AuditLog
 from jobserver.store.binaries import KnownNeeds
@@ -120,6 +121,10 @@ class Metadata:
         if not storable(name):
             return None
         return await self._database.read(binaries.latest(name))
+
+    async def references(self, names: Sequence[str], context: str | None) -> References:
+        """What a submission names, as of one moment."""
+        return await self._database.read(references.of_names(names, context))
 
     async def delete_binary(self, name: str) -> bool:
         """Deletes all versions of the name; False when there was none."""

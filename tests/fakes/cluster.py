@@ -13,8 +13,8 @@ from jobserver.assembly import Ports, assemble
 from jobserver.binaries import Binaries
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.peers import MoveOrder
-from jobserver.contexts.waiters import JobNews, Until
-from jobserver.errors import OwnerUnavailable
+from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
+from jobserver.errors import JobServerError, OwnerUnavailable
 from jobserver.model import BinaryType, DriverRecord, ObjectOrder
 from jobserver.service import Submission
 from jobserver.settings import Settings
@@ -57,6 +57,15 @@ class FakePeers:
 
     async def claim(self, url: str, context_id: str, *, seconds: float) -> None:
         await self._guard(url, lambda registry: registry.claim(context_id, seconds))
+
+    async def submit(self, url: str, context_id: str, offer: Offer, until: Until, seconds: float) -> Accepted:
+        try:
+            accepted: Accepted = await self._guard(
+                url, lambda registry: registry.submit(offer, until, seconds)
+            )
+        except JobServerError as error:  # as over HTTP: only an accepted job is passed on
+            raise OwnerUnavailable(f"{url}: {error.message}") from error
+        return accepted
 
     async def follow(
         self, url: str, context_id: str, job_id: str, until: Until, seconds: float

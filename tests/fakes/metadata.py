@@ -6,7 +6,7 @@ happens to a call: a subclass raises in `before` (the call never arrived) or in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -36,6 +36,8 @@ from jobserver.model import (
     FenceRow,
     JobRecord,
     JobState,
+    NamedContext,
+    References,
 )
 from jobserver.saved import Callback, CallbackState
 from jobserver.store.acceptance import check_insertable, check_same_request, check_storable, refusal
@@ -207,6 +209,20 @@ class FakeMetadata:
             return next((one for one in reversed(self._store.binaries) if one.name == name), None)
 
         return await self._call("find_binary", latest)
+
+    async def references(self, names: Sequence[str], context: str | None) -> References:
+        def found() -> References:
+            newest = {one.name: one for one in self._store.binaries}
+            refs = [newest.get(name) for name in names]
+            living = next((one for one in self._store.living() if one.name == context), None)
+            return References(
+                tuple(None if one is None else BinaryRef(one.name, one.type, one.digest) for one in refs),
+                None
+                if living is None
+                else NamedContext(living.id, living.name, living.state, living.settings),
+            )
+
+        return await self._call("references", found)
 
     async def delete_binary(self, name: str) -> bool:
         def delete() -> bool:

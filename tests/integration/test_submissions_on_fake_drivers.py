@@ -39,6 +39,7 @@ async def test_an_accepted_job_is_never_answered_without_its_id_while_the_store_
         raise OwnerUnavailable("gone")
 
     monkeypatch.setattr(server.store, "job", away)
+    monkeypatch.setattr(server.registry, "submit", gone)
     monkeypatch.setattr(server.registry, "follow", gone)
     accepted = (await server.jobs.submit(submission("hold", sync=False, wait=0.3))).job
     assert accepted.state is JobState.QUEUED

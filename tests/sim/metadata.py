@@ -25,6 +25,7 @@ _READS = frozenset(
     (
         "list_binaries",
         "find_binary",
+        "references",
         "jobs_using_binary",
         "digest_in_use",
         "context",

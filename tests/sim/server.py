@@ -16,7 +16,7 @@ from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.link import DriverLink
 from jobserver.contexts.peers import MoveOrder
 from jobserver.contexts.pool import StartedDriver
-from jobserver.contexts.waiters import JobNews, Until
+from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
 from jobserver.errors import ContextInitFailed, JobServerError, MoveRefused, OwnerUnavailable, TimedOut
 from jobserver.model import DriverRecord, ObjectOrder
 from jobserver.settings import Settings
@@ -207,6 +207,9 @@ class SimPeers:
             lambda server: server.registry.claim(context_id, seconds),
             (ContextInitFailed, TimedOut),
         )
+
+    async def submit(self, url: str, context_id: str, offer: Offer, until: Until, seconds: float) -> Accepted:
+        return await self._call(url, seconds, lambda server: server.registry.submit(offer, until, seconds))
 
     async def follow(
         self, url: str, context_id: str, job_id: str, until: Until, seconds: float
