@@ -196,7 +196,8 @@ class ContextJobs:
         accepted: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
         self._jobs[job_id] = offer.record
         task = self._begin(job_id, self._accept_started(offer, accepted))
-        task.add_done_callback(lambda _: _settle(accepted))
+        lost = OwnerUnavailable("this server has lost the context or its driver")
+        task.add_done_callback(lambda _: _settle(accepted, lost))
         return await accepted
 
     async def arrive(self, job: JobRecord) -> None:
@@ -325,25 +326,34 @@ class ContextJobs:
         """Who submits is told as soon as it is committed, and does not wait for the driver."""
         at = _now()
         begun = replace(offer.record, state=JobState.RUNNING, attempt=1, started_at=at)
-        try:
-            job = await self._store.insert_started_job(
+
+        def insert() -> Awaitable[JobRecord]:
+            return self._store.insert_started_job(
                 self.fence,
                 offer.record,
                 queue_limit=offer.queue_limit,
                 at=at,
                 callback_url=offer.callback_url,
             )
+
+        try:
+            try:
+                job = await insert()
+            except OutcomeUnknown as unknown:
+                # its client is told so at once; whether it began must be known here, and repeating the write tells
+                accepted.set_exception(unknown)
+                job = await self._once_answered(insert)
         except JobServerError as error:
             self._release(offer.record.id)
-            accepted.set_exception(error)
+            _settle(accepted, error)
             return
         if job != begun and not await self._began_before(job, begun):
             self._release(offer.record.id)
             await self.arrive(job)
-            accepted.set_result(job)
+            _settle(accepted, job)
             return
         self._jobs[job.id] = job
-        accepted.set_result(job)
+        _settle(accepted, job)
         self._limit_time(job, at)
         await self._deliver(job)
 
@@ -603,9 +613,13 @@ _STATES = {
 }
 
 
-def _settle(accepted: asyncio.Future[JobRecord]) -> None:
-    if not accepted.done():
-        accepted.set_exception(OwnerUnavailable("this server has lost the context or its driver"))
+def _settle(accepted: asyncio.Future[JobRecord], news: JobRecord | JobServerError) -> None:
+    if accepted.done():
+        return
+    if isinstance(news, JobServerError):
+        accepted.set_exception(news)
+    else:
+        accepted.set_result(news)
 
 
 def _now() -> datetime:

@@ -47,7 +47,8 @@ from jobserver.driver.progress import JobProgress
 from jobserver.driver.progress_board import ProgressBoard
 from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
 from jobserver.driver.result_store import keep_result
-from jobserver.driver.sessions import JobSession, NamesInSql, SessionPool
+from jobserver.driver.session_pool import SessionPool
+from jobserver.driver.sessions import JobSession, NamesInSql
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
 from jobserver.driver.standby import Standby

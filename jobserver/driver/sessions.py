@@ -10,59 +10,37 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
 from typing import Any
 
-from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
 from jobserver.driver.jobthreads import RunningAttempt, current, entered, set_entered
+from jobserver.driver.session_pool import PooledSession, SessionPool
 from jobserver.driver.spark import Spark, prepare_thread
 
 log = logging.getLogger(__name__)
 
 _WORDS = re.compile(r"`([^`]+)`|(\w+)")
 _LAZY = ("_sc", "_jsc", "_jvm", "_jsparkSession")
+_LEAVE_TRACES = (
+    *(
+        "addArtifact",
+        "addArtifacts",
+        "addTag",
+        "dataSource",
+        "profile",
+        "readStream",
+        "registerProgressHandler",
+    ),
+    *("removeProgressHandler", "streams"),
+)
+"""What a job may use of its session that leaves something in it which cannot be looked up afterwards."""
+_KEEPING_WORDS = frozenset({"add", "jar", "jars", "file", "files", "archive", "archives"})
+"""The same in SQL: ADD JAR and the like."""
 
 FindFrame = Callable[[str], tuple[str, DataFrame] | None]
 """From a name in lower case to the version and the shared DataFrame of a named object."""
-
-
-class SessionPool:
-    """Sessions made ahead of need, since making one and its state takes longer than a quick query."""
-
-    def __init__(self, spark: Spark, size: int) -> None:
-        self._spark = spark
-        self._ready: SimpleQueue[Any] = SimpleQueue()
-        self._wanted = threading.Semaphore(size)
-        threading.Thread(target=self._fill, name="session-pool", daemon=True).start()
-
-    def take(self) -> Any:
-        """A Java session that nobody has used."""
-        try:
-            session = self._ready.get_nowait()
-        except Empty:
-            return self._made()
-        self._wanted.release()
-        return session
-
-    def _fill(self) -> None:
-        while True:
-            self._wanted.acquire()
-            try:
-                self._ready.put(self._made())
-            except (
-                Py4JError,
-                OSError,
-            ):  # Spark is ending, or in trouble of its own: jobs then make theirs and tell
-                log.exception("a session could not be made ahead")
-                return
-
-    def _made(self) -> Any:
-        session = self._spark.root._jsparkSession.newSession()
-        session.sessionState()
-        return session
 
 
 class JobSession(SparkSession):  # type: ignore[misc]
@@ -82,6 +60,8 @@ class JobSession(SparkSession):  # type: ignore[misc]
         self._pool = pool
         self._names = names
         self._java_session: Any = java_session
+        self._pooled: PooledSession | None = None
+        self._traced = False
         self._taking = threading.Lock()
         self._mirrored: dict[str, str] = {}
 
@@ -109,14 +89,17 @@ class JobSession(SparkSession):  # type: ignore[misc]
         if self._java_session is None:
             with self._taking:
                 if self._java_session is None:
-                    self._java_session = self._pool.take()
+                    pooled = self._pool.take()
+                    self._pooled, self._java_session = pooled, pooled.java
         if entered() is not self._attempt and current() is self._attempt:
             prepare_thread(self._spark, self._attempt, threading.get_ident(), self._java_session)
             set_entered(self._attempt)
 
     def sql(self, sqlQuery: str, *args: Any, **kwargs: Any) -> DataFrame:
         """As SparkSession.sql; named objects that the text mentions are there under their bare names."""
-        self._mirror(words_in(sqlQuery))
+        words = words_in(sqlQuery)
+        self._mirror(words)
+        self._traced = self._traced or not words.isdisjoint(_KEEPING_WORDS)
         return super().sql(sqlQuery, *args, **kwargs)
 
     def table(self, tableName: str) -> DataFrame:
@@ -133,6 +116,16 @@ class JobSession(SparkSession):  # type: ignore[misc]
         self._enter()
         return JobSession(self._spark, self._attempt, self._pool, self._names)
 
+    def leave(self, *, again: bool) -> None:
+        """The job has ended. `again`: by itself, with no thread that could still use the session.
+
+        Whatever keeps this object, in a module maybe, gets another session when it uses it once more.
+        """
+        pooled, self._pooled, self._java_session = self._pooled, None, None
+        if pooled is not None and again and not self._traced:
+            self._pool.give_back(pooled, self._mirrored)
+        self._mirrored, self._traced = {}, True
+
     def adopt_frame(self, shared: DataFrame) -> DataFrame:
         """The same plan (and cache) as a DataFrame of this session."""
         plan = shared._jdf.queryExecution().analyzed()
@@ -144,6 +137,22 @@ class JobSession(SparkSession):  # type: ignore[misc]
             if found is not None and self._mirrored.get(word) != found[0]:
                 self.adopt_frame(found[1]).createOrReplaceTempView(f"`{word}`")
                 self._mirrored[word] = found[0]
+
+
+def _tracing(name: str) -> property:
+    """The attribute of SparkSession, which is noted when it is used."""
+    plain = getattr(SparkSession, name)
+
+    def get(session: JobSession) -> Any:
+        session._traced = True
+        return plain.__get__(session, JobSession) if hasattr(plain, "__get__") else plain
+
+    return property(get)
+
+
+for _name in _LEAVE_TRACES:
+    if hasattr(SparkSession, _name):  # older Sparks lack some
+        setattr(JobSession, _name, _tracing(_name))
 
 
 class NamesInSql:

@@ -1,0 +1,122 @@
+"""Spark sessions for jobs: made ahead of need, and used again where a job has left no trace in its own.
+
+A new session takes some milliseconds to make, and half as long again as later for its first query. What a job may leave in
+it (settings, views, functions, variables, …) is looked up in the JVM (java_source/SessionTraces.java), in the pool's own
+thread, after the job: a session that is not as it was made is not used again. A driver that starts has no time for
+that: what is made before the first job has ended serves one job.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from py4j.java_gateway import JavaGateway
+from py4j.protocol import Py4JError
+
+from jobserver.driver.spark import Spark
+
+log = logging.getLogger(__name__)
+
+MOST = 16
+"""Sessions that wait for jobs at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class PooledSession:
+    """A Java session, and what knows how it was when it was new; None: it serves one job."""
+
+    java: Any
+    traces: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    """A session after a job; `views`: temporary views that were made for the job, and not by it."""
+
+    session: PooledSession
+    views: tuple[str, ...]
+
+
+class SessionPool:
+    """`size` sessions are kept ready. Takes no lock, which a killed job could leave held."""
+
+    def __init__(self, spark: Spark, size: int) -> None:
+        self._spark = spark
+        self._size = size
+        self._ready: SimpleQueue[PooledSession] = SimpleQueue()
+        self._work: SimpleQueue[_Returned | None] = SimpleQueue()
+        self._traces: Any = None
+        self._reuse = False
+        self._work.put(None)
+        threading.Thread(target=self._run, name="session-pool", daemon=True).start()
+
+    def take(self) -> PooledSession:
+        """A session in which nothing is left of another job."""
+        try:
+            session = self._ready.get_nowait()
+        except Empty:
+            return self._made()
+        self._work.put(None)
+        return session
+
+    def give_back(self, session: PooledSession, views: Iterable[str]) -> None:
+        """After a job that uses it no more. Returns at once."""
+        self._work.put(_Returned(session, tuple(views)))
+
+    def _run(self) -> None:
+        while True:
+            returned = self._work.get()
+            try:
+                if returned is not None:
+                    self._look_at(returned)
+                while self._ready.qsize() < self._size and self._work.empty():
+                    self._ready.put(self._made_to_stay() if self._reuse else self._made())
+            except (
+                Py4JError,
+                OSError,
+            ):  # Spark is ending, or in trouble of its own: jobs then make theirs and tell
+                log.exception("no session can be made ahead any more")
+                return
+
+    def _look_at(self, returned: _Returned) -> None:
+        self._reuse = True
+        if returned.session.traces is None or self._ready.qsize() >= MOST:
+            return
+        views = self._spark.context._jvm.java.util.ArrayList()
+        for view in returned.views:
+            views.add(view)
+        left = returned.session.traces.left(views)
+        if left:
+            log.debug("a job left %s in its session: it is not used again", left)
+        else:
+            self._ready.put(returned.session)
+
+    def _made(self) -> PooledSession:
+        session = self._spark.root._jsparkSession.newSession()
+        session.sessionState()
+        return PooledSession(session, None)
+
+    def _made_to_stay(self) -> PooledSession:
+        """One that can serve many jobs, and has planned its first query."""
+        session = self._made().java
+        traces = self._traces_of(session.sessionState())
+        session.sql("select 1").queryExecution().executedPlan()
+        return PooledSession(session, traces)
+
+    def _traces_of(self, state: Any) -> Any:
+        """Only called in the pool's own thread."""
+        gateway: JavaGateway = self._spark.context._gateway
+        if self._traces is None:
+            source = resources.files("jobserver.driver").joinpath("java_source", "SessionTraces.java")
+            compiler = self._spark.context._jvm.org.codehaus.janino.SimpleCompiler()
+            compiler.cook(source.read_text())
+            self._traces = compiler.getClassLoader().loadClass("jobserver.SessionTraces").getConstructors()[0]
+        given = gateway.new_array(gateway.jvm.java.lang.Object, 1)
+        given[0] = state
+        return self._traces.newInstance(given)
