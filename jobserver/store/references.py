@@ -38,13 +38,9 @@ def of_names(names: Sequence[str], context: str | None) -> Work[References]:
 
 def _binary(connection: Connection, name: str) -> BinaryRef | None:
     row = _BINARY.one(connection, {"wanted": name}) if storable(name) else None
-    return None if row is None else BinaryRef(row.name, BinaryType(row.type), row.digest)
+    return None if row is None else BinaryRef(row[0], BinaryType(row[1]), row[2])
 
 
 def _context(connection: Connection, name: str) -> NamedContext | None:
     row = _CONTEXT.one(connection, {"wanted": name}) if storable(name) else None
-    return (
-        None
-        if row is None
-        else NamedContext(row.id, row.name, ContextState(row.state), json.loads(row.settings))
-    )
+    return None if row is None else NamedContext(row[0], row[1], ContextState(row[2]), json.loads(row[3]))

@@ -1,7 +1,7 @@
 """Statements and queries of the hot path: compiled once, then run as text.
 
-Running a prepared text costs a third of what SQLAlchemy's own execution of the same statement does (15 against 45 µs of
-processor time per guarded update), and every job passes three of them. Errors are still SQLAlchemy's.
+Every job passes several of them, and SQLAlchemy's own execution costs a multiple of the statement itself: of the prepared
+text there is only the driver's cursor in the way. Connections, transactions and errors are still SQLAlchemy's.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Insert, Row, Select, Update
+from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 
 Clause = Insert | Update | Delete | Select[Any]
 
@@ -36,10 +37,15 @@ class Query(_Texts):
     def __init__(self, clause: Select[Any]) -> None:
         super().__init__(clause)
 
-    def one(self, connection: Connection, values: Mapping[str, Any]) -> Row[Any] | None:
-        """Its only row. Raises where there are more."""
+    def one(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Its first row."""
         prepared = self._prepared_for(connection.dialect)
-        return connection.exec_driver_sql(prepared.text, prepared.parameters(values)).one_or_none()
+        cursor = _executed(connection, prepared.text, prepared.parameters(values))
+        try:
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            return row
+        finally:
+            cursor.close()
 
 
 class Statement(_Texts):
@@ -52,7 +58,10 @@ class Statement(_Texts):
     def changed(self, connection: Connection, values: Mapping[str, Any]) -> int:
         """Runs it; the number of rows that it changed."""
         prepared = self._prepared_for(connection.dialect)
-        return connection.exec_driver_sql(prepared.text, prepared.parameters(values)).rowcount
+        cursor = _executed(connection, prepared.text, prepared.parameters(values))
+        count: int = cursor.rowcount
+        cursor.close()
+        return count
 
     def insert_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Runs an insertion once for each row, in one call of the driver."""
@@ -68,6 +77,26 @@ class Statement(_Texts):
         """The text with its values in it, each made by the driver's own way to write a literal."""
         prepared = self._prepared_for(dialect)
         return prepared.text % literals(prepared.parameters(values))
+
+
+def _executed(connection: Connection, text: str, parameters: tuple[Any, ...]) -> Any:
+    """The driver's cursor after the statement; its errors become those that SQLAlchemy makes of them."""
+    dialect = connection.dialect
+    raw = connection.connection
+    cursor = raw.cursor()
+    try:
+        cursor.execute(text, parameters)
+    except dialect.loaded_dbapi.Error as error:
+        gone = dialect.is_disconnect(error, raw.dbapi_connection, cursor)
+        if gone:
+            connection.invalidate(error)
+        else:
+            cursor.close()
+        base = dialect.loaded_dbapi.Error
+        raise DBAPIError.instance(
+            text, parameters, error, base, connection_invalidated=gone, dialect=dialect
+        ) from error
+    return cursor
 
 
 class _Prepared:
