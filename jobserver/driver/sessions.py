@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 from pyspark import SparkContext
@@ -22,7 +23,10 @@ from jobserver.driver.spark import Spark, prepare_thread
 log = logging.getLogger(__name__)
 
 _WORDS = re.compile(r"`([^`]+)`|(\w+)")
-_LAZY = ("_sc", "_jsc", "_jvm", "_jsparkSession")
+_OWN = frozenset({"_sc", "_jsc", "_jvm", "_jsparkSession"}) | {
+    name for name, value in vars(SparkSession).items() if isinstance(value, cached_property)
+}
+"""Attributes that a job's session does not take over from the root: `conf` and the like would be the root's."""
 _LEAVE_TRACES = (
     *(
         "addArtifact",
@@ -54,7 +58,7 @@ class JobSession(SparkSession):  # type: ignore[misc]
         names: NamesInSql,
         java_session: Any = None,
     ) -> None:
-        self.__dict__.update({key: value for key, value in spark.root.__dict__.items() if key not in _LAZY})
+        self.__dict__.update({key: value for key, value in spark.root.__dict__.items() if key not in _OWN})
         self._spark = spark
         self._attempt = attempt
         self._pool = pool

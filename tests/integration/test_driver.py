@@ -135,6 +135,37 @@ def run(spark, env, config):
     assert running.value(source, n=7) == [7, 1, True, "blue"]
 
 
+SESSION = """
+def run(spark, env, config):
+    spark.range(1).collect()
+    session = spark._jvm.java.lang.System.identityHashCode(spark._jsparkSession)
+    exec(config["before"], {"spark": spark})
+    return session
+"""
+
+
+def test_a_session_serves_later_jobs_as_long_as_none_leaves_anything_in_it(running: Running) -> None:
+    seen = [running.value(SESSION, before="") for _ in range(4)]
+    assert eventually(lambda: running.value(SESSION, before="") in seen or seen.append(0))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "spark.conf.set('spark.sql.shuffle.partitions', '3')",
+        "spark.range(1).createOrReplaceTempView('mine')",
+        "spark.udf.register('mine', lambda x: x)",
+        "spark.sql('create temporary view another as select 1')",
+        "spark.sql('set spark.sql.ansi.enabled = false')",
+        "spark.readStream",
+        "import threading; threading.Thread(target=lambda: __import__('time').sleep(3)).start()",
+    ],
+)
+def test_a_session_in_which_a_job_left_something_serves_no_other(running: Running, before: str) -> None:
+    used = running.value(SESSION, before=before)
+    assert used not in [running.value(SESSION, before="") for _ in range(8)]
+
+
 def test_two_versions_of_a_module_run_side_by_side_also_on_executors(running: Running) -> None:
     def version(number: int) -> dict[str, str]:
         job = """
