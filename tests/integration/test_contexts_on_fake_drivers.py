@@ -573,7 +573,7 @@ async def test_who_waits_at_a_living_server_for_a_frozen_owner_is_answered_by_th
         asked.set()
         await asyncio.Event().wait()
 
-    owner.registry.follow_id = frozen
+    owner.registry.submit = owner.registry.follow_id = frozen
     waiting = asyncio.create_task(other.jobs.submit(submission("answer:7", wait=3600.0)))
     await asked.wait()
     cluster.ensemble.expire(owner.me.id)
