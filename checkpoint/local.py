@@ -18,6 +18,9 @@ from uuid import uuid4
 from checkpoint.errors import AlreadyExists, Missing, StoreUnavailable, Trouble
 from checkpoint.files import below_root
 
+REMEMBERED = 1000
+"""Folders that are remembered as durable; each job with output has one of its own, so beyond it all are synced anew."""
+
 
 class LocalFiles:
     """`FileStore` below a directory, which is made if it is absent when the store is opened."""
@@ -158,6 +161,8 @@ class LocalFiles:
         folder.mkdir(parents=True, exist_ok=True)
         self._sync_upwards(folder)
         with self._lock:
+            if len(self._synced) >= REMEMBERED:
+                self._synced.clear()
             self._synced.add(folder)
 
     def _sync_upwards(self, folder: Path) -> None:
