@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from checkpoint import binaries
@@ -52,7 +53,7 @@ from jobserver.driver.sessions import JobSession, NamesInSql
 from jobserver.driver.shelf import SparkShelf
 from jobserver.driver.spark import Spark, SparkKills, ship, spark_ended, warm_up_parquet
 from jobserver.driver.standby import Standby
-from jobserver.driver.streaming import StreamingJobs
+from jobserver.driver.streaming import StreamingJobs, stop_queries
 from jobserver.model import AttemptOutcome, AttemptRef, ObjectOrder
 from jobserver.progress import progress_fields
 from jobserver.protocol import Event, Message, Refused, outcome_message
@@ -335,6 +336,9 @@ class Driver:
         """Free what only this attempt used."""
         if attempt.log is not None:  # a rebuild has no output of its own
             self.logs.end(attempt.log)
+        if attempt.killing and attempt.session is not None and attempt.session.used:
+            # one that keeps no state of ours is stopped, too: nobody is left who could
+            attempt.leaving.append(partial(stop_queries, attempt, attempt.session))
         for free in attempt.leaving:
             self._background.submit(free)
         if self._registry is not None:

@@ -95,13 +95,13 @@ class Runner:
 
     def _end(self, attempt: RunningAttempt, outcome: AttemptOutcome) -> None:
         self._running.pop(attempt.ref, None)
+        if attempt.log is not None and outcome.kind in (OutcomeKind.FAILED, OutcomeKind.KILLED):
+            attempt.log.write(_last_words(outcome))
+        self._place.left(attempt)
         session, attempt.session = attempt.session, None
         if session is not None:
             alone = all(thread is threading.current_thread() for thread in attempt.alive())
             session.leave(again=alone and outcome.kind is OutcomeKind.FINISHED)
-        if attempt.log is not None and outcome.kind in (OutcomeKind.FAILED, OutcomeKind.KILLED):
-            attempt.log.write(_last_words(outcome))
-        self._place.left(attempt)
         if self._attempts.end(outcome):
             self._place.finished(outcome)
 

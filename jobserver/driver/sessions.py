@@ -88,6 +88,11 @@ class JobSession(SparkSession):  # type: ignore[misc]
     def _jvm(self) -> Any:
         return self._spark.context._jvm
 
+    @property
+    def used(self) -> bool:
+        """Whether the job has touched Spark."""
+        return self._java_session is not None
+
     def _enter(self) -> None:
         """Prepare the calling thread, once per job; threads that are nobody's (Spark's callbacks) stay as they are."""
         if self._java_session is None:
@@ -125,10 +130,11 @@ class JobSession(SparkSession):  # type: ignore[misc]
 
         Whatever keeps this object, in a module maybe, gets another session when it uses it once more.
         """
-        pooled, self._pooled, self._java_session = self._pooled, None, None
+        pooled = self._pooled
         if pooled is not None and again and not self._traced:
-            self._pool.give_back(pooled, self._mirrored)
-        self._mirrored, self._traced = {}, True
+            views, self._mirrored = self._mirrored, {}
+            self._pooled, self._java_session, self._traced = None, None, True
+            self._pool.give_back(pooled, views)
 
     def adopt_frame(self, shared: DataFrame) -> DataFrame:
         """The same plan (and cache) as a DataFrame of this session."""

@@ -87,12 +87,18 @@ class StreamingJobs:
 
     def _left(self, attempt: RunningAttempt, session: Any) -> None:
         try:
-            for query in session.streams.active:
-                query.stop()
-        except (Py4JError, OSError) as error:
-            log.warning("the streaming queries of job %s could not be stopped: %s", attempt.ref.job_id, error)
+            stop_queries(attempt, session)
         finally:
             self._attempts.discard(id(attempt))
+
+
+def stop_queries(attempt: RunningAttempt, session: Any) -> None:
+    """Stop all streaming queries of an attempt's session. What cannot be stopped is logged."""
+    try:
+        for query in session.streams.active:
+            query.stop()
+    except (Py4JError, OSError) as error:
+        log.warning("the streaming queries of job %s could not be stopped: %s", attempt.ref.job_id, error)
 
 
 class JobStreams(Streams):

@@ -323,6 +323,32 @@ def run(spark, env, config):
     assert running.value("def run(s, e, c): return s.range(10).count()") == 10
 
 
+def test_a_streaming_query_that_keeps_no_state_of_ours_is_stopped_with_the_job_that_was_killed(
+    running: Running,
+) -> None:
+    source = """
+import time
+def run(spark, env, config):
+    query = spark.readStream.format("rate").load().writeStream.format("noop").start()
+    env.progress.report(0.5, str(query.id))
+    query.awaitTermination()
+"""
+    threads = """
+def run(spark, env, config):
+    names = [thread.getName() for thread in spark.sparkContext._jvm.java.lang.Thread.getAllStackTraces().keySet()]
+    return sum(config["query"] in name for name in names)
+"""
+    job = running.start(source)
+    query = running.client.event("progress", job)["message"]
+    assert running.value(threads, query=query) == 1
+    assert running.client.ask("kill", job_id=job, attempt=1)["running"]
+    assert running.outcome(job)["kind"] == "killed"
+    deadline = time.monotonic() + 20
+    while running.value(threads, query=query) and time.monotonic() < deadline:
+        pass
+    assert running.value(threads, query=query) == 0
+
+
 def test_the_same_attempt_runs_once_and_an_older_one_never(running: Running) -> None:
     source = "def run(s, e, c): return 1"
     job = running.start(source, attempt=2)
