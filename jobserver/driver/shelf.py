@@ -118,6 +118,8 @@ class SparkShelf:
         fresh = replace(source, listing=sources.listing_of(held.value))
         held.version, held.origin, held.rebuilt = version, Origin(source=fresh).text(), False
         held.record = _record_of(held)
+        # Spark finds cached rows by the plan, and the plan is the older version's: only paths, not what lies there
+        held.value.unpersist(False)
         self._cache(held, force=False)
         return held
 

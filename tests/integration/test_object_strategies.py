@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,11 @@ def test_a_source_is_read_again_when_it_is_asked_for_and_shows_that_its_files_ch
     assert answer["ok"], answer
     assert (answer["object"]["refreshing"], answer["object"]["version"] > before) == (False, True)
     assert two.value("job:read")[0] == 60
+    two.value("job:write", path=str(root / "newer"), rows=90)
+    shutil.rmtree(root / "data")
+    (root / "newer").rename(root / "data")  # not by Spark, which would forget what it has cached of the path
+    assert two.order("files", "refresh")["ok"]
+    assert two.value("job:read")[0] == 90
     refused = two.order("local", "refresh")
     assert (refused["refused"], "can be refreshed" in refused["message"]) == ("cannot", True)
 
