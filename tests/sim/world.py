@@ -171,8 +171,12 @@ class World:
         return deaths
 
     def judge_proof(self, links: SimLinks, info: ServerInfo, context_id: str | None) -> None:
-        """A link's proof of death is right, or two things say what is not so: a REJECT rule, and a second witness."""
-        if not self.lives[info.incarnation].process.alive:
+        """A link's proof of death is right, or two things say what is not so: a REJECT rule, and a second witness.
+
+        A server that leaves has given its contexts back before it stops to listen: held for dead, it loses nothing.
+        """
+        life = self.lives[info.incarnation]
+        if not life.process.alive or self.servers.get(info.url) is not life:
             return
         here, now = links.me.id, self.loop.time()
         if not self.network.refused_within(here, info.id, FRESH):
