@@ -69,10 +69,15 @@ class Report:
 
 def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False) -> Report:
     """Runs the scenario. The same scenario gives the same report."""
+    with _garbage_kept():
+        return _reported(scenario, fences or Fences(), tell=tell)
+
+
+def _reported(scenario: Scenario, fences: Fences, *, tell: bool) -> Report:
     loop = SimLoop(MOST_STEPS)
-    world = World(scenario, loop, fences or Fences(), tell=tell)
+    world = World(scenario, loop, fences, tell=tell)
     judge = _Run(world)
-    with listening(world), _garbage_kept():
+    with listening(world):
         try:
             loop.run(judge.run())
         except Livelock as error:
@@ -96,7 +101,10 @@ def run(scenario: Scenario, fences: Fences | None = None, *, tell: bool = False)
 
 @contextlib.contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """No collection while a run lasts: it would look again and again at what lives until the end. Then one of what is new."""
+    """No collection while a run lasts: it would look again and again at what lives until the end.
+
+    Then one of what is new, when nothing holds the run's world any more: what survives it here is never looked at again.
+    """
     gc.disable()
     try:
         yield
