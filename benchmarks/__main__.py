@@ -24,6 +24,7 @@ from jobserver.local.java import find_java
 NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "api_overhead": ("api_overhead", {}),
     "sync_jobs": ("sync_jobs", {}),
+    "throughput": ("throughput", {}),
     "context_start": ("context_start", {}),
     "failover_adopted": ("failover", {"standby": "cold"}),
     "failover": ("failover", {"standby": "warm"}),

@@ -1,7 +1,8 @@
 """The baseline: the same functions in one plain pyspark process, started as everybody starts it.
 
 `Plain` is the parent's side. The child says one line when its first Python job has answered, then runs what it is told:
-a line `{"function": ..., "configs": [...]}` is answered by `{"seconds": [...], "results": [...]}`.
+a line `{"function": ..., "configs": [...]}` is answered by `{"seconds": [...], "results": [...]}`, a line
+`{"function": ..., "threads": n, "seconds": s}` by `{"calls": n, "took": s}`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +62,15 @@ class Plain:
         self._process.stdin.flush()
         answer = self._read()
         return answer["seconds"], answer["results"]
+
+    def run_threads(self, function: str, threads: int, seconds: float) -> tuple[int, float]:
+        """How many calls so many threads made, and the seconds that they took; each calls until the time is over."""
+        assert self._process.stdin is not None
+        order = {"function": function, "threads": threads, "seconds": seconds}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        return answer["calls"], answer["took"]
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -110,7 +121,11 @@ def main() -> None:
     _say(answers, {"first": jobs.python_task(spark, env, {})})
     for line in sys.stdin:
         order = json.loads(line)
-        _say(answers, _measured(getattr(jobs, order["function"]), spark, env, order["configs"]))
+        function = getattr(jobs, order["function"])
+        if "threads" in order:
+            _say(answers, _together(function, spark, env, order["threads"], order["seconds"]))
+        else:
+            _say(answers, _measured(function, spark, env, order["configs"]))
 
 
 def _measured(function: Any, spark: Any, env: PlainEnvironment, configs: Sequence[object]) -> dict[str, Any]:
@@ -120,6 +135,28 @@ def _measured(function: Any, spark: Any, env: PlainEnvironment, configs: Sequenc
         results.append(function(spark, env, config))
         seconds.append(time.perf_counter() - begin)
     return {"seconds": seconds, "results": results}
+
+
+def _together(
+    function: Any, spark: Any, env: PlainEnvironment, threads: int, seconds: float
+) -> dict[str, float]:
+    begin = time.perf_counter()
+
+    def calls(number: int) -> int:
+        count = 0
+        while time.perf_counter() - begin < seconds:
+            function(spark, env, row_config(number + threads * count))
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(calls, range(threads)))
+    return {"calls": total, "took": time.perf_counter() - begin}
+
+
+def row_config(number: int) -> dict[str, int]:
+    """Ids all over the rows: a query for each is a new one for Spark."""
+    return {"id": number * 7919 % 1_000_000}
 
 
 def _say(answers: IO[str], message: dict[str, Any]) -> None:

@@ -13,10 +13,15 @@ from typing import Any
 from benchmarks.cluster import BenchCluster, Refused, cluster, job_request, job_result
 from benchmarks.connection import Connection
 from benchmarks.measure import Against, Effort, Goal, Section, Series
-from benchmarks.plain import Plain
+from benchmarks.plain import Plain, row_config
 
 CONTEXT = "bench"
-CASES = {"answer": "trivial Python job", "select_one": "select 1", "point": "point filter, 1M cached rows"}
+CASES = {
+    "answer": "trivial Python job",
+    "select_one": "select 1",
+    "point": "point filter, 1M cached rows",
+    "totals": "group-by, 1M cached rows",
+}
 """Functions of `benchmarks/jobs.py` and what they are called in the table."""
 OVER_PROCESS = (Goal(0.5, 0.003, Against.DIFFERENCE), Goal(0.99, 0.010, Against.DIFFERENCE))
 OVER_OWNER = (Goal(0.5, 0.002, Against.DIFFERENCE),)
@@ -122,5 +127,4 @@ def _round(sides: _Sides, case: Case, times: int, number: int) -> None:
 
 
 def _configs(times: int, number: int) -> Configs:
-    """Ids all over the rows: a query for each is a new one for Spark."""
-    return [{"id": (number * times + index) * 7919 % 1_000_000} for index in range(times)]
+    return [row_config(number * times + index) for index in range(times)]

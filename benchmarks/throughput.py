@@ -1,0 +1,159 @@
+"""How many sync jobs a second the whole service does, its clients on the same processors: trivial jobs against a bare aiohttp
+server under the same load, queries against as many threads in a plain pyspark process. In turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from benchmarks.api_overhead import bare
+from benchmarks.cluster import BenchCluster, cluster, job_request, job_result
+from benchmarks.connection import http_request
+from benchmarks.load import Loaded, load
+from benchmarks.measure import Against, Effort, Goal, Section, Series
+from benchmarks.plain import Plain, row_config
+
+CONTEXT = "bench"
+CLIENTS = (8, 64)
+TRIVIAL = {8: 3000, 64: 5000}
+"""Goals of trivial jobs: so many a second."""
+QUERIES = {
+    "select_one": "select 1",
+    "point": "point filter, 1M cached rows",
+    "totals": "group-by, 1M cached rows",
+}
+AS_IN_PROCESS = (Goal(0.5, 1 / 0.95, Against.RATIO),)
+Measure = Callable[[float], float]
+"""Seconds to measure to seconds that each job took, all clients together."""
+
+
+@dataclass(slots=True)
+class Turns:
+    """What is measured, in turns."""
+
+    measured: list[tuple[Series, Measure]] = field(default_factory=list)
+
+    def add(
+        self, name: str, measure: Measure, goals: tuple[Goal, ...] = (), baseline: Series | None = None
+    ) -> Series:
+        """One more; its series."""
+        series = Series(name, goals=goals, baseline=baseline)
+        self.measured.append((series, measure))
+        return series
+
+    def take(self, seconds: float, *, keep: bool) -> None:
+        """One round; the first ones only warm."""
+        for series, measure in self.measured:
+            value = measure(seconds)
+            if keep:
+                series.values.append(value)
+
+
+def run(effort: Effort) -> Section:
+    """A series for each number of clients, kind of job and side."""
+    floor = socket.create_server(("127.0.0.1", 0))
+    server = multiprocessing.get_context("fork").Process(target=_serve, args=(floor,), daemon=True)
+    server.start()
+    try:
+        with cluster(2) as bench, Plain(bench.folder) as plain:
+            bench.create_context(CONTEXT, {"max-jobs": str(max(CLIENTS))})
+            plain.run("build", [{}])
+            bench.run(CONTEXT, "build", {})
+            bench.wait_warm(1)
+            turns = _turns(bench, plain, f"http://127.0.0.1:{floor.getsockname()[1]}")
+            for number in range(1 + effort.rounds_of(5)):
+                turns.take(effort.times(20, 3) / 10, keep=number > 0)
+    finally:
+        server.terminate()
+        server.join()
+        floor.close()
+    series = [each for each, _ in turns.measured]
+    return Section(
+        "Throughput",
+        "Seconds that each job took, all clients together (the number of jobs a second is its inverse); median of rounds. Two "
+        "servers on SQLite with FULL synchronisation, a context with 64 slots; clients, servers and Spark share the cores.",
+        series,
+        [f"{each.name}: {1 / sorted(each.values)[len(each.values) // 2]:.0f} a second" for each in series],
+    )
+
+
+def _turns(bench: BenchCluster, plain: Plain, floor: str) -> Turns:
+    turns = Turns()
+    owner = bench.context(CONTEXT)["owner"]
+    sides = {"the owner": owner, "another server": bench.other_than(owner)}
+    for clients in CLIENTS:
+        bare_ones = turns.add(f"bare aiohttp, {clients} clients", _bare(floor, clients))
+        for side, server in sides.items():
+            turns.add(
+                f"trivial Python job through {side}, {clients} clients",
+                _jobs(bench, server, "answer", clients),
+                (Goal(0.5, 1 / TRIVIAL[clients]),) if server == owner else (),
+                bare_ones,
+            )
+    for function, name in QUERIES.items():
+        for clients in CLIENTS:
+            here = turns.add(f"{name} in process, {clients} threads", _threads(plain, function, clients))
+            for side, server in sides.items():
+                turns.add(
+                    f"{name} through {side}, {clients} clients",
+                    _jobs(bench, server, function, clients),
+                    AS_IN_PROCESS,
+                    here,
+                )
+    return turns
+
+
+def _jobs(bench: BenchCluster, server: str, function: str, clients: int) -> Measure:
+    def measure(seconds: float) -> float:
+        return _each(
+            load(
+                bench.local.url(server),
+                lambda number: job_request(CONTEXT, function, row_config(number)),
+                lambda status, body: job_result((status, body)),
+                clients=clients,
+                seconds=seconds,
+            )
+        )
+
+    return measure
+
+
+def _bare(url: str, clients: int) -> Measure:
+    request = http_request("POST", "/jobs", b"{}")
+
+    def measure(seconds: float) -> float:
+        return _each(
+            load(url, lambda _: request, lambda status, body: None, clients=clients, seconds=seconds)
+        )
+
+    return measure
+
+
+def _threads(plain: Plain, function: str, threads: int) -> Measure:
+    def measure(seconds: float) -> float:
+        calls, took = plain.run_threads(function, threads, seconds)
+        return took / calls
+
+    return measure
+
+
+def _each(loaded: Loaded) -> float:
+    return 1 / loaded.per_second
+
+
+def _serve(floor: socket.socket) -> None:
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_post("/jobs", bare)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, floor).start()
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
