@@ -57,8 +57,7 @@ class _Sent:
     @property
     def code(self) -> int:
         """The database's number of the error."""
-        arguments = self.error.args if isinstance(self.error, pymysql.MySQLError) else ()
-        return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+        return _number(self.error)
 
 
 def run_together(engine: Engine, works: Sequence[Work[Any]], *, patience: float = math.inf) -> list[Outcome]:
@@ -73,8 +72,30 @@ def run_together(engine: Engine, works: Sequence[Work[Any]], *, patience: float 
         _run_packet(engine, packet, outcomes, deadline)
     for n, work in enumerate(works):
         if n not in outcomes:
-            outcomes[n] = run_alone(engine, work) if time.monotonic() < deadline else Outcome(error=_late())
+            outcomes[n] = _run_alone(engine, work, deadline)
     return [outcomes[n] for n in range(len(works))]
+
+
+def _run_alone(engine: Engine, work: Work[Any], deadline: float) -> Outcome:
+    """A work that is no declared change. What the database rolled back for a conflict has not happened: it is run again."""
+    outcome = Outcome(error=_late())
+    for tries in range(CONFLICT_TRIES):
+        if time.monotonic() >= deadline:
+            break
+        outcome = run_alone(engine, work)
+        if (
+            not isinstance(outcome.error, StoreUnavailable)
+            or _number(outcome.error.__cause__) not in _CONFLICTS
+        ):
+            break
+        time.sleep(random.uniform(0, _BACKOFF * 2**tries))
+    return outcome
+
+
+def _number(error: BaseException | None) -> int:
+    """The database's number of an error; 0 for others."""
+    arguments = error.args if isinstance(error, pymysql.MySQLError) else ()
+    return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,11 @@ RunTogether = Callable[[Engine, Sequence[Work[Any]]], list[Outcome]]
 
 
 def unavailable(error: SQLAlchemyError) -> StoreUnavailable:
-    """The store's own words, without the statement and its parameters."""
+    """The store's own words, without the statement and its parameters; these are its cause."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return StoreUnavailable(f"the metadata store cannot be used now: {cause}")
+    failure = StoreUnavailable(f"the metadata store cannot be used now: {cause}")
+    failure.__cause__ = cause
+    return failure
 
 
 class _RolledBack(Exception):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pymysql
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
 from jobserver.errors import StoreUnavailable
 from jobserver.model import JobRecord, JobSpec, JobState
@@ -119,3 +121,35 @@ def test_a_turn_that_the_database_refuses_fails_those_who_need_it_and_no_others(
     outcomes = run_works(acceptances("c2", "c1", "c0", "c1"))
     assert [one.value for one in outcomes] == [True, None, True, None]
     assert all("command denied" in str(one.error) for one in (outcomes[1], outcomes[3]))
+
+
+@pytest.mark.parametrize(("conflicts", "value"), [(2, "done"), (packets.CONFLICT_TRIES, None)])
+def test_a_write_that_is_no_declared_change_is_run_again_after_a_deadlock(
+    conflicts: int, value: str | None
+) -> None:
+    runs: list[int] = []
+
+    def work(_connection: Any) -> str:
+        runs.append(1)
+        if len(runs) <= conflicts:
+            raise DBAPIError("update", None, pymysql.OperationalError(1213, "Deadlock found"))
+        return "done"
+
+    (outcome,) = packets.run_together(create_engine("sqlite://"), [work], patience=100)
+    assert outcome.value == value
+    assert isinstance(outcome.error, StoreUnavailable) == (value is None)
+    assert len(runs) == min(conflicts + 1, packets.CONFLICT_TRIES)
+
+
+def test_a_write_that_fails_otherwise_is_run_once() -> None:
+    runs: list[int] = []
+
+    def work(_connection: Any) -> None:
+        runs.append(1)
+        raise DBAPIError(
+            "update", None, pymysql.OperationalError(1064, "You have an error in your SQL syntax")
+        )
+
+    (outcome,) = packets.run_together(create_engine("sqlite://"), [work], patience=100)
+    assert isinstance(outcome.error, StoreUnavailable)
+    assert len(runs) == 1
