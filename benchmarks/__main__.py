@@ -34,6 +34,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "metadata": ("metadata", {}),
     "job_list": ("job_list", {}),
     "idle": ("idle", {}),
+    "checkpoint_speed": ("checkpoint_speed", {}),
     "named_objects": ("named_objects", {}),
     "soak": ("soak", {}),
 }

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import yaml
+
 from benchmarks.connection import Connection, http_request
 from benchmarks.plain import MASTER, SETTINGS
 from jobserver.cli.db import upgrade_url
@@ -99,6 +101,13 @@ class BenchCluster:
         found = (read_driver(file) for file in self.local.layout.driver_files())
         return [driver for driver in found if driver is not None and alive(driver)]
 
+    @property
+    def checkpoint_root(self) -> str:
+        """Where checkpoints lie, as an address that Spark understands."""
+        settings = yaml.safe_load((self.folder / "s1" / "server.yaml").read_text())
+        root = str(settings["checkpoint"]["root"])
+        return root if "://" in root else Path(root).as_uri()
+
     def wait_warm(self, contexts: int) -> None:
         """Returns when every pool is full, beside the drivers of `contexts`: then nothing is being started any more."""
         wanted = len(self.server_ids) * self._warm + contexts
@@ -107,7 +116,7 @@ class BenchCluster:
 
 
 @contextmanager
-def cluster(servers: int, standby: str = "warm") -> Iterator[BenchCluster]:
+def cluster(servers: int, standby: str = "warm", *, hdfs: bool = False) -> Iterator[BenchCluster]:
     """A running cluster with Spark set as the plain process has it; ended, with all its drivers, afterwards.
 
     Only where the standbys are warm has each server a pool of one driver: a hot standby is started beside any pool.
@@ -117,7 +126,7 @@ def cluster(servers: int, standby: str = "warm") -> Iterator[BenchCluster]:
     warm = 1 if standby == "warm" else 0
     driver = {"master": MASTER, "spark_conf": conf, "warm_drivers": warm}
     with tempfile.TemporaryDirectory(prefix="jobserver-bench-") as folder:
-        plan = Plan(Path(folder), servers, port, {"ha": {"standby": standby}, "driver": driver})
+        plan = Plan(Path(folder), servers, port, {"ha": {"standby": standby}, "driver": driver}, hdfs=hdfs)
         with LocalCluster(plan, prepare_database=upgrade_url) as started:
             bench = BenchCluster(started, warm)
             bench.upload()

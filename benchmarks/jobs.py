@@ -1,5 +1,7 @@
 """The work that is measured. The same functions run as jobs of a context and, unchanged, in a plain pyspark process."""
 
+import time
+
 from pyspark.sql import functions as f
 
 NAME = "bench_rows"
@@ -64,3 +66,26 @@ def build_size(spark, env, config):
 def row_of_size(spark, env, config):
     """One row: what is read does not depend on how many there are."""
     return [list(row) for row in env.named_objects.get("sized").where("id = 5").collect()]
+
+
+def write_twice(spark, env, config):
+    """Seconds to write the same rows plainly, and as a named DataFrame that is there after a failover when it returns."""
+    columns = 16
+    rows = config["megabytes"] * 1_000_000 // (8 * columns)
+
+    def frame():
+        return spark.range(rows).select("id", *[f.rand(n).alias(f"c{n}") for n in range(columns)])
+
+    began = time.perf_counter()
+    frame().write.mode("overwrite").parquet(config["folder"])
+    written = time.perf_counter()
+    env.named_objects.update(
+        "written",
+        frame,
+        timeout=600,
+        durability="sync",
+        strategy="materialize",
+        storage_level="NONE",
+        force_computation=False,
+    )
+    return [written - began, time.perf_counter() - written]
