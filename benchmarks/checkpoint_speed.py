@@ -29,6 +29,6 @@ def run(effort: Effort) -> Section:
                 shown += [plain, ours]
     return Section(
         "Checkpoints of DataFrames",
-        "Seconds until random numbers of this size are written as Parquet; as a named object they are sealed, too, and read back.",
+        "Seconds until random numbers of this size are written as Parquet; a named object is sealed, too, and read back.",
         shown,
     )
