@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from jobserver.contexts.jobs import STORE_RETRY
+from jobserver.contexts.job_writes import STORE_RETRY
 from jobserver.errors import OutcomeUnknown, StoreUnavailable, Superseded
 from jobserver.model import ContextState, DriverRecord, ErrorInfo, Failover, Fence, JobRecord
 from jobserver.store.metadata import Metadata

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from jobserver.admission import Admission
+from jobserver.contexts.job_writes import JobWrites
 from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.looks import Look, look, tails
 from jobserver.contexts.waiters import JobWaiters, Offer
-from jobserver.errors import JobServerError, OutcomeUnknown, OwnerUnavailable, StoreUnavailable, Superseded
+from jobserver.errors import JobServerError, OutcomeUnknown, OwnerUnavailable, Superseded
 from jobserver.job_events import EventId
 from jobserver.model import (
     AttemptOutcome,
@@ -40,8 +41,6 @@ from jobserver.store.metadata import Metadata
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-STORE_RETRY = 0.25
-"""Seconds between tries while the store does not answer."""
 RUN_TIMEOUT = 10.0
 """Seconds for the driver to confirm that it heard of a job."""
 
@@ -77,6 +76,7 @@ class ContextJobs:
         self.fence = fence
         self._link = link
         self._store = store
+        self._writes = JobWrites(store, fence, superseded)
         self._waiters = waiters
         self._admission = Admission(settings.max_jobs)
         self._binary_path = binary_path
@@ -188,9 +188,7 @@ class ContextJobs:
         """
         job_id = offer.record.id
         if self._closed or not (self._open and self._admission.admit(job_id)):
-            job = await self._store.insert_job(
-                offer.record, queue_limit=offer.queue_limit, callback_url=offer.callback_url
-            )
+            job = await self._writes.insert(offer)
             await self.arrive(job)
             return job
         accepted: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
@@ -233,11 +231,7 @@ class ContextJobs:
             )
             self._link.tell(Request.KILL, job_id=job.id, attempt=job.attempt)
             return killed
-        ended = await self._guarded(
-            lambda: self._store.end_waiting_job(self.fence, job_id, JobState.KILLED, error, _now()),
-            lambda: self._is(job_id, JobState.KILLED, job.attempt),
-        )
-        if not ended:
+        if not await self._writes.end_waiting(job, JobState.KILLED, error):
             return None
         self._forget_progress(job_id, job.attempt)
         return self._gone(job, JobState.KILLED, error)
@@ -284,13 +278,7 @@ class ContextJobs:
                 self._release(job.id)
 
     async def _rerun(self, job: JobRecord, died: bool, error: ErrorInfo) -> None:
-        moved = await self._guarded(
-            lambda: self._store.restart_job(
-                self.fence, job.id, job.attempt, died=died, error=error, at=_now()
-            ),
-            lambda: self._is(job.id, JobState.RESTARTING, job.attempt),
-        )
-        if moved:
+        if await self._writes.restart(job, died, error):
             waiting = replace(job, state=JobState.RESTARTING, deaths=job.deaths + int(died), error=error)
             self._jobs[job.id] = waiting
             self._admission.arrive(job.id, priority=job.spec.priority, deaths=waiting.deaths)
@@ -327,22 +315,13 @@ class ContextJobs:
         at = _now()
         begun = replace(offer.record, state=JobState.RUNNING, attempt=1, started_at=at)
 
-        def insert() -> Awaitable[JobRecord]:
-            return self._store.insert_started_job(
-                self.fence,
-                offer.record,
-                queue_limit=offer.queue_limit,
-                at=at,
-                callback_url=offer.callback_url,
-            )
-
         try:
             try:
-                job = await insert()
+                job = await self._writes.insert_started(offer, at)
             except OutcomeUnknown as unknown:
                 # its client is told so at once; whether it began must be known here, and repeating the write tells
                 accepted.set_exception(unknown)
-                job = await self._once_answered(insert)
+                job = await self._writes.once_answered(partial(self._writes.insert_started, offer, at))
         except JobServerError as error:
             self._release(offer.record.id)
             _settle(accepted, error)
@@ -361,17 +340,13 @@ class ContextJobs:
         """Whether a write of which no reply came began the attempt, and no other epoch did. Raises Superseded."""
         if (job.id, job.state, job.attempt) != (begun.id, begun.state, begun.attempt):
             return False
-        await self._check_fence()
+        await self._writes.check_fence()
         return True
 
     async def _start(self, job: JobRecord) -> None:
         attempt = job.attempt + 1
         at = _now()
-        started = await self._guarded(
-            lambda: self._store.start_attempt(self.fence, job.id, attempt, at),
-            lambda: self._is(job.id, JobState.RUNNING, attempt),
-        )
-        if not started:
+        if not await self._writes.start(job.id, attempt, at):
             await self._not_ours(job)
             return
         running = replace(
@@ -480,14 +455,14 @@ class ContextJobs:
         """Commits the end of the running attempt, then tells who waits. None when it had ended otherwise before."""
         at = _now()
         try:
-            committed = await self._finished(outcome, state, at)
+            committed = await self._writes.finish(outcome, state, at)
         except JobServerError:
             raise
         except Exception as error:
             # an outcome that no owner can commit would take the context from one server to the next: the job ends without it
             log.exception("the outcome of job %s cannot be committed", job.id)
             outcome, state = _uncommittable(outcome, error), JobState.ERROR
-            committed = await self._finished(outcome, state, at)
+            committed = await self._writes.finish(outcome, state, at)
         if not committed and self._waits_again(job.id):
             return None
         if not committed:
@@ -497,21 +472,10 @@ class ContextJobs:
             job, state, outcome.error, result=outcome.result, outcome=outcome.kind, ended_at=at, release=False
         )
 
-    async def _finished(self, outcome: AttemptOutcome, state: JobState, at: datetime) -> bool:
-        return await self._guarded(
-            lambda: self._store.finish_job(self.fence, outcome, state, at),
-            lambda: self._is(outcome.job_id, state, outcome.attempt),
-        )
-
     def _waits_again(self, job_id: str) -> bool:
         """Whether the job was put back: what its ended attempt brings counts no more."""
         job = self._jobs.get(job_id)
         return job is not None and job.state is JobState.RESTARTING
-
-    async def _is(self, job_id: str, state: JobState, attempt: int) -> bool:
-        """Whether a write of which no reply came has happened."""
-        row = await self._store.job(job_id)
-        return row is not None and row.state is state and row.attempt == attempt
 
     def _gone(
         self,
@@ -538,7 +502,7 @@ class ContextJobs:
 
     async def _not_ours(self, job: JobRecord) -> None:
         """SQL has the job in another state than we thought, under our own fence: take over what it says."""
-        row = await self._once_answered(lambda: self._store.job(job.id))
+        row = await self._writes.job(job.id)
         if row is not None and row.state.final:
             self._waiters.ended(row)
         self._release(job.id)
@@ -549,42 +513,6 @@ class ContextJobs:
         self._jobs.pop(job_id, None)
         self._accepted.discard(job_id)
         self._start_next()
-
-    # Writes
-
-    async def _guarded(
-        self, write: Callable[[], Awaitable[bool]], happened: Callable[[], Awaitable[bool]]
-    ) -> bool:
-        """The write's result once the store answers. False: the row is not as expected; a raised fence raises Superseded."""
-        while True:
-            try:
-                done = await write()
-            except StoreUnavailable as error:
-                log.warning("the store does not answer (%s): trying again", error)
-                await asyncio.sleep(STORE_RETRY)
-                continue
-            except OutcomeUnknown:
-                # repeating is safe: the state and attempt it expects are gone if it happened
-                done = await self._once_answered(write)
-                if not done and await self._once_answered(happened):
-                    return True
-            if not done:
-                await self._check_fence()
-            return done
-
-    async def _once_answered(self, call: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await call()
-            except (StoreUnavailable, OutcomeUnknown):
-                await asyncio.sleep(STORE_RETRY)
-
-    async def _check_fence(self) -> None:
-        row = await self._once_answered(lambda: self._store.fence(self.context.id))
-        if row is None or (row.epoch, row.token) != (self.fence.epoch, self.fence.token):
-            why = f"epoch {row.epoch if row else '?'} of {row.owner if row else '?'} is above ours, {self.fence.epoch}"
-            self._superseded(why)
-            raise Superseded(why)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -33,7 +33,8 @@ from ha.events import (
 from jobserver.contexts.acquisition import Acquisition
 from jobserver.contexts.epoch_writes import LIVING, EpochWrites, answered
 from jobserver.contexts.fail_points import Point
-from jobserver.contexts.jobs import STORE_RETRY, ContextJobs
+from jobserver.contexts.job_writes import STORE_RETRY
+from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.launch_spec import flatten
 from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.parts import TakeoverParts
