@@ -68,6 +68,7 @@ def _tell(report: Report, keep: Path | None) -> None:
     )
     sys.stdout.flush()
     if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
         (keep / f"seed_{report.scenario.seed}.json").write_text(to_json(report.scenario))
 
 

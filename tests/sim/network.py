@@ -235,6 +235,9 @@ def _accept(
 
     end.pipe = pipe = Pipe(network, server, driver.process, at_server, at_driver)
     driver.connected(end)
+    if not server.alive:  # it ended while its connection waited to be accepted, by a frozen driver maybe
+        pipe.reset()
+        return
     network.loop.call_later(network.latency(), _tell, accepted, pipe, context=server.context)
 
 
