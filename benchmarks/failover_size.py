@@ -1,10 +1,11 @@
-"""Whether a failover takes longer the more named data there is: the driver is killed, and one row of the data is asked for."""
+"""Whether a failover takes longer the more named data there is, in bytes or in objects: the driver is killed, and one row is asked for."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.cluster import Refused, cluster
@@ -21,21 +22,38 @@ from benchmarks.measure import Against, Effort, Goal, Section, Series
 
 MEGABYTES = (1, 2000)
 """Sizes of the named DataFrame: random numbers, which nothing compresses, in files of the checkpoint."""
+OBJECTS = (1, 100, 10_000)
+"""How many named values there are beside a DataFrame of 1 MB."""
 GROWTH = Goal(0.5, 1.2, Against.RATIO)
 
 
 def run(effort: Effort) -> Section:
     """For each size: from the kill to the first right answer, and its parts."""
-    sizes = MEGABYTES[:1] if effort.quick else MEGABYTES
+    sizes = [(f"{size} MB", {"megabytes": size}, 0) for size in MEGABYTES]
+    about = "of a named DataFrame, with a warm standby; its parts."
+    return _section(effort, "Failovers as data grows", about, sizes)
+
+
+def run_counts(effort: Effort) -> Section:
+    """For each number of named objects: the same."""
+    counts = [(f"{count} named objects", {"megabytes": 1}, count) for count in OBJECTS]
+    about = "of a named DataFrame of 1 MB beside so many named values, with a warm standby; its parts."
+    return _section(effort, "Failovers as named objects become more", about, counts)
+
+
+def _section(
+    effort: Effort, title: str, about: str, cases: Sequence[tuple[str, dict[str, int], int]]
+) -> Section:
     smallest: Series | None = None
     shown, notes = [], []
     with cluster(2, "warm") as bench:
-        for size in sizes:
-            name, what = f"bench{size}", f"{size} MB: driver killed"
+        for number, (case, size, values) in enumerate(cases[: 1 if effort.quick else None]):
+            name, what = f"bench{number}", f"{case}: driver killed"
             parts = parts_of(what, GROWTH if smallest else None, smallest)
             smallest = smallest or parts.whole
             bench.create_context(name)
-            bench.run(name, "build_size", {"megabytes": size})
+            bench.run(name, "build_size", size)
+            bench.run(name, "build_values", {"count": values})
             wanted = bench.run(name, "row_of_size", {})
             for _ in range(effort.rounds_of(20)):
                 bench.wait_warm(1)
@@ -44,10 +62,7 @@ def run(effort: Effort) -> Section:
             shown += series_of(parts)
             notes.append(f"{what}: {counted(parts.kinds)}")
     return Section(
-        "Failovers as data grows",
-        "Seconds from the kill (SIGKILL) of the driver to the right row of a named DataFrame, with a warm standby; its parts.",
-        shown,
-        notes,
+        title, f"Seconds from the kill (SIGKILL) of the driver to the right row {about}", shown, notes
     )
 
 

@@ -68,6 +68,11 @@ def row_of_size(spark, env, config):
     return [list(row) for row in env.named_objects.get("sized").where("id = 5").collect()]
 
 
+def build_values(spark, env, config):
+    """Named numbers, all sealed in one step."""
+    env.commit(None, {f"value{n}": lambda n=n: n for n in range(config["count"])})
+
+
 def write_twice(spark, env, config):
     """Seconds to write the same rows plainly, and as a named DataFrame that is there after a failover when it returns."""
     columns = 16
