@@ -1,4 +1,4 @@
-"""Whether a failover takes longer the more named data there is, in bytes or objects: the driver is killed, one row is asked for."""
+"""Whether a failover takes longer the more named data there is, in bytes or objects: a driver is killed, one row is asked for."""
 
 from __future__ import annotations
 
