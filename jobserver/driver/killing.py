@@ -19,6 +19,13 @@ ROUND = 0.07
 CUT_AFTER = 0.5
 """Part of the grace time after which a thread's connection to the JVM is cut."""
 
+QUIET = 5.0
+"""Seconds without any work of the attempt in Spark after which none is expected to begin any more."""
+LOOK = 0.2
+"""Seconds between two looks for such work."""
+LONGEST_LOOK = 60.0
+"""Seconds after which work that no cancelling ends is left to Spark."""
+
 
 class SparkSide(Protocol):
     """What a kill needs of Spark. Nothing of it may raise."""
@@ -69,10 +76,14 @@ class Killer:
             thread.join(ROUND)
 
     def _clean_up(self, attempt: RunningAttempt) -> None:
-        """Cancel again: an interrupted call may have left a Spark job behind that began in the meantime."""
+        """Cancel again, for a while: a thread of Spark's own may yet submit the next stage of a query that was cancelled.
+
+        Such a stage begins after its group was cancelled, so nothing ends it, and it keeps its slots from all others.
+        """
         if not attempt.jvm_threads:
             return
-        for _ in range(20):
-            if not self._spark.cancel(attempt):
-                return
-            time.sleep(ROUND)
+        begun = active = time.monotonic()
+        while (now := time.monotonic()) - active < QUIET and now - begun < LONGEST_LOOK:
+            if self._spark.cancel(attempt):
+                active = now
+            time.sleep(LOOK)

@@ -531,7 +531,7 @@ def test_events_tell_states_and_progress_and_go_on_behind_the_last_that_was_seen
     owner, other = owner_and_other(live, context)
     first = Events(live, job_id, other)
     live.eventually(lambda: first.seen, lambda seen: any(kind == "progress" for _, kind, _ in seen))
-    assert first.states == ["QUEUED", "RUNNING"]
+    assert first.states == ["RUNNING"]
     last = first.seen[-1][0]
     resumed = Events(live, job_id, owner, last)
     live.value(showing, "showing:go", context, {"name": "events"})
@@ -545,7 +545,7 @@ def test_events_tell_states_and_progress_and_go_on_behind_the_last_that_was_seen
     assert any(data["message"] == "counting" for _, kind, data in resumed.seen if kind == "progress")
     again = Events(live, job_id, owner)
     assert again.ended.wait(60)
-    assert again.states == ["QUEUED", "RUNNING", "FINISHED"]
+    assert again.states == ["RUNNING", "FINISHED"]
     assert live.ask("GET", f"/jobs/{job_id}/events?lastEventId=x").status == 400
     assert live.ask("GET", "/jobs/nothing/events").status == 404
 
@@ -736,5 +736,5 @@ def test_output_and_events_outlive_the_driver_and_its_server(live: Live, context
     )
     live.value(showing, "showing:go", context, config)
     assert watching.ended.wait(90)
-    assert watching.states == ["QUEUED", "RUNNING", "RESTARTING", "RUNNING", "FINISHED"]
+    assert watching.states == ["RUNNING", "RESTARTING", "RUNNING", "FINISHED"]
     assert output(live, job_id, other).body == b"before\nbefore\nafter\n"

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from jobserver.driver import jobthreads, waits
+from jobserver.driver import jobthreads, killing, waits
 from jobserver.driver.jobthreads import JobThreads, Killed, RunningAttempt
 from jobserver.driver.killing import Killer
 from jobserver.model import AttemptRef
@@ -241,3 +241,26 @@ def test_sliced_waits_keep_their_meaning():
     JobThreads().start(attempt(), work)
     assert done.wait(LIMIT)
     assert results == [True] * 5
+
+
+class LateSpark(NoSpark):
+    """A stage of the cancelled query begins later, and goes at the second try to cancel it."""
+
+    def cancel(self, attempt):
+        self.cancelled += 1
+        return self.cancelled in (6, 7)
+
+
+def test_work_that_spark_begins_after_the_threads_have_gone_is_cancelled_too(monkeypatch):
+    monkeypatch.setattr(killing, "LOOK", 0.01)
+    monkeypatch.setattr(killing, "QUIET", 0.5)
+    spark, job = LateSpark(), attempt()
+    job.jvm_threads[1] = ("thread", "connection")
+    reported = threading.Event()
+    JobThreads().start(job, lambda: time.sleep(60))
+    assert Killer(spark, 5.0).kill(job, reported.set)
+    assert reported.wait(LIMIT)
+    deadline = time.monotonic() + LIMIT
+    while spark.cancelled < 9 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert spark.cancelled >= 9, "it looked on after the late stage was gone"
