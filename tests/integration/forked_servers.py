@@ -80,7 +80,7 @@ class ForkedServers:
         self.processes[name] = process
 
     def running(self) -> list[str]:
-        return [name for name, process in self.processes.items() if process.is_alive()]
+        return [name for name, process in list(self.processes.items()) if process.is_alive()]
 
     def kill(self, name: str) -> None:
         """SIGKILL."""

@@ -729,7 +729,7 @@ def test_output_and_events_outlive_the_driver_and_its_server(live: Live, context
     stored = live.cluster.layout.root
     live.eventually(lambda: list(stored.rglob(f"logs/{job_id}/*/*")), len)
     live.cluster.servers[owner].handle.kill()
-    assert live.running(context)["owner"] == other
+    live.eventually(lambda: live.running(context)["owner"], lambda now: now == other)
     os.kill(live.driver(context).pid, signal.SIGKILL)
     live.eventually(
         lambda: output(live, job_id, other).body, lambda body: body.startswith(b"before\nbefore\n")
