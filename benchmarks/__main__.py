@@ -33,6 +33,7 @@ NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "failover_count": ("failover_size", {"run": "run_counts"}),
     "switchover": ("switchover", {}),
     "metadata": ("metadata", {}),
+    "submissions": ("submissions", {}),
     "job_list": ("job_list", {}),
     "idle": ("idle", {}),
     "checkpoint_speed": ("checkpoint_speed", {}),

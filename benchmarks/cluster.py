@@ -116,28 +116,37 @@ class BenchCluster:
 
 
 @contextmanager
-def cluster(servers: int, standby: str = "warm", *, hdfs: bool = False) -> Iterator[BenchCluster]:
+def cluster(
+    servers: int,
+    standby: str = "warm",
+    *,
+    hdfs: bool = False,
+    mysql: bool = False,
+    contexts: Mapping[str, Any] | None = None,
+) -> Iterator[BenchCluster]:
     """A running cluster with Spark set as the plain process has it; ended, with all its drivers, afterwards.
 
     Only where the standbys are warm has each server a pool of one driver: a hot standby is started beside any pool.
+    `contexts`: settings of that section. `mysql`: the metadata in a MariaDB of the cluster's own.
     """
     port = next(first for first in range(19000, 28000, 20) if not busy_ports(range(first, first + servers)))
     conf = {key: value for key, value in SETTINGS.items() if not key.startswith("spark.driver.")}
     warm = 1 if standby == "warm" else 0
     driver = {"master": MASTER, "spark_conf": conf, "warm_drivers": warm}
     with tempfile.TemporaryDirectory(prefix="jobserver-bench-") as folder:
-        plan = Plan(Path(folder), servers, port, {"ha": {"standby": standby}, "driver": driver}, hdfs=hdfs)
+        sections = {"ha": {"standby": standby}, "driver": driver, "contexts": dict(contexts or {})}
+        plan = Plan(Path(folder), servers, port, sections, mysql=mysql, hdfs=hdfs)
         with LocalCluster(plan, prepare_database=upgrade_url) as started:
             bench = BenchCluster(started, warm)
             bench.upload()
             yield bench
 
 
-def job_request(context: str, function: str, config: object, **headers: str) -> bytes:
-    """A sync job that runs one of the functions of `benchmarks/jobs.py`."""
-    query = {"cp": BINARY, "mainClass": f"{BINARY}:{function}", "context": context, "sync": "true"}
-    target = f"/jobs?{urlencode({**query, 'timeout': '100'})}"
-    return http_request("POST", target, json.dumps(config).encode(), **headers)
+def job_request(context: str, function: str, config: object, *, sync: bool = True, **headers: str) -> bytes:
+    """A job that runs one of the functions of `benchmarks/jobs.py`; its answer is the result, or that it was accepted."""
+    query = {"cp": BINARY, "mainClass": f"{BINARY}:{function}", "context": context}
+    waiting = {"sync": "true", "timeout": "100"} if sync else {}
+    return http_request("POST", f"/jobs?{urlencode(query | waiting)}", json.dumps(config).encode(), **headers)
 
 
 def job_result(answer: tuple[int, bytes]) -> Any:

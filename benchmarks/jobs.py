@@ -13,6 +13,11 @@ def answer(spark, env, config):
     return 42
 
 
+def hold(spark, env, config):
+    """Keeps its slot until it is killed: what comes after it waits."""
+    time.sleep(3600)
+
+
 def select_one(spark, env, config):
     """The smallest query."""
     return spark.sql("select 1 as one").collect()[0]["one"]

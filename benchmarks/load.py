@@ -1,4 +1,4 @@
-"""Many clients of one server in one thread, each with a kept connection and one request at a time; costs next to nothing.
+"""Many clients of one or more servers in one thread, each with a kept connection and one request at a time; costs little.
 
 The clients share the processors with what they measure, so every microsecond of theirs is missing there.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -63,12 +63,18 @@ def _length(head: bytes) -> int:
     return int(head.lower().partition(b"content-length: ")[2].split(b"\r", 1)[0] or 0)
 
 
-def load(url: str, ask: Ask, check: Check, *, clients: int, seconds: float) -> Loaded:
-    """Every client asks again as soon as it is answered; those that are asked at the end are waited for."""
-    target = urlsplit(url)
+def load(
+    url: str, ask: Ask, check: Check, *, clients: int, seconds: float, others: Sequence[str] = ()
+) -> Loaded:
+    """Every client asks again as soon as it is answered; those that are asked at the end are waited for.
+
+    The clients are shared out among the server at `url` and `others`.
+    """
+    targets = [urlsplit(each) for each in (url, *others)]
+    addresses = [(target.hostname or "", target.port or 80) for target in targets]
     seen, number = Loaded(), 0
     with selectors.DefaultSelector() as selector:
-        everybody = [_Client((target.hostname or "", target.port or 80)) for _ in range(clients)]
+        everybody = [_Client(addresses[client % len(addresses)]) for client in range(clients)]
         began = time.perf_counter()
         for client in everybody:
             selector.register(client.socket, selectors.EVENT_READ, client)

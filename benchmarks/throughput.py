@@ -4,22 +4,18 @@ server under the same load, queries against as many threads in a plain pyspark p
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from aiohttp import web
-
-from benchmarks.api_overhead import bare
 from benchmarks.cluster import BenchCluster, cluster, job_request, job_result
 from benchmarks.connection import http_request
+from benchmarks.floor import bare_server
 from benchmarks.load import Loaded, load
 from benchmarks.measure import Against, Effort, Goal, Section, Series
 from benchmarks.plain import Plain, row_config
 
 CONTEXT = "bench"
+BARE_ANSWER = b'{"jobId":"f3c5fd1e-8c0a-4a36-a7b6-2d4a5d3a9a31","result":42}'
 CLIENTS = (8, 64)
 TRIVIAL = {8: 3000, 64: 5000}
 """Goals of trivial jobs: so many a second."""
@@ -57,22 +53,14 @@ class Turns:
 
 def run(effort: Effort) -> Section:
     """A series for each number of clients, kind of job and side."""
-    floor = socket.create_server(("127.0.0.1", 0))
-    server = multiprocessing.get_context("fork").Process(target=_serve, args=(floor,), daemon=True)
-    server.start()
-    try:
-        with cluster(2) as bench, Plain(bench.folder) as plain:
-            bench.create_context(CONTEXT, {"max-jobs": str(max(CLIENTS))})
-            plain.run("build", [{}])
-            bench.run(CONTEXT, "build", {})
-            bench.wait_warm(1)
-            turns = _turns(bench, plain, f"http://127.0.0.1:{floor.getsockname()[1]}")
-            for number in range(1 + effort.rounds_of(5)):
-                turns.take(effort.times(20, 3) / 10, keep=number > 0)
-    finally:
-        server.terminate()
-        server.join()
-        floor.close()
+    with bare_server(BARE_ANSWER) as floor, cluster(2) as bench, Plain(bench.folder) as plain:
+        bench.create_context(CONTEXT, {"max-jobs": str(max(CLIENTS))})
+        plain.run("build", [{}])
+        bench.run(CONTEXT, "build", {})
+        bench.wait_warm(1)
+        turns = _turns(bench, plain, floor)
+        for number in range(1 + effort.rounds_of(5)):
+            turns.take(effort.times(20, 3) / 10, keep=number > 0)
     series = [each for each, _ in turns.measured]
     return Section(
         "Throughput",
@@ -145,15 +133,3 @@ def _threads(plain: Plain, function: str, threads: int) -> Measure:
 
 def _each(loaded: Loaded) -> float:
     return 1 / loaded.per_second
-
-
-def _serve(floor: socket.socket) -> None:
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/jobs", bare)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.SockSite(runner, floor).start()
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
