@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum, auto
 from heapq import heappop, heappush
+from itertools import repeat
 from typing import Any
 
 START = 1000.0
@@ -57,33 +58,25 @@ NOBODY = Context()
 class Handle:
     """What the loop runs; the part of asyncio's handles that asyncio itself uses."""
 
-    __slots__ = ("_cancelled", "args", "at", "callback", "context")
+    __slots__ = ("args", "callback", "context")
 
-    def __init__(self, at: float, callback: Callable[..., Any], args: Any, context: Context) -> None:
-        self.at = at
-        self.callback = callback
+    def __init__(self, callback: Callable[..., Any], args: Any, context: Context) -> None:
+        self.callback: Callable[..., Any] | None = callback
         self.args = args
         self.context = context
-        self._cancelled = False
 
     def cancel(self) -> None:
-        self._cancelled = True
+        self.callback = None
 
     def cancelled(self) -> bool:
-        return self._cancelled
-
-    def when(self) -> float:
-        return self.at
+        return self.callback is None
 
 
 class SimTask(asyncio.Task[Any]):
     """Hashes by number, not by address: sets of tasks have the same order in every run."""
 
     _log_destroy_pending = False
-
-    def __init__(self, coro: Any, *, loop: SimLoop, number: int, **more: Any) -> None:
-        self.number = number
-        super().__init__(coro, loop=loop, **more)
+    number = 0
 
     def __hash__(self) -> int:
         return self.number
@@ -97,9 +90,47 @@ class Livelock(Exception):
     """More steps than any run should need."""
 
 
-def _over(pause: asyncio.Future[None]) -> None:
-    if not pause.done():
-        pause.set_result(None)
+class Pause:
+    """A future that time alone completes, to be awaited at once by one task: its timer wakes the task itself.
+
+    A third of all steps would only pass on that a pause of a simulated service is over.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_handle", "_loop", "_wake", "_when")
+
+    def __init__(self, loop: SimLoop, when: float) -> None:
+        self._loop = loop
+        self._when = when
+        self._cancelled = False
+
+    def __await__(self) -> Iterator[Any]:
+        self._asyncio_future_blocking = True
+        yield self
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+    def get_loop(self) -> SimLoop:
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[..., Any], *, context: Context) -> None:
+        self._wake = wake
+        self._handle: Handle = self._loop.call_at(self._when, wake, self, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._cancelled:
+            return False
+        self._cancelled = True
+        self._handle.cancel()
+        self._loop.call_soon(self._wake, self, context=self._handle.context)
+        return True
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+
+def _listed_nowhere(_task: asyncio.Task[Any]) -> None:
+    """Instead of a weak reference in asyncio's list of all tasks: no one asks for that list here."""
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -111,7 +142,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, Handle]] = []
         self._numbers = 0
         self._tasks: list[SimTask] = []
-        self._left = most_steps
+        self._most_steps = most_steps
         self._closed = False
         self.failures: list[str] = []
 
@@ -127,42 +158,40 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         self._numbers += 1
-        handle = Handle(self._now, callback, args, copy_context() if context is None else context)
+        handle = Handle(callback, args, copy_context() if context is None else context)
         self._ready.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
-        self._numbers += 1
-        when = self._now + delay
-        handle = Handle(when, callback, args, copy_context() if context is None else context)
-        heappush(self._timers, (when, self._numbers, handle))
+        self._numbers = number = self._numbers + 1
+        handle = Handle(callback, args, copy_context() if context is None else context)
+        heappush(self._timers, (self._now + delay, number, handle))
         return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
-        self._numbers += 1
-        handle = Handle(when, callback, args, copy_context() if context is None else context)
-        heappush(self._timers, (when, self._numbers, handle))
+        self._numbers = number = self._numbers + 1
+        handle = Handle(callback, args, copy_context() if context is None else context)
+        heappush(self._timers, (when, number, handle))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def pause(self, seconds: float) -> asyncio.Future[None]:
+    def pause(self, seconds: float) -> Pause:
         """To be awaited: what asyncio.sleep does, for a simulated service, which does little else."""
-        future: asyncio.Future[None] = asyncio.Future(loop=self)
-        self.call_at(self._now + seconds, _over, future)
-        return future
+        return Pause(self, self._now + seconds)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> Any:
         self._numbers += 1
-        task = SimTask(coro, loop=self, number=self._numbers, name=name, context=context)
+        task = SimTask(coro, loop=self, name=name or "task", context=context)
+        task.number = self._numbers
         self._tasks.append(task)
         return task
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)
+    """False. Every future asks: this answers without a frame of Python."""
 
     def is_running(self) -> bool:
         return not self._closed
@@ -179,6 +208,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
         """Runs until `main` has ended, then throws everything else away. Raises Livelock, and what `main` raises."""
         asyncio._set_running_loop(self)
+        asyncio.tasks._all_tasks.add = _listed_nowhere  # type: ignore[attr-defined]
         try:
             task = self.create_task(main)
             self._run_until(task)
@@ -186,42 +216,43 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             self._closed = True
             self._dispose()
+            del asyncio.tasks._all_tasks.add  # type: ignore[attr-defined]
             asyncio._set_running_loop(None)
 
     def _run_until(self, task: SimTask) -> None:
         """All that is ready, in its order; then time jumps to the next timer. One loop: half of a run's time is spent here."""
-        ready = self._ready
-        while not task.done():
-            if not ready:
-                self._jump()
-            handle = ready.popleft()
-            if handle._cancelled:
+        ready, done, process_of = self._ready, task.done, PROCESS
+        for _ in repeat(None, self._most_steps):
+            if done():
+                return
+            handle = ready.popleft() if ready else self._jump()
+            callback = handle.callback
+            if callback is None:
                 continue
-            process = handle.context.get(PROCESS)
+            context = handle.context
+            process = context.get(process_of)
             if process is not None and process.state is not _RUNNING:
                 if process.state is State.FROZEN:
                     process.backlog.append(handle)
                 continue
-            self._left -= 1
-            if self._left < 0:
-                raise Livelock("the cluster does not come to rest")
             try:
-                handle.context.run(handle.callback, *handle.args)
-            except Livelock:
-                raise
+                context.run(callback, *handle.args)
             except Exception as error:  # noqa: BLE001
                 # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
-                self.call_exception_handler({"message": f"callback {handle.callback}", "exception": error})
+                self.call_exception_handler({"message": f"callback {callback}", "exception": error})
+        raise Livelock("the cluster does not come to rest")
 
-    def _jump(self) -> None:
+    def _jump(self) -> Handle:
+        """The first of the next timers; those of the same time are ready behind it."""
         timers = self._timers
         if not timers:
             raise Livelock("nothing will ever happen again, and the simulation has not ended")
         when, _, handle = heappop(timers)
-        self._now = now = max(self._now, when)
-        self._ready.append(handle)
-        while timers and timers[0][0] <= now:
+        if when > self._now:
+            self._now = when
+        while timers and timers[0][0] <= self._now:
             self._ready.append(heappop(timers)[2])
+        return handle
 
     def _dispose(self) -> None:
         """Ends coroutines that nobody will resume, here and not whenever the garbage collector comes by."""

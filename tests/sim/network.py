@@ -13,8 +13,8 @@ from jobserver.model import DriverRecord
 from jobserver.protocol import Message, decode, frame
 from tests.sim.loop import NOBODY, Process, SimLoop
 
-LATENCY = (0.0003, 0.002)
-"""Least and most seconds that a message travels."""
+LEAST, MOST = 0.0003, 0.002
+"""Seconds that a message travels."""
 
 
 class Network:
@@ -22,7 +22,7 @@ class Network:
 
     def __init__(self, loop: SimLoop, random: Random) -> None:
         self.loop = loop
-        self._random = random
+        self._chance = random.random
         self._cut: set[tuple[str, str]] = set()
         self._rejected: set[tuple[str, str]] = set()
         self._refused_last: dict[tuple[str, str], float] = {}
@@ -30,7 +30,7 @@ class Network:
         self.healed: Callable[[], None] = lambda: None
 
     def latency(self) -> float:
-        return self._random.uniform(*LATENCY)
+        return LEAST + (MOST - LEAST) * self._chance()
 
     def blocked(self, one: str, other: str) -> bool:
         return (one, other) in self._cut
