@@ -7,7 +7,8 @@ A manifest is full, or a delta that names its predecessor by name and digest. Th
     {…}
     ]}}
 
-The names stand for the lines in their order, so that a reader splits the lines and parses only those that it needs. The
+The names stand for the lines in their order, so that a reader parses only the lines that it needs, and splits them when it
+needs the first: at a takeover they are proven and not taken apart. The
 SHA-256 is of the bytes of `{…}`, the HMAC of the format's number and these bytes. The envelope has one possible spelling
 only, so a change of any byte of the file is found. It stays the same in every format, so that a manifest of a newer release
 is told from a damaged one. Nothing in a manifest is looked at, let alone unpickled, before both fit.
@@ -61,6 +62,8 @@ _HEAD = re.compile(
     rb'\{"format":([1-9][0-9]{0,8}),"hmac":"([0-9a-f]{64})","sha256":"([0-9a-f]{64})","manifest":'
 )
 _END = b"}\n"
+_NAMES = b',"names":['
+_LINES_BEGIN = b',"objects":[\n'
 _LINES_END = b"\n]}"
 
 
@@ -123,7 +126,7 @@ def decode(data: bytes, secret: bytes, name: str) -> Manifest:
     if not head or not data.endswith(_END):
         raise Damaged("manifest", name, f"its {len(data)} bytes are no whole manifest")
     number, proof, digest = int(head[1]), head[2].decode(), head[3].decode()
-    body = data[head.end() : -len(_END)]
+    body = memoryview(data)[head.end() : -len(_END)]  # megabytes, which nobody need copy
     if hashlib.sha256(body).hexdigest() != digest:
         raise Damaged("manifest", name, "its digest does not fit its content")
     if not hmac.compare_digest(proof, _proof(number, body, secret)):
@@ -131,7 +134,7 @@ def decode(data: bytes, secret: bytes, name: str) -> Manifest:
     if number not in READABLE:
         known = ", ".join(map(str, sorted(READABLE)))
         raise UnknownFormat(f"manifest {name} has format {number}; this release reads {known}")
-    manifest = _parsed(body, number, name)
+    manifest = _parsed(data, head.end(), number, name)
     if manifest.name != name:
         raise Damaged("manifest", name, f"it says that it is {manifest.name}")
     return manifest
@@ -150,7 +153,7 @@ def _envelope(number: int, proof: str, digest: str, body: bytes) -> bytes:
     return head.encode("ascii") + body + _END
 
 
-def _proof(number: int, body: bytes, secret: bytes) -> str:
+def _proof(number: int, body: bytes | memoryview, secret: bytes) -> str:
     proof = hmac.new(secret, f"manifest {number}\n".encode(), hashlib.sha256)
     proof.update(body)
     return proof.hexdigest()
@@ -180,27 +183,41 @@ def _plain_progress(saved: Progress) -> dict[str, Any]:
     }
 
 
-def _parsed(body: bytes, number: int, name: str) -> Manifest:
-    """The manifest in a body whose digest and proof fit. Raises Damaged."""
+def _parsed(data: bytes, first: int, number: int, name: str) -> Manifest:
+    """The manifest whose body, proven, begins at `first`. Raises Damaged."""
     try:
         if number < 3:
-            plain = json.loads(body)
+            plain = json.loads(data[first : -len(_END)])
             items = [object_of(item) for item in plain["objects"]]
             return _manifest(plain, {item.name: item for item in items})
-        head, _, rest = body.partition(b"\n")
-        plain = json.loads(head + b"]}")
-        return _manifest(plain, _records(plain["names"], rest))
+        # neither text can be inside of a string of JSON, where each quote has a backslash before it
+        names = data.index(_NAMES, first)
+        lines = data.index(_LINES_BEGIN, names)
+        listed = data[names + len(_NAMES) - 1 : lines]
+        objects = _records(data, lines + len(_LINES_BEGIN), listed, name)
+        return _manifest(json.loads(data[first:names] + b"}"), objects)
     except (KeyError, TypeError, ValueError) as error:
-        # genuine, yet not as `encode` writes it: a bug in whoever sealed it, which must not pass for good data
-        raise Damaged("manifest", name, f"its content is not as its format has it ({error})") from error
+        raise _wrong(name, error) from error
 
 
-def _records(names: list[str], rest: bytes) -> Records:
-    """The objects' lines by their names, not parsed."""
-    lines = rest[: -len(_LINES_END)].split(b",\n") if names else [rest[: -len(_LINES_END)]]
-    if not rest.endswith(_LINES_END) or (lines != [b""] if not names else len(lines) != len(names)):
-        raise ValueError(f"{len(names)} names and another number of objects")
-    return Records(dict(zip(names, lines, strict=True)) if names else {})
+def _wrong(name: str, error: Exception) -> Damaged:
+    """Genuine, yet not as `encode` writes it: a bug in whoever sealed it, which must not pass for good data."""
+    return Damaged("manifest", name, f"its content is not as its format has it ({error})")
+
+
+def _records(data: bytes, first: int, names: bytes, manifest: str) -> Records:
+    """The objects of the lines from `first` on, by their names, a list in JSON; raises Damaged when they are asked for."""
+
+    def split() -> Records:
+        try:
+            if not data.endswith(_LINES_END + _END):
+                raise ValueError("the list of its objects has no end")
+            text = data[first : -len(_LINES_END + _END)]
+            return Records(dict(zip(json.loads(names), text.split(b",\n") if text else [], strict=True)))
+        except (TypeError, ValueError) as error:
+            raise _wrong(manifest, error) from error
+
+    return Records.later(split, some=True) if names != b"[]" else split()
 
 
 def _manifest(plain: dict[str, Any], objects: Mapping[str, NamedObject]) -> Manifest:

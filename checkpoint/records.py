@@ -1,14 +1,14 @@
 """Named objects as manifests hold them (pure): one version as a value, and all of a context by name.
 
-An object is a line of JSON in its manifest, and stays one until it is asked for: a context of ten thousand objects is restored,
-changed and sealed again without parsing those that nobody touches.
+An object is a line of JSON in its manifest, and stays one until it is asked for: a context of ten thousand objects is changed
+and sealed again without parsing those that nobody touches, and restored without even looking for where each line ends.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -74,16 +74,28 @@ class NamedObject:
 
 
 class Records(Mapping[str, NamedObject]):
-    """The named objects of a context at one moment, by name. Never changes; each is parsed when it is first asked for."""
+    """The named objects of a context at one moment, by name. Never changes; each is parsed when it is first asked for.
 
-    __slots__ = ("_lines", "_parsed")
+    Thread-safe: what is made later is made whole before it is seen, and making it twice gives the same.
+    """
+
+    __slots__ = ("_lines", "_make", "_parsed", "_some")
 
     def __init__(
         self, lines: Mapping[str, bytes] = {}, parsed: Mapping[str, NamedObject] | None = None
     ) -> None:
         """`lines`: by name, what `line_of` makes of it, from a proven source; `parsed`: some of the same as values."""
-        self._lines = dict(lines)
+        self._lines: dict[str, bytes] | None = dict(lines)
         self._parsed = dict(parsed or {})  # only ever gains what the lines hold
+        self._make: Callable[[], Records] | None = None
+        self._some = bool(lines)
+
+    @classmethod
+    def later(cls, make: Callable[[], Records], *, some: bool) -> Records:
+        """What `make` gives, which is called when one of them is first asked for. `some`: there is one for certain."""
+        made = cls()
+        made._lines, made._make, made._some = None, make, some
+        return made
 
     @classmethod
     def of(cls, objects: Mapping[str, NamedObject]) -> Records:
@@ -94,8 +106,16 @@ class Records(Mapping[str, NamedObject]):
 
     @property
     def lines(self) -> Mapping[str, bytes]:
-        """The line of each, by name; not to be changed."""
-        return self._lines
+        """The line of each, by name; not to be changed. Raises what `make` raises."""
+        lines, make = self._lines, self._make
+        if lines is None:
+            assert make is not None
+            made = make()
+            lines = dict(made.lines)
+            self._parsed = dict(made._parsed)
+            self._lines = lines  # last: whoever sees it has no need of `make`
+            self._make = None
+        return lines
 
     def changed(self, put: Iterable[NamedObject], removed: Iterable[str] = ()) -> Records:
         """The same with other objects put in, then without those of some names."""
@@ -103,49 +123,63 @@ class Records(Mapping[str, NamedObject]):
 
     def merged(self, newer: Records, removed: Iterable[str] = ()) -> Records:
         """These and the newer ones, which replace those of their names, then without those of some names."""
-        removed = tuple(removed)
-        if not removed and not (self._lines and newer._lines):
-            return self if self._lines else newer
-        after = Records(self._lines, self._parsed)
-        for name in newer._lines.keys() & after._parsed.keys():
-            del after._parsed[name]
-        after._lines.update(newer._lines)
-        after._parsed.update(newer._parsed)
+        gone = tuple(removed)
+        if not gone and self._is_empty():
+            return newer
+        if not gone and newer._is_empty():
+            return self
+        if self._lines is None or newer._lines is None:
+            some = not gone and (self._some or newer._some)
+            return Records.later(lambda: self._joined(newer, gone), some=some)
+        return self._joined(newer, gone)
+
+    def _joined(self, newer: Records, removed: tuple[str, ...]) -> Records:
+        lines = {**self.lines, **newer.lines}
+        parsed = {name: item for name, item in self._parsed.items() if name not in newer.lines}
+        parsed.update(newer._parsed)
         for name in removed:
-            after._lines.pop(name, None)
-            after._parsed.pop(name, None)
-        return after
+            lines.pop(name, None)
+            parsed.pop(name, None)
+        return Records(lines, parsed)
 
     def new_since(self, before: Records) -> Records:
         """Those that were not there before, or not as they are now."""
-        older = before._lines
-        return Records({name: line for name, line in self._lines.items() if older.get(name) != line})
+        older = before.lines
+        return Records({name: line for name, line in self.lines.items() if older.get(name) != line})
+
+    def _is_empty(self) -> bool:
+        """Whether there is certainly none; what is not made yet may turn out to be."""
+        return self._lines is not None and not self._lines
 
     def __getitem__(self, name: str) -> NamedObject:
         """Raises KeyError; Damaged when its line, proven to be ours, is not as `line_of` writes it."""
         found = self._parsed.get(name)
         if found is None:
-            found = self._parsed[name] = _parsed(name, self._lines[name])
+            found = _parsed(name, self.lines[name])
+            self._parsed[name] = found
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self._lines
+        return name in self.lines
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._lines)
+        return iter(self.lines)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.lines)
+
+    def __bool__(self) -> bool:
+        return self._some or bool(self.lines)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Records):
-            return self._lines == other._lines
+            return self.lines == other.lines
         return super().__eq__(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Records({sorted(self._lines)})"
+        return f"Records({sorted(self.lines)})"
 
 
 def line_of(item: NamedObject) -> bytes:

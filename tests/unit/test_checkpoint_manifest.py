@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cProfile
 import hashlib
 import hmac
 import json
+import pstats
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoint import layout
-from checkpoint.contents import Changes, Contents, applied, changed, delta_manifest, full_manifest
+from checkpoint.contents import (
+    Changes,
+    Contents,
+    applied,
+    changed,
+    delta_manifest,
+    full_manifest,
+    pin_manifest,
+)
 from checkpoint.errors import Damaged, Foreign, StaleAttempt, UnknownFormat
 from checkpoint.manifest import (
     INLINE_LIMIT,
@@ -26,6 +36,7 @@ from checkpoint.manifest import (
     digest_of,
     encode,
 )
+from checkpoint.records import Records
 
 SECRET = b"the cluster's secret"
 
@@ -177,7 +188,42 @@ def test_lines_that_do_not_fit_their_names_are_damage(find: bytes, put: bytes) -
     body = body_of(encode(full_manifest("c", 1, 1, None, Contents(held)), SECRET))
     assert find in body
     with pytest.raises(Damaged, match="not as its format has it"):
-        decode(genuine(body.replace(find, put)), SECRET, layout.manifest_name(1, 1))
+        len(decode(genuine(body.replace(find, put)), SECRET, layout.manifest_name(1, 1)).objects)
+
+
+def test_reading_a_manifest_costs_the_same_calls_for_one_object_and_for_ten_thousand() -> None:
+    def calls(count: int) -> int:
+        """Steps of Python from the bytes to the contents after them and after a pin; the objects are there all the same."""
+        item = NamedObject("x", Kind.VALUE, "v", "materialize", "sync", inline=b"1")
+        held = {f"object {n}": replace(item, name=f"object {n}") for n in range(count)}
+        data = encode(full_manifest("c", 1, 1, None, Contents(held)), SECRET)
+        profile = cProfile.Profile()
+        profile.enable()
+        contents = applied(Contents(), decode(data, SECRET, layout.manifest_name(1, 1)))
+        contents = applied(
+            contents, pin_manifest("c", 2, BaseRef(layout.manifest_name(1, 1), digest_of(data)))
+        )
+        some = bool(contents.objects)
+        profile.disable()
+        assert some
+        assert contents.objects == held
+        return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+    calls(1)
+    assert calls(10_000) == calls(1)
+
+
+def test_records_of_a_chain_that_are_read_late_are_those_that_are_read_at_once() -> None:
+    item = NamedObject("x", Kind.VALUE, "v1", "materialize", "sync", inline=b"1")
+    old = Records.of({name: replace(item, name=name) for name in ("kept", "replaced", "removed")})
+    new = Records.of({"replaced": replace(item, name="replaced", version="v2")})
+    at_once = old.merged(new, ["removed"])
+    late = Records.later(lambda: old, some=True).merged(Records.later(lambda: new, some=True), ["removed"])
+    assert late == at_once
+    assert sorted(late) == ["kept", "replaced"]
+    assert late["replaced"].version == "v2"
+    emptied = Records.later(lambda: new, some=True).merged(Records(), ["replaced"])
+    assert not emptied
 
 
 def test_a_line_under_anothers_name_is_damage() -> None:
