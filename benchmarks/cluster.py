@@ -22,6 +22,10 @@ from jobserver.local.up import LocalCluster, Plan
 
 BINARY = "bench_jobs"
 """The name under which `benchmarks/jobs.py` is uploaded."""
+ANSWER_LIMIT = 100.0
+"""Seconds that a job may take, unless its caller names others."""
+GRACE = 20.0
+"""Seconds by which a client waits longer than the server, so that the server tells what is late."""
 QUIET_LIMIT = 120.0
 """Seconds to wait for what must be there before something is measured."""
 
@@ -79,11 +83,13 @@ class BenchCluster:
         """Returns when it has ended, and its driver."""
         self.ask("DELETE", f"/contexts/{name}")
 
-    def run(self, context: str, function: str, config: object, *, server: str = "s1") -> Any:
-        """The result of a sync job, on a connection of its own. Raises Refused."""
-        connection = self.connect(server)
+    def run(
+        self, context: str, function: str, config: object, *, server: str = "s1", limit: float = ANSWER_LIMIT
+    ) -> Any:
+        """The result of a sync job that ends within `limit` seconds, on a connection of its own. Raises Refused."""
+        connection = Connection(self.local.url(server), limit + GRACE)
         try:
-            return job_result(connection.ask(job_request(context, function, config)))
+            return job_result(connection.ask(job_request(context, function, config, limit=limit)))
         finally:
             connection.close()
 
@@ -142,10 +148,21 @@ def cluster(
             yield bench
 
 
-def job_request(context: str, function: str, config: object, *, sync: bool = True, **headers: str) -> bytes:
-    """A job that runs one of the functions of `benchmarks/jobs.py`; its answer is the result, or that it was accepted."""
+def job_request(
+    context: str,
+    function: str,
+    config: object,
+    *,
+    sync: bool = True,
+    limit: float = ANSWER_LIMIT,
+    **headers: str,
+) -> bytes:
+    """A job that runs one of the functions of `benchmarks/jobs.py`; its answer is the result, or that it was accepted.
+
+    `limit`: seconds after which a sync answer says that the job goes on.
+    """
     query = {"cp": BINARY, "mainClass": f"{BINARY}:{function}", "context": context}
-    waiting = {"sync": "true", "timeout": "100"} if sync else {}
+    waiting = {"sync": "true", "timeout": f"{limit:.0f}"} if sync else {}
     return http_request("POST", f"/jobs?{urlencode(query | waiting)}", json.dumps(config).encode(), **headers)
 
 

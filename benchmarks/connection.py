@@ -12,9 +12,9 @@ PATIENCE = 120.0
 class Connection:
     """HTTP/1.1, one request at a time. Raises OSError or EOFError when the server goes away."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE) -> None:
         target = urlsplit(url)
-        self._socket = socket.create_connection((target.hostname or "", target.port or 80), PATIENCE)
+        self._socket = socket.create_connection((target.hostname or "", target.port or 80), patience)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
 
