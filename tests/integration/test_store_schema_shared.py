@@ -1,8 +1,9 @@
 """The schema on a real MariaDB, and the previous release's statements on the new schema, on every database.
 
 `tests/frozen/statements_<revision>.json` holds what a release of that schema runs, as texts with the number of their
-values; such files are added with a release and never changed. While they run on the newest schema, servers of that release
-may go on beside an upgraded one (expand first, contract a release later).
+values; `python -m tests.frozen.statements` writes that of the newest schema until its release, the others are never changed.
+While they run on the newest schema, servers of that release may go on beside an upgraded one (expand first, contract a
+release later).
 """
 
 from __future__ import annotations

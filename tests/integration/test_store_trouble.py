@@ -60,11 +60,18 @@ async def proxies(mariadb_url: str) -> AsyncIterator[dict[str, SqlProxy]]:
 @pytest.fixture
 async def cluster(tmp_path: Path, proxies: dict[str, SqlProxy]) -> AsyncIterator[FakeCluster]:
     """Servers on one MariaDB, each through its proxy."""
-    stores = {name: await Metadata.open(proxy.url, timeout=2, server=name) for name, proxy in proxies.items()}
-    made = FakeCluster(tmp_path, store_of=stores.__getitem__, start_timeout=5)
+    async with servers_on(tmp_path, {name: proxy.url for name, proxy in proxies.items()}) as made:
+        yield made
+        for proxy in proxies.values():
+            proxy.heal()
+
+
+@contextlib.asynccontextmanager
+async def servers_on(folder: Path, urls: dict[str, str]) -> AsyncIterator[FakeCluster]:
+    """Servers, each with the address of its database."""
+    stores = {name: await Metadata.open(url, timeout=2, server=name) for name, url in urls.items()}
+    made = FakeCluster(folder, store_of=stores.__getitem__, start_timeout=5)
     yield made
-    for proxy in proxies.values():
-        proxy.heal()
     await made.close()
     for store in stores.values():
         await store.close()
@@ -269,6 +276,46 @@ async def test_what_was_computed_while_the_database_was_away_is_delivered_to_the
     assert (row.state, row.result) == (JobState.FINISHED, '"computed"')
     assert cluster.owner(context.id) is owner
     assert (await owner.store.fence(context.id)).epoch == 1
+
+
+async def test_what_was_computed_while_the_database_was_gone_for_thirty_seconds_is_delivered(
+    own_mariadb: MariaDbServer, tmp_path: Path
+) -> None:
+    url = of_server(own_mariadb).new()
+    store = await Metadata.open(url, timeout=5)
+    await store.upgrade()
+    await store.close()
+    async with servers_on(tmp_path / "servers", dict.fromkeys(NAMES[:2], url)) as cluster:
+        servers = [await cluster.start(name) for name in NAMES[:2]]
+        context = await servers[0].contexts.create("ctx", {})
+        owner = cluster.owner(context.id)
+        clients = [
+            asyncio.create_task(servers[n % 2].jobs.submit(submission("hold", wait=120))) for n in range(4)
+        ]
+        await until(lambda: len(cluster.driver().started) == 4, "the jobs run", 20)
+        ids = [run.job_id for run in cluster.driver().started]
+        await asyncio.to_thread(own_mariadb.stop, 0)
+        for n in range(
+            3
+        ):  # computed right after it went, and 10 and 20 s later; the last one when it is back
+            cluster.driver().finish(ids[n], f'"computed {n}"')
+            await asyncio.sleep(10)
+            with pytest.raises(JobServerError) as caught:
+                await servers[n % 2].jobs.submit(submission("answer:1"))
+            assert caught.value.http_status == 503
+            assert not any(client.done() for client in clients), "an outcome that is not committed was told"
+        own_mariadb.launch()
+        await asyncio.to_thread(own_mariadb.wait_serving)
+        cluster.driver().finish(ids[3], '"computed 3"')
+        answers = await asyncio.wait_for(asyncio.gather(*clients), 60)
+        told = {answer.job.id: (answer.job.result, answer.job.attempt) for answer in answers}
+        assert told == {ids[n]: (f'"computed {n}"', 1) for n in range(4)}
+        for n, job_id in enumerate(ids):
+            row = await owner.store.job(job_id)
+            assert row is not None
+            assert (row.state, row.result) == (JobState.FINISHED, f'"computed {n}"')
+        assert cluster.owner(context.id) is owner
+        assert (await owner.store.fence(context.id)).epoch == 1
 
 
 async def test_an_owner_cut_from_the_database_under_load_acknowledges_nothing_and_loses_nothing(

@@ -19,6 +19,7 @@ from jobserver.model import AttemptOutcome, Fence, JobState, OutcomeKind
 from jobserver.store import schema, tables
 from jobserver.store.database import Database
 from jobserver.store.metadata import Metadata
+from tests.frozen import statements
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -138,6 +139,14 @@ async def test_a_store_of_the_first_release_is_upgraded_with_all_that_is_in_it(
         "needs": [("c1", "d" * 64)],
         "last": [("result",)],
     }
+
+
+def test_the_statements_of_the_newest_schema_are_frozen_for_the_releases_after_it() -> None:
+    file = statements.file_of(schema.newest_revision())
+    kept = json.loads(file.read_text())
+    for kind, now in statements.texts().items():
+        missing = now.keys() - kept[kind].keys()
+        assert not missing, f"{file.name} lacks them: run `python -m tests.frozen.statements`"
 
 
 async def test_no_job_and_no_fence_is_without_its_context(url: str, metadata: Metadata) -> None:

@@ -1,0 +1,1 @@
+"""What a release has made that later ones must get on with."""
