@@ -1,26 +1,26 @@
 """JVM jobs: classes of uploaded jars with ``runJob(SparkSession, Map)``, and optionally `validate` with the same parameters.
 
-Each set of jars has a session of its own with these jars as artifacts, on the driver and on executors alike; each job runs in a
-clone of it, so two versions of a class live side by side, and a job's views end with it. The job's thread in the JVM is the
-one that belongs to its thread here, so a kill interrupts it. Spark 4 is needed: older ones do not keep artifacts apart.
+Each job runs in a session of its own that knows the classes of its jars (jar_sessions.py), so two versions of a class live side
+by side, and a job's views end with it. The job's thread in the JVM is the one that belongs to its thread here, so a kill
+interrupts it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JError
 
+from jobserver.driver.jar_sessions import JarSessions, JavaSession
 from jobserver.driver.loading import DriverBinary, LoadRefused, Stored, nothing_stored, read_binary
 from jobserver.driver.sessions import JobSession
-from jobserver.driver.spark import MAJOR, Spark
+from jobserver.driver.spark import Spark
 from jobserver.driver.waits import SlicedLock
 from jobserver.model import BinaryType, ErrorInfo, OutcomeKind
 
@@ -51,18 +51,6 @@ class JvmCall:
     result_limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class JavaSession:
-    """A clone of the session of some jars."""
-
-    java: Any
-
-    def close(self) -> None:
-        """Remove its copy of the jars; its classes go with it."""
-        with contextlib.suppress(Py4JError, OSError):
-            self.java.artifactManager().close()
-
-
 class Jars:
     """The jars that this driver has seen. `find`: a DataFrame by its name in lower case.
 
@@ -83,7 +71,8 @@ class Jars:
         self._names = names
         self._find = find
         self._lock = SlicedLock()
-        self._sessions: dict[tuple[str, ...], Any] = {}
+        self._sessions = JarSessions(spark)
+        self._known: dict[tuple[str, ...], Any] = {}
         self._views: dict[str, str] = {}
         self._calls: Any = None
 
@@ -91,24 +80,18 @@ class Jars:
         """A session in which the classes of these jars are known. Raises LoadRefused."""
         if any(binary.type is not BinaryType.JAR for binary in binaries):
             raise LoadRefused(OutcomeKind.WRONG_TYPE, "one job cannot be made of jars and Python packages")
-        if MAJOR < 4:
-            raise LoadRefused(OutcomeKind.WRONG_TYPE, "JVM jobs need Spark 4 or newer")
         key = tuple(binary.digest for binary in binaries)
         with self._lock:
-            if key not in self._sessions:
-                self._sessions[key] = self._with_artifacts(binaries)
-            return JavaSession(self._sessions[key].cloneSession())
+            if key not in self._known:
+                self._known[key] = self._made_known(key, binaries)
+        return self._sessions.of_job(self._known[key])
 
-    def calls(self, session: JobSession, call: JvmCall) -> Any:
+    def calls(self, session: JobSession, scope: Any, call: JvmCall) -> Any:
         """A JobCalls object (java_source/JobCalls.java) for one job."""
         with self._lock:
             if self._calls is None:
-                self._calls = self._compiled()
-        java = session._jsparkSession
-        given = self._spark.context._gateway.new_array(session._jvm.java.lang.Object, 4)
-        given[0], given[1] = java, java.artifactManager().classloader()
-        given[2], given[3] = call.config, call.result_limit
-        return self._calls.newInstance(given)
+                self._calls = self._sessions.using_scopes("JobCalls")
+        return self._sessions.new(self._calls, session._jsparkSession, scope, call.config, call.result_limit)
 
     def share_views(self, wanted: Iterable[str]) -> None:
         """Named DataFrames as global temporary views: ``global_temp.<name>``.
@@ -141,34 +124,27 @@ class Jars:
         if self._views.pop(name, None) is not None:
             self._spark.root.catalog.dropGlobalTempView(name)
 
-    def _with_artifacts(self, binaries: Sequence[DriverBinary]) -> Any:
-        session = self._spark.root._jsparkSession.newSession()
+    def _made_known(self, key: tuple[str, ...], binaries: Sequence[DriverBinary]) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for binary in binaries:
-            path = self._folder / f"{binary.digest}.jar"
+        paths = [self._folder / f"{binary.digest}.jar" for binary in binaries]
+        for binary, path in zip(binaries, paths, strict=True):
             path.write_bytes(read_binary(binary, self._stored))
-            try:
-                session.addArtifact(self._spark.context._jvm.java.io.File(str(path)).toURI())
-            except Py4JError as error:
-                message = f"binary {binary.name} is no jar that can be loaded: {error}"
-                raise LoadRefused(OutcomeKind.LOADING_FAILED, message) from error
-        return session
-
-    def _compiled(self) -> Any:
-        text = resources.files("jobserver.driver").joinpath("java_source", "JobCalls.java").read_text()
-        compiler = self._spark.context._jvm.org.codehaus.janino.SimpleCompiler()
-        compiler.cook(text)
-        return compiler.getClassLoader().loadClass("jobserver.JobCalls").getConstructors()[0]
+        try:
+            return self._sessions.knowing(sha256("-".join(key).encode()).hexdigest(), paths)
+        except Py4JError as error:
+            names = ", ".join(binary.name for binary in binaries)
+            message = f"not all of {names} are jars that can be loaded: {error}"
+            raise LoadRefused(OutcomeKind.LOADING_FAILED, message) from error
 
 
 class JvmJob:
     """See kinds.RunnableJob. Its class is loaded when this is made. Raises LoadRefused."""
 
-    def __init__(self, jars: Jars, session: JobSession, call: JvmCall) -> None:
+    def __init__(self, jars: Jars, session: JobSession, scope: Any, call: JvmCall) -> None:
         wanted = json.loads(call.config).get("named-objects")
         names = wanted if isinstance(wanted, list) else []
         jars.share_views([name for name in names if isinstance(name, str)])
-        self._calls = jars.calls(session, call)
+        self._calls = jars.calls(session, scope, call)
         answer = json.loads(self._calls.load(call.main_class))
         if answer.get("missing") == "class":
             raise LoadRefused(

@@ -109,7 +109,7 @@ class JobKinds:
             java_session = self._jars.session(order.binaries)
             attempt.leaving.append(java_session.close)
             call = JvmCall(order.main_class, order.config, self._result_limit)
-            return JvmJob(self._jars, session(java_session.java), call)
+            return JvmJob(self._jars, session(java_session.java), java_session.scope, call)
         loaded = self._loader.load(order.main_class, order.binaries)
         config = config_tree(json.loads(order.config))
         results = ResultRules(order.result_format, self._result_limit)

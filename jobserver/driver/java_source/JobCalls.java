@@ -23,15 +23,17 @@ public final class JobCalls {
     private static final int MAX_DEPTH = 200;
 
     private final Object session;
+    private final JarScope jars;
     private final ClassLoader loader;
     private final Map config;
     private final int limit;
     private Object job;
 
     /** `session` is the job's own; `limit` is the largest result in characters of JSON. */
-    public JobCalls(Object session, ClassLoader loader, String config, int limit) throws Exception {
+    public JobCalls(Object session, Object jars, String config, int limit) throws Exception {
         this.session = session;
-        this.loader = loader;
+        this.jars = (JarScope) jars;
+        this.loader = this.jars.classloader();
         this.config = (Map) new ObjectMapper().readValue(config, LinkedHashMap.class);
         this.limit = limit;
     }
@@ -93,7 +95,7 @@ public final class JobCalls {
     private Object withItsClasses(final Method method) {
         final Object[] given = new Object[] {this.session, this.config};
         final Object target = this.job;
-        return ((org.apache.spark.sql.classic.SparkSession) this.session).artifactManager().withResources(
+        return this.jars.within(
             new scala.runtime.AbstractFunction0() {
                 public Object apply() {
                     try {
@@ -161,22 +163,22 @@ public final class JobCalls {
         } else if (value instanceof Map) {
             this.writeMap((Map) value, out, text, depth);
         } else if (value instanceof scala.collection.Map) {
-            Object map = scala.jdk.javaapi.CollectionConverters.asJava((scala.collection.Map) value);
+            Object map = scala.collection.JavaConverters.mapAsJavaMap((scala.collection.Map) value);
             this.writeMap((Map) map, out, text, depth);
         } else if (value instanceof List) {
             this.writeAll(((List) value).iterator(), out, text, depth);
         } else if (value instanceof scala.collection.Seq) {
             scala.collection.Iterator all = ((scala.collection.Seq) value).iterator();
-            this.writeAll(scala.jdk.javaapi.CollectionConverters.asJava(all), out, text, depth);
+            this.writeAll(scala.collection.JavaConverters.asJavaIterator(all), out, text, depth);
         } else if (value instanceof org.apache.spark.sql.Row) {
             scala.collection.Iterator all = ((org.apache.spark.sql.Row) value).toSeq().iterator();
-            this.writeAll(scala.jdk.javaapi.CollectionConverters.asJava(all), out, text, depth);
+            this.writeAll(scala.collection.JavaConverters.asJavaIterator(all), out, text, depth);
         } else if (value instanceof org.apache.spark.sql.Dataset) {
             throw new IllegalArgumentException(
                 "a job cannot return a Dataset: return its rows, for example with collectAsList()");
         } else if (value instanceof scala.Product) {
             scala.collection.Iterator all = ((scala.Product) value).productIterator();
-            this.writeAll(scala.jdk.javaapi.CollectionConverters.asJava(all), out, text, depth);
+            this.writeAll(scala.collection.JavaConverters.asJavaIterator(all), out, text, depth);
         } else if (value.getClass().isArray()) {
             out.writeStartArray();
             for (int i = 0; i < Array.getLength(value); i++) {

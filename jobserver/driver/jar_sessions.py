@@ -1,0 +1,89 @@
+"""Sessions in which the classes of some jars are known, on the driver and on executors, apart from those of other jars.
+
+Spark 4 keeps artifacts with a session, and a clone of it has them, too. Spark 3.5 keeps the jars of an artifact state, which
+holds for what a thread submits. `java_source/JarScope*.java` make one thing of both; they and the classes that use them
+are compiled in the driver's JVM by the compiler that Spark brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JError
+
+from jobserver.driver.spark import MAJOR, Spark
+
+
+@dataclass(frozen=True, slots=True)
+class JavaSession:
+    """A job's own session, and the JarScope of the jars that it knows."""
+
+    java: Any
+    scope: Any
+    has_copies: bool = False
+
+    def close(self) -> None:
+        """Remove its copies of the jars, if it has any; its classes go with it."""
+        if self.has_copies:
+            with contextlib.suppress(Py4JError, OSError):
+                self.java.artifactManager().close()
+
+
+class JarSessions:
+    """Makes them. Not for several threads at once but for `of_job`."""
+
+    def __init__(self, spark: Spark, major: int = MAJOR) -> None:
+        self._spark = spark
+        self._artifacts = major >= 4
+        self._scopes: Any = None
+
+    def knowing(self, key: str, paths: Sequence[Path]) -> Any:
+        """What `of_job` needs for these jars, of which nobody else has the key. Raises Py4JError: a file is no jar."""
+        scopes = self._scope_class()
+        if not self._artifacts:
+            files = self._spark.context._jvm.java.util.ArrayList()
+            for path in paths:
+                files.add(str(path))
+            return self.new(scopes, self._spark.java.scala_context, key, files)
+        session = self._spark.root._jsparkSession.newSession()
+        for path in paths:
+            session.addArtifact(self._spark.context._jvm.java.io.File(str(path)).toURI())
+        return session
+
+    def of_job(self, known: Any) -> JavaSession:
+        """A session for one job."""
+        if not self._artifacts:
+            return JavaSession(self._spark.root._jsparkSession.newSession(), known)
+        clone = known.cloneSession()
+        return JavaSession(clone, self.new(self._scope_class(), clone), has_copies=True)
+
+    def compiled(self, name: str, parent: Any = None) -> Any:
+        """The class in a file of `java_source`, which may use the classes of a class loader."""
+        source = resources.files("jobserver.driver").joinpath("java_source", f"{name}.java")
+        compiler = self._spark.context._jvm.org.codehaus.janino.SimpleCompiler()
+        if parent is not None:
+            compiler.setParentClassLoader(parent)
+        compiler.cook(source.read_text())
+        return compiler.getClassLoader().loadClass(f"jobserver.{name.partition('Spark')[0]}")
+
+    def using_scopes(self, name: str) -> Any:
+        """The same for a class that uses JarScope."""
+        return self.compiled(name, self._scope_class().getClassLoader())
+
+    def new(self, java_class: Any, *given: Any) -> Any:
+        """An object of a compiled class, which has one constructor."""
+        gateway = self._spark.context._gateway
+        values = gateway.new_array(gateway.jvm.java.lang.Object, len(given))
+        for at, value in enumerate(given):
+            values[at] = value
+        return java_class.getConstructors()[0].newInstance(values)
+
+    def _scope_class(self) -> Any:
+        if self._scopes is None:
+            self._scopes = self.compiled("JarScopeSpark4" if self._artifacts else "JarScopeSpark3")
+        return self._scopes

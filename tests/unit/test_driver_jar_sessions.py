@@ -1,0 +1,121 @@
+"""Which of Spark's ways keeps the classes of jars apart, and what of a job's session must be put away after it."""
+
+from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobserver.driver.jar_sessions import JarSessions
+
+JARS = [Path("/jars/one.jar"), Path("/jars/two.jar")]
+
+
+class Compiler:
+    """Janino; what was compiled stands in `sources`."""
+
+    sources: list[str]
+
+    def setParentClassLoader(self, loader: Any) -> None:
+        self.parent = loader
+
+    def cook(self, text: str) -> None:
+        self.sources.append(text)
+
+    def getClassLoader(self) -> Any:
+        return SimpleNamespace(loadClass=self._loaded)
+
+    def _loaded(self, name: str) -> Any:
+        constructor = SimpleNamespace(newInstance=lambda given: (name, *given))
+        return SimpleNamespace(getConstructors=lambda: [constructor], getClassLoader=lambda: name)
+
+
+class Session:
+    """A Java session with artifacts, as Spark 4 has them."""
+
+    def __init__(self, artifacts: tuple[str, ...] = ()) -> None:
+        self.artifacts = artifacts
+        self.closed = False
+
+    def addArtifact(self, uri: str) -> None:
+        self.artifacts = (*self.artifacts, uri)
+
+    def cloneSession(self) -> "Session":
+        return Session(self.artifacts)
+
+    def artifactManager(self) -> Any:
+        return SimpleNamespace(close=lambda: setattr(self, "closed", True))
+
+
+class OldSession:
+    """One of Spark 3.5: it knows no artifacts."""
+
+
+class Array(list):
+    def __init__(self, size: int) -> None:
+        super().__init__([None] * size)
+
+
+class Files(list):
+    add = list.append
+
+
+def spark(session: type) -> tuple[Any, list[str]]:
+    compiler = type("SimpleCompiler", (Compiler,), {"sources": []})
+    jvm = SimpleNamespace(
+        java=SimpleNamespace(
+            util=SimpleNamespace(ArrayList=Files),
+            io=SimpleNamespace(File=lambda path: SimpleNamespace(toURI=lambda: f"file:{path}")),
+            lang=SimpleNamespace(Object=object),
+        ),
+        org=SimpleNamespace(codehaus=SimpleNamespace(janino=SimpleNamespace(SimpleCompiler=compiler))),
+    )
+    gateway = SimpleNamespace(jvm=jvm, new_array=lambda _, size: Array(size))
+    root = SimpleNamespace(_jsparkSession=SimpleNamespace(newSession=session))
+    java = SimpleNamespace(scala_context="context")
+    context = SimpleNamespace(_jvm=jvm, _gateway=gateway)
+    return SimpleNamespace(root=root, context=context, java=java), compiler.sources
+
+
+def test_on_spark_4_a_job_gets_a_clone_of_the_session_that_has_the_jars_as_artifacts():
+    fake, sources = spark(Session)
+    sessions = JarSessions(fake, major=4)
+    known = sessions.knowing("k", JARS)
+    job = sessions.of_job(known)
+    assert job.java is not known
+    assert job.java.artifacts == ("file:/jars/one.jar", "file:/jars/two.jar")
+    assert job.scope == ("jobserver.JarScope", job.java)
+    job.close()
+    assert (job.java.closed, known.closed) == (True, False)
+    assert len(sources) == 1
+    assert "ArtifactManager" in sources[0]
+
+
+def test_on_spark_3_a_job_gets_a_new_session_and_the_one_scope_of_its_jars():
+    fake, sources = spark(OldSession)
+    sessions = JarSessions(fake, major=3)
+    known = sessions.knowing("k", JARS)
+    one, another = sessions.of_job(known), sessions.of_job(known)
+    assert known == ("jobserver.JarScope", "context", "k", ["/jars/one.jar", "/jars/two.jar"])
+    assert one.scope is another.scope is known
+    assert one.java is not another.java
+    one.close()
+    assert len(sources) == 1
+    assert "JobArtifactState" in sources[0]
+
+
+def test_what_uses_a_scope_is_compiled_against_the_one_that_is_in_use():
+    fake, sources = spark(Session)
+    sessions = JarSessions(fake, major=4)
+    assert sessions.new(sessions.using_scopes("JobCalls"), "session", "scope", "{}", 10) == (
+        "jobserver.JobCalls", "session", "scope", "{}", 10,
+    )  # fmt: skip
+    assert ["class JarScope" in text for text in sources] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["JobCalls", "SessionTraces"])
+def test_sources_for_both_name_no_class_that_only_one_spark_or_scala_has(name):
+    text = resources.files("jobserver.driver").joinpath("java_source", f"{name}.java").read_text()
+    for only_in_one in ("sql.classic", "artifactManager", "JobArtifact", "javaapi", ".tempVariableManager()"):
+        assert only_in_one not in text
