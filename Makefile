@@ -5,19 +5,27 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTEST := $(BIN)/python -m pytest -rs
 
-.PHONY: setup demo test sim check format bench lock settings clean
+.PHONY: setup demo test spark35 sim check format bench lock settings clean
 
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml scripts/setup.sh
-	@scripts/setup.sh $(VENV)
+	@scripts/setup.sh $(VENV) $(SPARK)
 	@touch $(STAMP)
 
 demo: setup
 	@$(BIN)/python -m jobserver.cli.main demo
 
+TESTS ?= $(wildcard tests/unit tests/contract tests/sim tests/integration)
 test: setup
-	$(PYTEST) $(wildcard tests/unit tests/contract tests/sim tests/integration)
+	$(PYTEST) $(TESTS)
+
+# What touches Spark, with Spark 3.5 in an environment of its own. Java 17 is needed.
+SPARK35 := 3.5.9
+ON_SPARK := driver job_kinds main_job failover object_strategies hdfs_cluster
+spark35:
+	@$(MAKE) --no-print-directory test VENV=.venv-spark35 SPARK=$(SPARK35) \
+	  TESTS="$(ON_SPARK:%=tests/integration/test_%.py)"
 
 # The whole cluster on fakes in virtual time. One seed with its story: python -m tests.sim --story 7
 SEEDS ?= 500

