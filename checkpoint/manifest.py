@@ -61,6 +61,8 @@ READABLE = frozenset({1, 2, 3})
 _HEAD = re.compile(
     rb'\{"format":([1-9][0-9]{0,8}),"hmac":"([0-9a-f]{64})","sha256":"([0-9a-f]{64})","manifest":'
 )
+_text_of = json.JSONEncoder(separators=(",", ":")).encode
+"""One encoder for all: `json.dumps` makes a new one for each text that is not written as by default."""
 _END = b"}\n"
 _NAMES = b',"names":['
 _LINES_BEGIN = b',"objects":[\n'
@@ -115,7 +117,7 @@ def encode(manifest: Manifest, secret: bytes) -> bytes:
     """The bytes to seal; equal manifests give equal bytes."""
     lines = Records.of(manifest.objects).lines
     names = sorted(lines)
-    head = json.dumps({**_plain(manifest), "names": names}, separators=(",", ":"))[:-1] + ',"objects":[\n'
+    head = _text_of({**_plain(manifest), "names": names})[:-1] + ',"objects":[\n'
     body = head.encode("ascii") + b",\n".join([lines[name] for name in names]) + _LINES_END
     return _envelope(FORMAT, _proof(FORMAT, body, secret), hashlib.sha256(body).hexdigest(), body)
 

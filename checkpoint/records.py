@@ -18,6 +18,9 @@ from checkpoint.errors import Damaged
 INLINE_LIMIT = 64 * 1024
 """Largest pickled value in bytes that a manifest itself carries."""
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+"""One encoder for all: `json.dumps` makes a new one for each text that is not written as by default."""
+
 
 class Kind(StrEnum):
     """What a named object is."""
@@ -184,7 +187,7 @@ class Records(Mapping[str, NamedObject]):
 
 def line_of(item: NamedObject) -> bytes:
     """The object as JSON without a line's end; equal objects give equal bytes."""
-    return json.dumps(_plain(item), sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _encode(_plain(item)).encode("ascii")
 
 
 def object_of(plain: Mapping[str, Any]) -> NamedObject:

@@ -104,7 +104,8 @@ class ContextRegistry:
     async def change(self, timeout: float) -> None:
         """Returns after the next change of owners or servers, or when the time is over."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
 
     async def answer_of_owner(self, context_id: str, call: Coroutine[Any, Any, T]) -> T:
         """What the owner answers, for as long as it owns the context: one that is frozen or cut off never would.

@@ -21,10 +21,11 @@ from jobserver.errors import JobServerError
 from jobserver.model import ContextRecord, ContextState, JobRecord
 from tests.sim import blocking
 from tests.sim.clients import Clients
-from tests.sim.driver import ORPHAN_TIMEOUT, SECRET, SimDriver, values_of
+from tests.sim.driver import ORPHAN_TIMEOUT, SECRET, TICK, SimDriver, values_of
 from tests.sim.loop import PROCESS, START, Livelock, Process, SimLoop
 from tests.sim.nemesis import Nemesis
 from tests.sim.scenario import SERVERS, Scenario
+from tests.sim.server import SWEEP_INTERVAL, SimServer
 from tests.sim.world import Fences, World
 
 LATE = "l"
@@ -36,6 +37,10 @@ HOT_WITHIN = 40.0
 """Seconds within which every context has a hot standby while at least two servers live."""
 AT_REST_WITHIN = 120.0
 """Seconds after healing within which every job has ended and every client has its answer."""
+QUIET = ORPHAN_TIMEOUT + TICK + 1.0
+"""Seconds of quiet after all is at rest: a driver that misses its owner has ended by then."""
+ALL_ENDS_WITHIN = 10.0
+"""Seconds after its contexts were stopped within which nothing of them is left."""
 STRAYS_END_WITHIN = 20.0
 """Seconds, after the time in which orphans end, for what is being started or ended at that moment."""
 MOST_STEPS = 600_000
@@ -144,7 +149,7 @@ class _Run:
         self.owned_after = world.loop.time() - healed
         await self._until(self._not_at_rest, AT_REST_WITHIN)
         world.oracle.check_jobs(world.store.jobs)
-        await asyncio.sleep(ORPHAN_TIMEOUT + 8.0)
+        await asyncio.sleep(QUIET)
         await self._until(self._not_owned, OWNED_WITHIN)
         if world.scenario.hot:
             await self._hot_standbys()
@@ -260,24 +265,32 @@ class _Run:
                 )
             except JobServerError as error:
                 world.breach(f"context {name} cannot be stopped: {error!r}")
-        await asyncio.sleep(10.0)
+        await self._until(lambda: next(self._left_over(), None), ALL_ENDS_WITHIN)
+        await asyncio.sleep(SWEEP_INTERVAL + 1.0)  # every server has looked around once more
+        for sentence in self._left_over():
+            world.breach(sentence)
+
+    def _left_over(self) -> Iterator[str]:
+        """What is still there of contexts that were stopped."""
+        world = self._world
         for context in world.store.contexts.values():
             if not context.state.final:
-                world.breach(f"context {context.name} was stopped and is {context.state}")
+                yield f"context {context.name} was stopped and is {context.state}"
         for context_id in [*world.ensemble.owners, *world.ensemble.elections]:
-            world.breach(f"coordination still has nodes of the ended context {context_id}")
+            yield f"coordination still has nodes of the ended context {context_id}"
         for server in world.lives.values():
             if server.process.alive:
-                self._check_keepers(server.process.name, server.registry)
+                yield from self._keepers_left(server)
         for driver in world.living_drivers():
             if driver.binding.role is Role.ACTIVE:
-                world.breach(f"{driver.process.name} still runs after its context has ended")
+                yield f"{driver.process.name} still runs after its context has ended"
 
-    def _check_keepers(self, name: str, registry: object) -> None:
-        for keeper in registry._keepers.values():  # type: ignore[attr-defined]  nothing else shows what is left
-            self._world.breach(f"{name} still has a keeper of {keeper.context_id}: {keeper.phase}")
+    def _keepers_left(self, server: SimServer) -> Iterator[str]:
+        name = server.process.name
+        for keeper in server.registry._keepers.values():  # nothing else shows what is left
+            yield f"{name} still has a keeper of {keeper.context_id}: {keeper.phase}"
             if keeper.waiters.waited_for():
-                self._world.breach(f"{name} still has waiters of {keeper.waiters.waited_for()}")
+                yield f"{name} still has waiters of {keeper.waiters.waited_for()}"
 
 
 class _Listener(logging.Handler):

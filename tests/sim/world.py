@@ -106,7 +106,8 @@ class World:
         self.oracle.breach(sentence)
 
     def _job_changed(self, job: JobRecord) -> None:
-        self.say("SQL", f"job {job.id} ({job.spec.main_class}) is {job.state}, attempt {job.attempt}")
+        if self.story is not None:
+            self.say("SQL", f"job {job.id} ({job.spec.main_class}) is {job.state}, attempt {job.attempt}")
         if job.state is JobState.FINISHED:
             self.oracle.finished(job)
 
@@ -254,7 +255,7 @@ class World:
         if server is not None and self.network.blocked(place, server.process.place):
             await asyncio.sleep(min(timeout, 2.0))
             raise NoAnswer(f"{url} cannot be reached")
-        await asyncio.sleep(self.network.latency())
+        await self.loop.pause(self.network.latency())
         if server is None or not server.process.alive or self.network.rejected(place, server.process.place):
             raise NoAnswer(f"{url} refuses the connection")
         future: asyncio.Future[T] = self.loop.create_future()
@@ -262,7 +263,8 @@ class World:
         back = caller.context if caller else NOBODY
         self.loop.call_soon(self._answer, server, place, call, future, back, context=server.process.context)
         try:
-            return await asyncio.wait_for(future, timeout)
+            async with asyncio.timeout(timeout):
+                return await future
         except TimeoutError as error:
             raise NoAnswer(f"{url} gave no answer within {timeout:g} s") from error
         finally:
