@@ -39,6 +39,7 @@ _TROUBLE = {
     "RetriableException": Trouble.AWAY,
 }
 _LOST_BLOCKS = ("BlockMissingException", "ChecksumException")
+_CUT_SHORT = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class WebHdfs:
             data: bytes = self._call(path, lambda: answer.content)
             return data
         except StoreUnavailable as error:
-            if error.kind in _LOST_BLOCKS:
+            # a DataNode that finds a block broken ends its answer in the middle, as one that dies does
+            if error.kind in _LOST_BLOCKS or isinstance(error.__cause__, _CUT_SHORT):
                 self._prove_corrupt(path)
             raise
 

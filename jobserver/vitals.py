@@ -92,11 +92,17 @@ class Vitals:
         for keeper in owned:
             counts.update(keeper.watch.store_trouble)
         damaged = sum(len(keeper.damage) for keeper in owned)
+        spoilt = sum(len((keeper.watch.data or {}).get("damaged", ())) for keeper in owned)
         return [
             Gauge(
                 "checkpoint_damaged",
                 "Damaged manifests that contexts of this server had to do without.",
                 damaged,
+            ),
+            Gauge(
+                "checkpoint_damaged_objects",
+                "Named objects of this server's contexts whose data is proven to be damaged.",
+                spoilt,
             ),
             *(
                 Gauge(

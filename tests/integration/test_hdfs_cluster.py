@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 from live_cluster import Live
+from test_hdfs_store import corrupt_block, refusal_in_the_end
 
 from checkpoint import catalog, layout
+from checkpoint.errors import Corrupt
+from checkpoint.files import FileStore
 from checkpoint.stores import HdfsAccess, open_store
 from jobserver.local.hdfs import LocalHdfs
 from jobserver.local.java import spark_jars
@@ -57,23 +60,38 @@ def context(live: Live) -> str:
     return live.context("on-hdfs")
 
 
-def delete_one_file(live: Live, name: str) -> None:
-    """As an operator's mistake would: a data file of an object is gone from HDFS."""
+def stored(live: Live, name: str) -> tuple[FileStore, str]:
+    """The store, and the path in it of the first data file of a named object."""
     access = HdfsAccess((live.cluster.hdfs.web_url,))
     files = open_store(live.cluster.picture.checkpoint_root, "default", access)
     (context_id,) = catalog.contexts(files)
     item = catalog.find(
         files, context_id, live.cluster.layout.secret.read_text().strip().encode()
     ).base.objects[name]
-    part = next(entry.name for entry in item.files if entry.name.startswith("part-"))
-    files.remove(layout.in_context(context_id, f"{item.path}/{part}"))
+    part = next(entry.name for entry in item.files if entry.name.startswith(("part-", "value")))
+    return files, layout.in_context(context_id, f"{item.path}/{part}")
+
+
+def delete_one_file(live: Live, name: str) -> None:
+    """As an operator's mistake would: a data file of an object is gone from HDFS."""
+    files, path = stored(live, name)
+    files.remove(path)
+
+
+def corrupt_one_file(live: Live, name: str) -> None:
+    """As a bad disk would, once the NameNode has been told."""
+    files, path = stored(live, name)
+    corrupt_block(live.cluster.hdfs, files.read(path))
+    assert isinstance(refusal_in_the_end(files, path), Corrupt)
 
 
 def test_named_data_in_hdfs_survives_its_server_and_its_driver(live: Live, jobs: str, context: str) -> None:
     assert live.cluster.picture.checkpoint_root.startswith("hdfs://127.0.0.1:")
     assert live.value(jobs, "job:make", context, {"name": "kept", "n": 1000}) == 1000
     assert live.value(jobs, "job:make", context, {"name": "spoilt", "n": 10}) == 10
+    assert live.value(jobs, "job:put", context, {"name": "rotten", "value": "y" * 100_000}) is not None
     delete_one_file(live, "spoilt")
+    corrupt_one_file(live, "rotten")
     before = live.running(context)
     driver = live.driver(context)
     server = live.cluster.servers[before["owner"]].id
@@ -81,11 +99,13 @@ def test_named_data_in_hdfs_survives_its_server_and_its_driver(live: Live, jobs:
     other = next(name for name in live.ids if name != before["owner"])
     assert live.value(jobs, "job:read", context, {"name": "kept"}, server=other) == [999_000, 1000, 100_000]
     assert live.running(context)["epoch"] > before["epoch"]
-    spoilt = live.ended(live.start(jobs, "job:read", context, {"name": "spoilt"}, server=other))
-    assert spoilt["status"] == "ERROR"
-    assert "is damaged" in spoilt["result"]["message"], spoilt["result"]
+    for name, function in (("spoilt", "job:read"), ("rotten", "job:get")):
+        damaged = live.ended(live.start(jobs, function, context, {"name": name}, server=other))
+        assert damaged["status"] == "ERROR"
+        assert "is damaged" in damaged["result"]["message"], damaged["result"]
     states = {item["name"]: item["state"] for item in live.get(f"/contexts/{context}/objects", other)}
-    assert (states["spoilt"], states["kept"]) == ("damaged", "live")
+    assert (states["spoilt"], states["rotten"], states["kept"]) == ("damaged", "damaged", "live")
+    live.eventually(lambda: metric(live, "damaged_objects"), lambda count: count == 2)
     live.cluster.start_server(before["owner"])
     assert not (live.cluster.layout.root / "checkpoints").exists()
 
@@ -106,9 +126,14 @@ def get(live: Live, jobs: str, context: str) -> Any:
 
 
 def trouble_of(live: Live, kind: str) -> float:
-    """What all servers' metrics tell of that kind of trouble."""
+    """How often that kind of trouble was met."""
+    return metric(live, f"trouble_{kind}")
+
+
+def metric(live: Live, what: str) -> float:
+    """What all servers' metrics tell of the checkpoint store."""
     told = [live.ask("GET", "/metrics", server=server).body.decode() for server in live.ids]
-    name = f"jobserver_checkpoint_trouble_{kind} "
+    name = f"jobserver_checkpoint_{what} "
     lines = [line for text in told for line in text.splitlines() if line.startswith(name)]
     assert len(lines) == len(live.ids)
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from checkpoint.errors import AlreadyExists, Corrupt, Damaged, Missing, StoreUna
 from checkpoint.files import FileStore
 from checkpoint.hdfs import HdfsFiles
 from checkpoint.stores import HdfsAccess, open_store
+from checkpoint.watched import TroubleCount, WatchedFiles
 from jobserver.local.hdfs import LocalHdfs
 from jobserver.local.ports import LOOPBACK, free_ports
 from tests.contract.test_file_store import FileStorePromises
@@ -128,26 +130,45 @@ class TestSeveralNameNodes:
             assert caught.value.trouble is Trouble.AWAY
 
 
-def test_a_user_without_the_right_is_refused_with_a_sentence(hdfs: LocalHdfs) -> None:
-    files = store_in(hdfs, user="stranger")
+def test_a_user_without_the_right_is_refused_with_a_sentence_and_counted(hdfs: LocalHdfs) -> None:
+    count = TroubleCount()
+    files = WatchedFiles(store_in(hdfs, user="stranger"), count)
     with pytest.raises(
         StoreUnavailable, match="HDFS refuses this user: Permission denied: user=stranger"
     ) as caught:
         files.write_new("a/b", b"x")
     assert caught.value.trouble is Trouble.REFUSED
+    assert count.plain() == {"refused": 1}
 
 
-def test_a_corrupt_block_is_never_read_as_if_it_were_good(hdfs: LocalHdfs) -> None:
+@pytest.mark.parametrize("size", [10, 200_000], ids=["in one packet", "in many packets"])
+def test_a_corrupt_block_is_proof_of_damage_once_hdfs_knows_of_it_and_is_never_read_as_good(
+    hdfs: LocalHdfs, size: int
+) -> None:
     files = store_in(hdfs)
-    sealed = b"to be changed on the disk " + uuid.uuid4().bytes
+    sealed = b"to be changed on the disk " + uuid.uuid4().bytes + b"x" * size
     files.write_new("a/victim", sealed)
     files.write_new("a/other", b"good")
+    corrupt_block(hdfs, sealed)
+    assert isinstance(refusal_in_the_end(files, "a/victim"), Corrupt)
+    assert files.read("a/other") == b"good"
+
+
+def corrupt_block(hdfs: LocalHdfs, sealed: bytes) -> None:
+    """As a bad disk would: the block that holds a whole file has other bytes than were written."""
     blocks = [block for block in (hdfs.directory / "data").rglob("blk_*") if block.suffix != ".meta"]
     (block,) = [block for block in blocks if block.read_bytes() == sealed]
-    block.write_bytes(sealed.replace(b"to be", b"to BE"))
-    with pytest.raises(StoreUnavailable):
-        files.read("a/victim")
-    assert files.read("a/other") == b"good"
+    block.write_bytes(bytes([sealed[0] ^ 1]) + sealed[1:])
+
+
+def refusal_in_the_end(files: FileStore, path: str) -> Corrupt | StoreUnavailable:
+    """What reading comes to: the first reads may only meet a DataNode that breaks off, until the NameNode has its report."""
+    deadline = time.monotonic() + 30
+    while True:
+        with pytest.raises((Corrupt, StoreUnavailable)) as caught:
+            files.read(path)
+        if isinstance(caught.value, Corrupt) or time.monotonic() > deadline:
+            return caught.value
 
 
 @pytest.mark.parametrize(
