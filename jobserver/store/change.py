@@ -25,15 +25,17 @@ class Step:
     `plain` is the same insertion without a condition, for who knows that the first step of the change changed its row: a
     group in one transaction then inserts the rows of all its changes at once, before it commits.
 
-    `turn` runs before it where the database locks rows (of a packet all turns first), and takes the one under whose lock
-    the conditions are to be looked at; how many rows it meets tells nothing. It is a statement of its own, as one that
-    waits for a lock may have looked at the rest before.
+    `turn` runs before it where the database locks rows (of a packet each turn once, before all steps): it takes the row under
+    whose lock the conditions are to be looked at, and notes what all steps of that turn need to know; how many rows it
+    meets tells nothing. These are statements of their own, as one that waits for a lock may have looked at the rest before.
+    `after_turn` is then run in place of `statement`, with `ahead`: how many steps of the same turn are before it in its packet.
     """
 
     statement: Statement
     values: Mapping[str, Any]
     plain: Statement | None = None
-    turn: Statement | None = None
+    turn: tuple[Statement, ...] = ()
+    after_turn: Statement | None = None
 
 
 Late = dict[Statement, list[Mapping[str, Any]]]
@@ -65,10 +67,13 @@ class Change(Generic[T]):
                     late.setdefault(step.plain, []).append(step.values)
                 counts.append(counts[0])
                 continue
-            if step.turn is not None and connection.dialect.name != "sqlite":
-                step.turn.changed(connection, step.values)
+            statement, values = step.statement, step.values
+            if step.after_turn is not None and connection.dialect.name != "sqlite":
+                statement, values = step.after_turn, {**values, "ahead": 0}
+                for taken in step.turn:
+                    taken.changed(connection, values)
             try:
-                counts.append(step.statement.changed(connection, step.values))
+                counts.append(statement.changed(connection, values))
             except IntegrityError:
                 if counts or self.duplicate is None:
                     raise

@@ -5,6 +5,7 @@ Each move is one statement that names the fence, the state and the attempt it ex
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from datetime import datetime
 from functools import cache
@@ -15,10 +16,13 @@ from sqlalchemy import (
     Connection,
     Select,
     bindparam,
+    case,
     func,
     insert,
     null,
     select,
+    text,
+    true,
     update,
 )
 
@@ -51,9 +55,23 @@ TURN = Statement(
 """Changes nothing, but locks the context's row: servers that accept for one context take turns, so that each counts the jobs
 of the others; and a stop that is being committed waits for this, or this for the stop."""
 
+_UNFINISHED = ", ".join(f"'{state.value}'" for state in sorted(UNFINISHED_JOB_STATES))
+COUNT = Statement(
+    text(
+        "SET @:unfinished = (SELECT COUNT(*) FROM jobs"
+        f" WHERE context_id = :this_context AND state IN ({_UNFINISHED}))"
+    )
+)
+"""Behind the turn, for all acceptances of a packet: the context's unfinished jobs, in a variable of the session."""
 
-def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnElement[bool]) -> Statement:
+
+def _insert(
+    names: list[str], states: Collection[ContextState], *guards: ColumnElement[bool], counted: bool = False
+) -> Statement:
     """One statement that inserts only while the context is in one of `states` and its queue has room.
+
+    `counted`: room for all those before it in the packet is room enough, by what COUNT found. Else the jobs are counted here:
+    of those before it some may have been refused, and others may have ended.
 
     Without such a context its id is NULL, and the row is passed over, as it is where the id or the key exists. Not
     INSERT … SELECT: see `history.RECORD`. The count stands in a table of its own, as MySQL inserts into no table that
@@ -65,12 +83,15 @@ def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnE
         .where(jobs.c.context_id == bindparam("this_context"), among(jobs.c.state, UNFINISHED_JOB_STATES))
         .subquery("unfinished")
     )
+    room: ColumnElement[bool] = select(unfinished.c.number).scalar_subquery() < bindparam("queue_limit")
+    if counted:
+        room = case((text("@:unfinished + :ahead < :queue_limit"), true()), else_=room)
     accepting = (
         select(contexts.c.id)
         .where(
             contexts.c.id == bindparam("this_context"),
             among(contexts.c.state, states),
-            select(unfinished.c.number).scalar_subquery() < bindparam("queue_limit"),
+            room,
             *guards,
         )
         .scalar_subquery()
@@ -80,7 +101,10 @@ def _insert(names: list[str], states: Collection[ContextState], *guards: ColumnE
 
 
 INSERT = _insert(_INSERTED, ACCEPTING_CONTEXT_STATES)
-INSERT_STARTED = _insert([*_INSERTED, "started_at"], {ContextState.RUNNING}, fenced(contexts.c.id))
+INSERT_COUNTED = _insert(_INSERTED, ACCEPTING_CONTEXT_STATES, counted=True)
+_STARTED = [*_INSERTED, "started_at"]
+INSERT_STARTED = _insert(_STARTED, {ContextState.RUNNING}, fenced(contexts.c.id))
+INSERT_STARTED_COUNTED = _insert(_STARTED, {ContextState.RUNNING}, fenced(contexts.c.id), counted=True)
 
 _OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
 
@@ -131,7 +155,7 @@ _END_OF_CONTEXT = Statement(
 def accept(record: JobRecord, queue_limit: int, server: str) -> Change[bool]:
     """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
     values = {**job_values(record), "queue_limit": queue_limit}
-    return _insertion(INSERT, values, JobMove(0, record.state, record.submitted_at, server))
+    return _insertion(INSERT, INSERT_COUNTED, values, JobMove(0, record.state, record.submitted_at, server))
 
 
 def accept_started(
@@ -145,11 +169,19 @@ def accept_started(
         "changed_at": micros(at),
     }
     values = {**job_values(record), **begun, **fence_values(fence), "queue_limit": queue_limit}
-    return _insertion(INSERT_STARTED, values, JobMove(1, JobState.RUNNING, at, server, fence.epoch))
+    return _insertion(
+        INSERT_STARTED, INSERT_STARTED_COUNTED, values, JobMove(1, JobState.RUNNING, at, server, fence.epoch)
+    )
 
 
-def _insertion(statement: Statement, values: dict[str, Any], move: JobMove) -> Change[bool]:
-    insertion = Step(statement, {**values, "this_context": values["context_id"]}, turn=TURN)
+def _insertion(
+    statement: Statement, counted: Statement, values: dict[str, Any], move: JobMove
+) -> Change[bool]:
+    context = values["context_id"]
+    # names of variables take no notice of case and accents
+    unfinished = hashlib.blake2b(context.encode(), digest_size=16).hexdigest()
+    known = {**values, "this_context": context, "unfinished": unfinished}
+    insertion = Step(statement, known, turn=(TURN, COUNT), after_turn=counted)
     return Change((insertion, history.record(values["id"], move)), changed_one)
 
 

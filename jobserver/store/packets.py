@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -36,6 +37,10 @@ _DUPLICATE: Final = 1062
 _CONFLICTS: Final = frozenset({1205, 1213})  # a lock was waited for too long; a deadlock
 # Errors after which even a statement of its own may have been committed: the commit itself failed, or the connection ended.
 _UNCLEAR: Final = frozenset({1053, 1180, 1317, 1927, 2006, 2013, 2014, 2027})
+
+
+Turn = tuple[str, ...]
+"""The statements that take one turn."""
 
 
 class _End(Enum):
@@ -105,7 +110,7 @@ class _Part:
     place: int
     change: Change[Any]
     texts: tuple[str, ...]
-    turns: frozenset[str]
+    turns: frozenset[Turn]
 
 
 def _packets(
@@ -114,29 +119,35 @@ def _packets(
     """Parts in groups that fit a packet. A change that cannot be written out fails alone."""
     packets: list[list[_Part]] = [[]]
     length = 0
+    ahead: Counter[Turn] = Counter()
     for place, change in changes:
         try:
-            part = _part(place, change, dialect)
+            part = _part(place, change, dialect, ahead)
         except (KeyError, TypeError, ValueError) as error:  # must not fail its neighbours
             outcomes[place] = Outcome(error=error)
             continue
         size = sum(map(len, part.texts))
         if packets[-1] and length + size > LARGEST_PACKET:
             packets.append([])
-            length = 0
+            length = 0  # `ahead` goes on: it may be too large, never too small
         packets[-1].append(part)
         length += size
     return [packet for packet in packets if packet]
 
 
-def _part(place: int, change: Change[Any], dialect: Dialect) -> _Part:
-    texts = tuple(step.statement.written_out(dialect, step.values, _literals) for step in change.steps)
-    turns = frozenset(
-        step.turn.written_out(dialect, step.values, _literals)
-        for step in change.steps
-        if step.turn is not None
-    )
-    return _Part(place, change, texts, turns)
+def _part(place: int, change: Change[Any], dialect: Dialect, ahead: Counter[Turn]) -> _Part:
+    """The change written out; its turns are counted in `ahead`."""
+    texts: list[str] = []
+    turns: set[Turn] = set()
+    for step in change.steps:
+        statement, values = step.statement, step.values
+        if step.after_turn is not None:
+            turn = tuple(one.written_out(dialect, values, _literals) for one in step.turn)
+            statement, values = step.after_turn, {**values, "ahead": ahead[turn]}
+            turns.add(turn)
+        texts.append(statement.written_out(dialect, values, _literals))
+    ahead.update(turns)
+    return _Part(place, change, tuple(texts), frozenset(turns))
 
 
 def _run_packet(
@@ -156,10 +167,12 @@ def _run_packet(
         if time.monotonic() >= deadline:
             outcomes.update((part.place, Outcome(error=_late())) for part in left)
             return
-        turns = sorted(frozenset().union(*(part.turns for part in left)))
-        sent = _send(engine, [*turns, *(text for part in left for text in part.texts)])
+        # the turn of each statement that takes one
+        turns = [turn for turn in sorted(frozenset().union(*(part.turns for part in left))) for _ in turn]
+        taking = [text for turn in dict.fromkeys(turns) for text in turn]
+        sent = _send(engine, [*taking, *(text for part in left for text in part.texts)])
         if sent.end is _End.COMMITTED:
-            _conclude(left, sent.counts[len(turns) :], outcomes)
+            _conclude(left, sent.counts[len(taking) :], outcomes)
             return
         if sent.end is not _End.FAILED:
             failure = _failure(sent)
@@ -190,7 +203,7 @@ def _conclude(parts: Sequence[_Part], counts: Sequence[int], outcomes: dict[int,
         outcomes[part.place] = Outcome(value=part.change.conclude(mine))
 
 
-def _failed(parts: Sequence[_Part], turns: Sequence[str], statement: int) -> list[tuple[_Part, int]]:
+def _failed(parts: Sequence[_Part], turns: Sequence[Turn], statement: int) -> list[tuple[_Part, int]]:
     """The parts that the statement of that number belongs to, and its number within them: -1 for a turn, which several share."""
     if statement < len(turns):
         return [(part, -1) for part in parts if turns[statement] in part.turns]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Insert, Select, Update
+from sqlalchemy import Connection, Delete, Insert, Select, TextClause, Update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
-Clause = Insert | Update | Delete | Select[Any]
+Clause = Insert | Update | Delete | Select[Any] | TextClause
 
 
 class _Texts:
@@ -49,9 +49,9 @@ class Query(_Texts):
 
 
 class Statement(_Texts):
-    """An UPDATE, INSERT or DELETE; values are integers, texts and None."""
+    """An UPDATE, INSERT or DELETE, or a text with named binds; values are integers, texts and None."""
 
-    def __init__(self, clause: Insert | Update | Delete) -> None:
+    def __init__(self, clause: Insert | Update | Delete | TextClause) -> None:
         super().__init__(clause)
         self.clause = clause
 

@@ -79,7 +79,11 @@ def _prepared() -> dict[str, ClauseElement]:
 def texts() -> dict[str, dict[str, list[object]]]:
     """Of each kind of database: name to text and number of values."""
     return {
-        kind: {name: _text(clause, dialect) for name, clause in present().items()}
+        kind: {
+            name: _text(clause, dialect)
+            for name, clause in present().items()
+            if kind == "mysql" or "@" not in str(clause)  # SQLite has no variables, and takes no turns
+        }
         for kind, dialect in DIALECTS.items()
     }
 

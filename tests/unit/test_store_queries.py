@@ -193,7 +193,8 @@ def test_an_acceptance_takes_its_turn_at_the_context_before_it_counts_the_queue(
         jobs.accept(record, 9, "s1"),
         jobs.accept_started(Fence("c1", 1, "t"), record, 9, THEN, "s1"),
     ):
-        turn = change.steps[0].turn
-        assert turn is not None
-        text = " ".join(str(turn.clause.compile(dialect=mysql.dialect())).split())
-        assert text == "UPDATE contexts SET state=contexts.state WHERE contexts.id = %s"
+        lock, count = [
+            " ".join(str(one.clause.compile(dialect=mysql.dialect())).split()) for one in change.steps[0].turn
+        ]
+        assert lock == "UPDATE contexts SET state=contexts.state WHERE contexts.id = %s"
+        assert count.startswith("SET @%s = (SELECT COUNT(*) FROM jobs WHERE context_id = %s AND state IN (")
