@@ -101,6 +101,17 @@ async def test_many_submissions_at_once_never_overfill_the_queue(store: Store, o
     assert len(await store.unfinished_jobs("c1")) == 7
 
 
+async def test_repeated_submissions_among_others_take_no_room_in_the_queue(store: Store) -> None:
+    await owned(store)
+    first = a_job("first", idempotency_key="k", request_digest="a")
+    await store.insert_job(first, queue_limit=10)
+    repeated = [store.insert_job(replace(first, id=f"r{n}"), queue_limit=10) for n in range(20)]
+    new = [store.insert_job(a_job(f"j{n}"), queue_limit=10) for n in range(9)]
+    jobs = await asyncio.gather(*repeated, *new)
+    assert jobs[:20] == [first] * 20
+    assert {job.id for job in jobs[20:]} == {f"j{n}" for n in range(9)}
+
+
 async def test_no_job_waits_in_a_context_that_ended_while_jobs_came_in(store: Store, other: Store) -> None:
     for number in range(5):
         context_id = f"c{number}"
