@@ -9,6 +9,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from checkpoint import layout
 from checkpoint.files import FileStore
@@ -174,10 +175,14 @@ def _standbys(settings: Settings, ports: Ports, pool: DriverPool) -> HotStandbys
 def _takeover(
     settings: Settings, secret: str, ports: Ports, pool: DriverPool, standbys: HotStandbys, vigil: Vigil
 ) -> TakeoverParts:
+    @lru_cache(maxsize=1024)  # asked for each job
+    def path_of(digest: str) -> str | None:
+        url = ports.files.url(layout.binary_path(digest))
+        return url.removeprefix("file://") if url.startswith("file://") else None
+
     def binary_path(ref: BinaryRef) -> str | None:
         """None where no path leads to it: the driver reads it from the store itself."""
-        url = ports.files.url(layout.binary_path(ref.digest))
-        return url.removeprefix("file://") if url.startswith("file://") else None
+        return path_of(ref.digest)
 
     async def hot(context_id: str) -> StartedDriver | None:
         return await find_hot(

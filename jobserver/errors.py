@@ -19,6 +19,7 @@ JobServerError                      http  whose fault    retry helps
 │   └── KeyReused                   422   same Idempotency-Key, another request
 ├── Unavailable                     503   dependency     yes, after `retry_after` seconds
 │   ├── QueueFull                   503   all slots and the queue behind them are taken
+│   ├── Outdated                    503   a submission's binary was replaced meanwhile; the server tries again by itself
 │   ├── StoreUnavailable            503   SQL does not answer
 │   ├── CoordinationUnavailable     503   ZooKeeper does not answer
 │   └── OwnerUnavailable            503   nobody owns the context yet (a failover is under way)
@@ -148,6 +149,10 @@ class Unavailable(JobServerError):
 
 class QueueFull(Unavailable):
     """Slots and queue of the context are taken."""
+
+
+class Outdated(Unavailable):
+    """The binary that a job was to be accepted with is not the latest of its name any more."""
 
 
 class StoreUnavailable(Unavailable):

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,12 +25,14 @@ from jobserver.errors import (
     ContextStopping,
     JobServerError,
     NotFound,
+    Outdated,
     OwnerUnavailable,
     StoreUnavailable,
     Superseded,
     TimedOut,
 )
 from jobserver.job_events import EventId
+from jobserver.known_names import KnownNames
 from jobserver.model import (
     BinaryRef,
     ContextRecord,
@@ -136,6 +138,7 @@ class JobDesk:
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._store = store
+        self._names = KnownNames(store)
         self._binaries = binaries
         self._owners = owners
         self._queue_limit = queue_limit
@@ -159,29 +162,48 @@ class JobDesk:
 
     async def _accept(self, submission: Submission, until: Until, deadline: float) -> Accepted:
         """The new job, or the one that this very request made before."""
-        named = await self._store.references(submission.binaries, submission.context)
-        spec = _spec(submission, await self._binaries.refs_of(submission.binaries, named.binaries))
-        if submission.context is not None:
-            context = named.context
-            if context is None or context.state is ContextState.STOPPING:
-                return Accepted(await self._made_before(submission, context), done=False)
-            spec = await self._binaries.beside(spec, context.settings)
-            record = _record(self._new_id(), submission, spec, context)
-            return await self._offer(self._offered(record, submission), until, deadline)
+        if submission.context is None:
+            return await self._accept_in_its_own(submission)
+        names, job_id = (submission.binaries, submission.context), self._new_id()
+        guess = self._names.guess(*names)
+        if guess is not None and guess.context is not None:
+            offer = await self._offered(job_id, submission, guess.binaries, guess.context)
+            latest = guess.binaries[0] if guess.binaries else None
+            try:
+                return await self._offer(replace(offer, latest=latest), until, deadline)
+            except (NotFound, ContextStopping, Outdated):
+                self._names.forget(*names)
+        named = await self._names.read(*names)
+        if named.context is None or named.context.state is ContextState.STOPPING:
+            await self._binaries.refs_of(submission.binaries, named.binaries)
+            return Accepted(await self._made_before(submission, named.context), done=False)
+        offer = await self._offered(job_id, submission, named.binaries, named.context)
+        return await self._offer(offer, until, deadline)
+
+    async def _accept_in_its_own(self, submission: Submission) -> Accepted:
+        """The same for a job that gets a context of its own."""
+        refs = await self._binaries.refs(submission.binaries)
         own = await self._new_adhoc_context(
             f"{self._new_id()}-{submission.main_class}", _context_settings(submission.config)
         )
-        spec = await self._binaries.beside(spec, own.settings)
-        record = _record(self._new_id(), submission, spec, own)
-        job = await self._insert(self._offered(record, submission))
+        job = await self._insert(await self._offered(self._new_id(), submission, refs, own))
         if job.context_id == own.id:
             self._start_context(own)
         else:  # the same request came twice at once: this one's context has no job
             await self._store.request_stop(own.id)
         return Accepted(job, done=False)
 
-    def _offered(self, record: JobRecord, submission: Submission) -> Offer:
-        return Offer(record, self._queue_limit, submission.callback_url)
+    async def _offered(
+        self,
+        job_id: str,
+        submission: Submission,
+        found: Sequence[BinaryRef | None],
+        context: ContextRecord | NamedContext,
+    ) -> Offer:
+        """The job as it would be inserted. `found`: the latest uploads of the names. Raises as `Binaries.refs_of`."""
+        spec = _spec(submission, await self._binaries.refs_of(submission.binaries, found))
+        spec = await self._binaries.beside(spec, context.settings)
+        return Offer(_record(job_id, submission, spec, context), self._queue_limit, submission.callback_url)
 
     async def _offer(self, offer: Offer, until: Until, deadline: float) -> Accepted:
         """Accepted by the owner, which may start it in the same write; by this server where no owner does.
@@ -210,7 +232,10 @@ class JobDesk:
 
     async def _insert(self, offer: Offer) -> JobRecord:
         return await self._store.insert_job(
-            offer.record, queue_limit=offer.queue_limit, callback_url=offer.callback_url
+            offer.record,
+            queue_limit=offer.queue_limit,
+            callback_url=offer.callback_url,
+            latest=offer.latest,
         )
 
     async def _made_before(self, submission: Submission, context: NamedContext | None) -> JobRecord:

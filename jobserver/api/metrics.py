@@ -77,6 +77,7 @@ class Metrics:
             "Requests that ended in an error nobody foresaw; each is a bug.",
             registry=self._registry,
         )
+        self._series: dict[tuple[Route | None, int], tuple[Histogram, Counter]] = {}
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._registry.register(_Gauges(service))
@@ -90,12 +91,21 @@ class Metrics:
             self._writes += 1
         if status >= 500:
             self._failed += 1
-        name = "none" if route is None else route.value
-        self._seconds.labels(name).observe(seconds)
-        self._answers.labels(name, str(status)).inc()
+        duration, count = self._series_of(route, status)
+        duration.observe(seconds)
+        count.inc()
         timer = None if route is None else self._timers.get(route)
         if timer is not None:
             timer.update(seconds, time.monotonic())
+
+    def _series_of(self, route: Route | None, status: int) -> tuple[Histogram, Counter]:
+        """Those of one route and status; finding them by their labels costs more than counting."""
+        series = self._series.get((route, status))
+        if series is None:
+            name = "none" if route is None else route.value
+            series = self._seconds.labels(name), self._answers.labels(name, str(status))
+            self._series[route, status] = series
+        return series
 
     def unforeseen(self) -> None:
         """A request ended in an error nobody foresaw."""

@@ -35,7 +35,10 @@ class JobWrites:
     async def insert(self, offer: Offer) -> JobRecord:
         """See `Metadata.insert_job`."""
         return await self._store.insert_job(
-            offer.record, queue_limit=offer.queue_limit, callback_url=offer.callback_url
+            offer.record,
+            queue_limit=offer.queue_limit,
+            callback_url=offer.callback_url,
+            latest=offer.latest,
         )
 
     async def insert_started(self, offer: Offer, at: datetime) -> JobRecord:
@@ -46,6 +49,7 @@ class JobWrites:
             queue_limit=offer.queue_limit,
             at=at,
             callback_url=offer.callback_url,
+            latest=offer.latest,
         )
 
     async def start(self, job_id: str, attempt: int, at: datetime) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jobserver.errors import OwnerUnavailable
-from jobserver.model import JobRecord
+from jobserver.model import BinaryRef, JobRecord
 
 
 class Until(StrEnum):
@@ -32,12 +32,13 @@ class JobNews:
 class Offer:
     """A job that a server offers to its owner: to be accepted, and started if it may. `record` is QUEUED, with a new id.
 
-    `queue_limit` and `callback_url` as for `Metadata.insert_job`.
+    `queue_limit`, `callback_url` and `latest` as for `Metadata.insert_job`.
     """
 
     record: JobRecord
     queue_limit: int
     callback_url: str | None = None
+    latest: BinaryRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

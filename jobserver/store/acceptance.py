@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from jobserver.errors import BadRequest, ContextStopping, JobServerError, KeyReused, NotFound, QueueFull
+from jobserver.errors import (
+    BadRequest,
+    ContextStopping,
+    JobServerError,
+    KeyReused,
+    NotFound,
+    Outdated,
+    QueueFull,
+)
 from jobserver.lifecycle import IllegalMove
 from jobserver.model import ContextRecord, ContextState, JobRecord, JobState
 from jobserver.store.rows import storable
@@ -39,12 +47,18 @@ def check_storable(what: str, text: str | None) -> None:
         raise BadRequest(f"{what} holds characters that are no valid Unicode")
 
 
-def refusal(context_name: str, context: ContextRecord | None, queue_limit: int) -> JobServerError:
-    """Why the context (as it is now) did not take the job."""
+def refusal(
+    context_name: str, context: ContextRecord | None, queue_limit: int, *, outdated: bool
+) -> JobServerError:
+    """Why the context (as it is now) did not take the job. `outdated`: its binary is not the latest of the name."""
     if context is None or context.state.final:
         return NotFound(f"context {context_name} not found")
     if context.state is ContextState.STOPPING:
         return ContextStopping("Context stop in progress")
+    if outdated:
+        return Outdated(
+            "the job's binary was replaced or deleted while the job was submitted: submit it again"
+        )
     shown = "ad-hoc" if context.adhoc else context_name
     return QueueFull(f"Too many running jobs ({queue_limit}) for job context '{shown}'")
 

@@ -35,14 +35,22 @@ from jobserver.lifecycle import (
     WAITING_JOB_STATES,
     job_end_sources,
 )
-from jobserver.model import AttemptOutcome, ContextState, ErrorInfo, Fence, JobRecord, JobState
+from jobserver.model import (
+    AttemptOutcome,
+    BinaryRef,
+    ContextState,
+    ErrorInfo,
+    Fence,
+    JobRecord,
+    JobState,
+)
 from jobserver.store import history
 from jobserver.store.change import Change, Step, changed_one, ignoring_duplicates
 from jobserver.store.guards import among, context_in, fence_values, fenced
 from jobserver.store.listings import LISTED
 from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
 from jobserver.store.statement import Statement
-from jobserver.store.tables import contexts, jobs
+from jobserver.store.tables import binaries, contexts, jobs
 from jobserver.store.transaction import Work
 
 _UNSET_AT_FIRST: Final = ("started_at", "ended_at", "outcome", "error", "result")
@@ -68,7 +76,8 @@ COUNT = Statement(
 def _insert(
     names: list[str], states: Collection[ContextState], *guards: ColumnElement[bool], counted: bool = False
 ) -> Statement:
-    """One statement that inserts only while the context is in one of `states` and its queue has room.
+    """One statement that inserts only while the context is in one of `states`, its queue has room, and `latest` is
+    the latest binary of its name.
 
     `counted`: room for all those before it in the packet is room enough, by what COUNT found. Else the jobs are counted here:
     of those before it some may have been refused, and others may have ended.
@@ -86,12 +95,19 @@ def _insert(
     room: ColumnElement[bool] = select(unfinished.c.number).scalar_subquery() < bindparam("queue_limit")
     if counted:
         room = case((text("@:unfinished + :ahead < :queue_limit"), true()), else_=room)
+    newest = (
+        select(binaries.c.type + binaries.c.digest)
+        .where(binaries.c.name == bindparam("latest_name"))
+        .order_by(binaries.c.id.desc())
+        .limit(1)
+    )
     accepting = (
         select(contexts.c.id)
         .where(
             contexts.c.id == bindparam("this_context"),
             among(contexts.c.state, states),
             room,
+            func.coalesce(newest.scalar_subquery(), "") == bindparam("latest_code"),
             *guards,
         )
         .scalar_subquery()
@@ -152,14 +168,22 @@ _END_OF_CONTEXT = Statement(
 )
 
 
-def accept(record: JobRecord, queue_limit: int, server: str) -> Change[bool]:
-    """Inserts the job if its context takes jobs and has room. False: it does not, or the id or the key exists."""
-    values = {**job_values(record), "queue_limit": queue_limit}
+def accept(record: JobRecord, queue_limit: int, server: str, latest: BinaryRef | None = None) -> Change[bool]:
+    """Inserts the job if its context takes jobs and has room, and `latest` is so.
+
+    False: it is not so, or the id or the key exists.
+    """
+    values = {**job_values(record), **_conditions(queue_limit, latest)}
     return _insertion(INSERT, INSERT_COUNTED, values, JobMove(0, record.state, record.submitted_at, server))
 
 
 def accept_started(
-    fence: Fence, record: JobRecord, queue_limit: int, at: datetime, server: str
+    fence: Fence,
+    record: JobRecord,
+    queue_limit: int,
+    at: datetime,
+    server: str,
+    latest: BinaryRef | None = None,
 ) -> Change[bool]:
     """As `accept`, by the owner of a running context and with the first attempt begun."""
     begun = {
@@ -168,10 +192,15 @@ def accept_started(
         "started_at": micros(at),
         "changed_at": micros(at),
     }
-    values = {**job_values(record), **begun, **fence_values(fence), "queue_limit": queue_limit}
+    values = {**job_values(record), **begun, **fence_values(fence), **_conditions(queue_limit, latest)}
     return _insertion(
         INSERT_STARTED, INSERT_STARTED_COUNTED, values, JobMove(1, JobState.RUNNING, at, server, fence.epoch)
     )
+
+
+def _conditions(queue_limit: int, latest: BinaryRef | None) -> dict[str, Any]:
+    name, code = (None, "") if latest is None else (latest.name, latest.type.value + latest.digest)
+    return {"queue_limit": queue_limit, "latest_name": name, "latest_code": code}
 
 
 def _insertion(

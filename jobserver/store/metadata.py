@@ -19,6 +19,7 @@ from jobserver.listing import JobQuery
 from jobserver.model import (
     AttemptOutcome,
     BinaryRecord,
+    BinaryRef,
     ContextRecord,
     ContextState,
     DriverRecord,
@@ -221,16 +222,21 @@ class Metadata:
         return await self._database.write_evicting(change, context_id)
 
     async def insert_job(
-        self, record: JobRecord, *, queue_limit: int, callback_url: str | None = None
+        self,
+        record: JobRecord,
+        *,
+        queue_limit: int,
+        callback_url: str | None = None,
+        latest: BinaryRef | None = None,
     ) -> JobRecord:
         """Accepts a queued job: the record, or the job that this very request made before (by key or by id).
 
         `queue_limit` bounds the unfinished jobs of the context, this one included. Its end is to be told to
-        `callback_url`: that is on record with the job or not at all. Raises NotFound, ContextStopping, QueueFull,
-        KeyReused, BadRequest.
+        `callback_url`: that is on record with the job or not at all. `latest` must be the latest of its name at that
+        moment. Raises NotFound, ContextStopping, QueueFull, Outdated, KeyReused, BadRequest.
         """
         check_insertable(record)
-        acceptance = jobs.accept(record, queue_limit, self._server)
+        acceptance = jobs.accept(record, queue_limit, self._server, latest)
         if await self._database.write_repeated(self._with_needs(acceptance, record, callback_url)):
             self._needed.learn(record)
             return record
@@ -239,7 +245,8 @@ class Metadata:
             check_same_request(existing, record)
             return existing
         context = await self.context(record.context_id)
-        raise refusal(record.context_name, context, queue_limit)
+        outdated = latest is not None and (await self.references([latest.name], None)).binaries != (latest,)
+        raise refusal(record.context_name, context, queue_limit, outdated=outdated)
 
     async def insert_started_job(
         self,
@@ -249,6 +256,7 @@ class Metadata:
         queue_limit: int,
         at: datetime,
         callback_url: str | None = None,
+        latest: BinaryRef | None = None,
     ) -> JobRecord:
         """Accepts a job and begins its first attempt in one write, where acceptor and owner are one server.
 
@@ -256,11 +264,13 @@ class Metadata:
         errors: the state of the returned job says which. A job that was made before may be in any state.
         """
         check_insertable(record)
-        acceptance = jobs.accept_started(fence, record, queue_limit, at, self._server)
+        acceptance = jobs.accept_started(fence, record, queue_limit, at, self._server, latest)
         if await self._database.write_repeated(self._with_needs(acceptance, record, callback_url)):
             self._needed.learn(record)
             return replace(record, state=JobState.RUNNING, attempt=1, started_at=at)
-        return await self.insert_job(record, queue_limit=queue_limit, callback_url=callback_url)
+        return await self.insert_job(
+            record, queue_limit=queue_limit, callback_url=callback_url, latest=latest
+        )
 
     def _with_needs(
         self, acceptance: Change[bool], record: JobRecord, callback_url: str | None

@@ -118,16 +118,26 @@ class FakeStore:
         reason = None if job.error is None else job.error.message
         self.history.setdefault(job.id, []).append(JobMove(job.attempt, job.state, at, server, epoch, reason))
 
+    def latest(self, name: str) -> BinaryRef | None:
+        found = next((one for one in reversed(self.binaries) if one.name == name), None)
+        return None if found is None else BinaryRef(found.name, found.type, found.digest)
+
     def insert_job(
-        self, record: JobRecord, queue_limit: int, callback_url: str | None, moved: JobMove
+        self,
+        record: JobRecord,
+        queue_limit: int,
+        callback_url: str | None,
+        moved: JobMove,
+        latest: BinaryRef | None = None,
     ) -> JobRecord:
         if (existing := self.submitted_before(record)) is not None:
             check_same_request(existing, record)
             return existing
         context = self.contexts.get(record.context_id)
         accepting = context is not None and context.state in ACCEPTING_CONTEXT_STATES
-        if not accepting or len(self.unfinished(record.context_id)) >= queue_limit:
-            raise refusal(record.context_name, context, queue_limit)
+        outdated = latest is not None and self.latest(latest.name) != latest
+        if not accepting or outdated or len(self.unfinished(record.context_id)) >= queue_limit:
+            raise refusal(record.context_name, context, queue_limit, outdated=outdated)
         self.jobs[record.id] = record
         self.history[record.id] = [moved]
         self.needs |= {(record.context_id, ref.digest) for ref in record.spec.binaries}
@@ -212,11 +222,9 @@ class FakeMetadata:
 
     async def references(self, names: Sequence[str], context: str | None) -> References:
         def found() -> References:
-            newest = {one.name: one for one in self._store.binaries}
-            refs = [newest.get(name) for name in names]
             living = next((one for one in self._store.living() if one.name == context), None)
             return References(
-                tuple(None if one is None else BinaryRef(one.name, one.type, one.digest) for one in refs),
+                tuple(self._store.latest(name) for name in names),
                 None
                 if living is None
                 else NamedContext(living.id, living.name, living.state, living.settings),
@@ -343,12 +351,17 @@ class FakeMetadata:
         return await self._call("grant", raise_fence)
 
     async def insert_job(
-        self, record: JobRecord, *, queue_limit: int, callback_url: str | None = None
+        self,
+        record: JobRecord,
+        *,
+        queue_limit: int,
+        callback_url: str | None = None,
+        latest: BinaryRef | None = None,
     ) -> JobRecord:
         check_insertable(record)
         moved = JobMove(0, record.state, record.submitted_at, self._server)
         return await self._call(
-            "insert_job", lambda: self._store.insert_job(record, queue_limit, callback_url, moved)
+            "insert_job", lambda: self._store.insert_job(record, queue_limit, callback_url, moved, latest)
         )
 
     async def job_of_key(self, principal: str, key: str) -> JobRecord | None:
@@ -362,13 +375,14 @@ class FakeMetadata:
         queue_limit: int,
         at: datetime,
         callback_url: str | None = None,
+        latest: BinaryRef | None = None,
     ) -> JobRecord:
         check_insertable(record)
 
         def insert() -> JobRecord:
             fresh = self._store.submitted_before(record) is None
             waits = JobMove(0, record.state, record.submitted_at, self._server)
-            inserted = self._store.insert_job(record, queue_limit, callback_url, waits)
+            inserted = self._store.insert_job(record, queue_limit, callback_url, waits, latest)
             context = self._store.contexts.get(record.context_id)
             runs = (
                 context is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from jobserver.errors import KeyReused, OwnerUnavailable, StoreUnavailable, TimedOut
-from jobserver.model import ContextState, JobState
+from jobserver.errors import KeyReused, NotFound, OwnerUnavailable, StoreUnavailable, TimedOut
+from jobserver.model import BinaryRecord, BinaryType, ContextState, JobState
 from tests.fakes.cluster import FakeCluster, submission, until
 
 
@@ -83,3 +85,58 @@ async def test_of_the_same_adhoc_request_twice_at_once_one_context_runs_and_the_
     await server.contexts.claim_unowned(older_than=0.0)
     await until(lambda: cluster.store.contexts[other.id].state.final, "the sweep ends it")
     await until(lambda: not cluster.launcher.living(), "no driver is left")
+
+
+def of(*binaries):
+    return replace(submission("answer:1"), binaries=binaries)
+
+
+async def upload(server, digest):
+    await server.store.put_binary(BinaryRecord("demo", BinaryType.ZIP, digest, 1, datetime.now(UTC)))
+
+
+@pytest.fixture
+def reads(server, monkeypatch):
+    """Which names were read."""
+    made, read = [], server.store.references
+
+    async def noted(names, context):
+        made.append((tuple(names), context))
+        return await read(names, context)
+
+    monkeypatch.setattr(server.store, "references", noted)
+    return made
+
+
+async def test_names_are_read_once_while_they_stay_what_they_are(server, reads):
+    await server.contexts.create("ctx", {})
+    await upload(server, "1" * 64)
+    reads.clear()
+    for _ in range(3):
+        await server.jobs.submit(of("demo"))
+        await server.jobs.submit(of())
+    assert sorted(reads) == [((), "ctx"), (("demo",), "ctx")]
+
+
+async def test_an_upload_is_used_by_the_next_job_though_its_name_was_known(cluster, server):
+    other = await cluster.start("s2")
+    await server.contexts.create("ctx", {})
+    for digest in ("1" * 64, "2" * 64, "1" * 64):
+        await upload(other, digest)
+        for asked in (server, other):
+            job = (await asked.jobs.submit(of("demo"))).job
+            assert (job.state, [ref.digest for ref in job.spec.binaries]) == (JobState.FINISHED, [digest])
+    await other.store.delete_binary("demo")
+    for asked in (server, other):
+        with pytest.raises(NotFound, match="appName demo not found"):
+            await asked.jobs.submit(of("demo"))
+
+
+async def test_a_context_made_anew_takes_the_jobs_of_its_name(server):
+    first = await server.contexts.create("ctx", {})
+    await server.jobs.submit(submission("answer:1"))
+    assert await server.contexts.delete("ctx", force=False)
+    with pytest.raises(NotFound, match="context ctx not found"):
+        await server.jobs.submit(submission("answer:1"))
+    second = await server.contexts.create("ctx", {})
+    assert (await server.jobs.submit(submission("answer:1"))).job.context_id == second.id != first.id
