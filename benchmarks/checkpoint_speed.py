@@ -6,7 +6,7 @@ from benchmarks.cluster import cluster
 from benchmarks.measure import Against, Effort, Goal, Section, Series
 
 CONTEXT = "bench"
-MEGABYTES = {1: 15, 100: 5, 1000: 2}
+MEGABYTES = {1: 15, 100: 3, 1000: 1}
 """Sizes, and how often each is written both ways."""
 FUNCTIONS = ("write_plain", "write_named")
 LIMIT = 600.0

@@ -59,8 +59,8 @@ def run(effort: Effort) -> Section:
         bench.run(CONTEXT, "build", {})
         bench.wait_warm(1)
         turns = _turns(bench, plain, floor)
-        for number in range(1 + effort.rounds_of(5)):
-            turns.take(effort.times(20, 3) / 10, keep=number > 0)
+        for number in range(1 + effort.rounds_of(3)):
+            turns.take(effort.times(10, 3) / 10, keep=number > 0)
     series = [each for each, _ in turns.measured]
     return Section(
         "Throughput",
