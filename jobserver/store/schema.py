@@ -39,6 +39,12 @@ def newest_revision() -> str:
     return head
 
 
+def revisions() -> list[str]:
+    """All that this release knows, oldest first."""
+    scripts = ScriptDirectory(str(_MIGRATIONS)).walk_revisions()
+    return [script.revision for script in scripts][::-1]
+
+
 def refuse_other(revision: str | None) -> None:
     """Raises WrongSchema unless `revision` is the one of this release."""
     if revision == newest_revision():
@@ -99,4 +105,4 @@ def _later(revision: str) -> WrongSchema:
 
 
 def _known(revision: str) -> bool:
-    return any(script.revision == revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions())
+    return revision in revisions()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ from jobserver.model import AttemptOutcome, Fence, JobState, OutcomeKind
 from jobserver.store import mysql, schema, tables
 from jobserver.store.database import Database
 from jobserver.store.metadata import Metadata
+from tests.frozen import rows
 from tests.mariadb import Databases, address_of
-from tests.unit.test_store_schema import FIRST_ROWS, NOW
+from tests.unit.test_store_schema import NOW
 
 FROZEN = sorted((Path(__file__).parents[1] / "frozen").glob("statements_*.json"))
 
@@ -128,9 +128,7 @@ async def _upgrade_cut_at(url: str, cut: int | None) -> int:
 
 async def test_a_database_of_the_first_release_is_upgraded_with_all_that_is_in_it(url: str) -> None:
     database = Database.open(url, timeout=30)
-    await database.write(partial(schema.upgrade, to="0001"))
-    for statement in (text.replace("\\", "\\\\") for text in FIRST_ROWS):  # MySQL reads escapes in texts
-        await database.write(lambda connection, text=statement: connection.exec_driver_sql(text) and None)
+    await rows.make(database, "0001")
     store = await opened(url)
     with pytest.raises(WrongSchema, match="older schema 0001"):
         await store.check()
@@ -148,6 +146,16 @@ async def test_a_database_of_the_first_release_is_upgraded_with_all_that_is_in_i
     await database.close()
     await store.close()
     assert classes == [("j1", "demo.Wörter"), ("j2", "demo.Wörter")]
+
+
+@pytest.mark.parametrize("revision", rows.ROWS)
+async def test_an_upgrade_from_any_older_revision_keeps_every_value(url: str, revision: str) -> None:
+    database = Database.open(url, timeout=30)
+    await rows.make(database, revision)
+    before = await rows.dump(database)
+    await database.write(schema.upgrade)
+    await rows.check_kept(database, before)
+    await database.close()
 
 
 async def test_a_database_with_a_table_of_another_engine_is_refused(url: str, databases: Databases) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from jobserver.model import AttemptOutcome, Fence, JobState, OutcomeKind
 from jobserver.store import schema, tables
 from jobserver.store.database import Database
 from jobserver.store.metadata import Metadata
-from tests.frozen import statements
+from tests.frozen import rows, statements
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -83,36 +82,11 @@ async def test_servers_that_upgrade_at_once_all_succeed(url: str) -> None:
         await server.close()
 
 
-SPEC = json.dumps(
-    {
-        "main_class": "demo.Wörter",
-        "binaries": [["demo", "Egg", "d" * 64]],
-        "config": "{}",
-        "max_attempts": 3,
-        "on_failover": "rerun",
-    }
-)
-FIRST_ROWS = (
-    "INSERT INTO binaries (name, type, digest, size, uploaded_at) VALUES"
-    f" ('demo', 'Egg', '{'d' * 64}', 7, 5), ('copy', 'Egg', '{'d' * 64}', 7, 4)",
-    "INSERT INTO contexts (id, name, active_name, state, adhoc, started_at, ended_at, settings) VALUES"
-    " ('c1', 'ctx', 'ctx', 'RUNNING', 0, 1, NULL, '{}'), ('c2', 'old', NULL, 'FINISHED', 1, 1, 2, '{}')",
-    "INSERT INTO fences (context_id, epoch, owner, incarnation, token) VALUES"
-    " ('c1', 3, 's1', 'i1', 't3'), ('c2', 1, 's1', 'i1', 't1')",
-    "INSERT INTO jobs (id, context_id, context_name, state, submitted_at, changed_at, attempt, deaths, priority,"
-    " principal, spec, result) VALUES"
-    f" ('j1', 'c1', 'ctx', 'RUNNING', 2, 3, 1, 0, 0, 'p', '{SPEC}', NULL),"
-    f" ('j2', 'c2', 'old', 'FINISHED', 1, 2, 1, 0, 0, 'p', '{SPEC}', '{{\"n\":1}}')",
-)
-
-
 async def test_a_store_of_the_first_release_is_upgraded_with_all_that_is_in_it(
     url: str, metadata: Metadata
 ) -> None:
     database = Database.open(url, timeout=5)
-    await database.write(partial(schema.upgrade, to="0001"))
-    for statement in FIRST_ROWS:
-        await database.write(lambda connection, text=statement: connection.exec_driver_sql(text) and None)
+    await rows.make(database, "0001")
     await metadata.upgrade()
     job, ended = await metadata.job("j1"), await metadata.job("j2")
     assert job is not None
@@ -123,7 +97,7 @@ async def test_a_store_of_the_first_release_is_upgraded_with_all_that_is_in_it(
     assert await metadata.finish_job(
         Fence("c1", 3, "t3"), AttemptOutcome("j1", 1, OutcomeKind.FINISHED, "2"), JobState.FINISHED, NOW
     )
-    rows = {
+    found = {
         name: await database.read(lambda one, text=text: [tuple(row) for row in one.exec_driver_sql(text)])
         for name, text in {
             "classes": "SELECT id, main_class FROM jobs ORDER BY id",
@@ -133,12 +107,29 @@ async def test_a_store_of_the_first_release_is_upgraded_with_all_that_is_in_it(
         }.items()
     }
     await database.close()
-    assert rows == {
+    assert found == {
         "classes": [("j1", "demo.Wörter"), ("j2", "demo.Wörter")],
         "bytes": [("d" * 64, 7, 4, "KEPT", None)],
         "needs": [("c1", "d" * 64)],
         "last": [("result",)],
     }
+
+
+def test_every_older_revision_has_rows_for_these_tests() -> None:
+    assert list(rows.ROWS) == schema.revisions()[:-1], "tests/frozen/rows.py lacks those of a revision"
+
+
+@pytest.mark.parametrize("revision", rows.ROWS)
+async def test_an_upgrade_from_any_older_revision_keeps_every_value(
+    url: str, metadata: Metadata, revision: str
+) -> None:
+    database = Database.open(url, timeout=5)
+    await rows.make(database, revision)
+    before = await rows.dump(database)
+    await metadata.upgrade()
+    await rows.check_kept(database, before)
+    await database.close()
+    await metadata.check()
 
 
 def test_the_statements_of_the_newest_schema_are_frozen_for_the_releases_after_it() -> None:
@@ -152,7 +143,7 @@ def test_the_statements_of_the_newest_schema_are_frozen_for_the_releases_after_i
 async def test_no_job_and_no_fence_is_without_its_context(url: str, metadata: Metadata) -> None:
     await metadata.upgrade()
     database = Database.open(url, timeout=5)
-    for statement in FIRST_ROWS[2:]:
+    for statement in rows.ROWS["0001"][2:]:
         with pytest.raises(StoreUnavailable, match="FOREIGN KEY"):
             await database.write(lambda connection, text=statement: connection.exec_driver_sql(text) and None)
     await database.close()
