@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from jobserver.store.plain import PlainConnection
 from jobserver.store.statement import Statement
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class Change(Generic[T]):
         """The same change with more steps behind it."""
         return Change((*self.steps, *steps), self.conclude, self.duplicate)
 
-    def __call__(self, connection: Connection, late: Late | None = None) -> T:
+    def __call__(self, connection: Connection | PlainConnection, late: Late | None = None) -> T:
         """Runs the steps in the connection's transaction. What `late` takes is left to its caller."""
         counts: list[int] = []
         for step in self.steps:

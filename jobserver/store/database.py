@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
-from jobserver.store import mysql, packets, sqlite, transaction
+from jobserver.store import mysql, packets, sqlite
 from jobserver.store.address import READERS, MysqlAddress, SqliteAddress, parsed
 from jobserver.store.transaction import RunTogether, T, Work, unavailable
 from jobserver.store.writer import GroupWriter
@@ -151,7 +151,7 @@ def _sqlite(address: SqliteAddress, timeout: float, synchronous: str) -> Backend
     return Backend(
         reading=sqlite.reading_engine(address.path, timeout=timeout, connections=READERS),
         writing=sqlite.writing_engine(address.path, timeout=timeout, synchronous=synchronous),
-        run_together=transaction.run_together,
+        run_together=sqlite.run_together,
         readers=READERS,
     )
 

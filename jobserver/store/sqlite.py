@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
 from jobserver.errors import BadConfig
+from jobserver.store import plain, transaction
+from jobserver.store.change import Change
+from jobserver.store.transaction import Outcome, Work
 
 SYNCHRONOUS: Final = ("FULL", "NORMAL")
 """FULL survives power loss; NORMAL survives only the death of processes and may lose the last commits."""
 
+BEGIN: Final = "BEGIN IMMEDIATE"
 _WAL_RETRY_SECONDS = 0.02
 
 
@@ -35,6 +41,16 @@ def reading_engine(path: str, *, timeout: float, connections: int) -> Engine:
     engine = _engine(path, timeout=timeout, synchronous="FULL", connections=connections)
     event.listen(engine, "connect", _refuse_writes)
     return engine
+
+
+def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
+    """See `transaction.RunTogether`. A group of declared changes needs no connection of SQLAlchemy's."""
+    declared = all(isinstance(work, Change) for work in works)
+    return transaction.run_together(engine, works, _opened if declared else Engine.connect)
+
+
+def _opened(engine: Engine) -> AbstractContextManager[plain.PlainConnection]:
+    return plain.opened(engine, BEGIN)
 
 
 def _engine(path: str, *, timeout: float, synchronous: str, connections: int) -> Engine:
@@ -77,4 +93,4 @@ def _refuse_writes(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_immediate(connection: Connection) -> Any:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(BEGIN)

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Delete, Insert, Select, TextClause, Update
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError
+
+from jobserver.store.plain import PlainConnection, executed
 
 Clause = Insert | Update | Delete | Select[Any] | TextClause
 
@@ -40,7 +41,7 @@ class Query(_Texts):
     def one(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Its first row."""
         prepared = self._prepared_for(connection.dialect)
-        cursor = _executed(connection, prepared.text, prepared.parameters(values))
+        cursor = executed(connection, prepared.text, prepared.parameters(values))
         try:
             row: tuple[Any, ...] | None = cursor.fetchone()
             return row
@@ -55,15 +56,15 @@ class Statement(_Texts):
         super().__init__(clause)
         self.clause = clause
 
-    def changed(self, connection: Connection, values: Mapping[str, Any]) -> int:
+    def changed(self, connection: Connection | PlainConnection, values: Mapping[str, Any]) -> int:
         """Runs it; the number of rows that it changed."""
         prepared = self._prepared_for(connection.dialect)
-        cursor = _executed(connection, prepared.text, prepared.parameters(values))
+        cursor = executed(connection, prepared.text, prepared.parameters(values))
         count: int = cursor.rowcount
         cursor.close()
         return count
 
-    def insert_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def insert_all(self, connection: Connection | PlainConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Runs an insertion once for each row, in one call of the driver."""
         prepared = self._prepared_for(connection.dialect)
         connection.exec_driver_sql(prepared.text, [prepared.parameters(row) for row in rows])
@@ -77,26 +78,6 @@ class Statement(_Texts):
         """The text with its values in it, each made by the driver's own way to write a literal."""
         prepared = self._prepared_for(dialect)
         return prepared.text % literals(prepared.parameters(values))
-
-
-def _executed(connection: Connection, text: str, parameters: tuple[Any, ...]) -> Any:
-    """The driver's cursor after the statement; its errors become those that SQLAlchemy makes of them."""
-    dialect = connection.dialect
-    raw = connection.connection
-    cursor = raw.cursor()
-    try:
-        cursor.execute(text, parameters)
-    except dialect.loaded_dbapi.Error as error:
-        gone = dialect.is_disconnect(error, raw.dbapi_connection, cursor)
-        if gone:
-            connection.invalidate(error)
-        else:
-            cursor.close()
-        base = dialect.loaded_dbapi.Error
-        raise DBAPIError.instance(
-            text, parameters, error, base, connection_invalidated=gone, dialect=dialect
-        ) from error
-    return cursor
 
 
 class _Prepared:

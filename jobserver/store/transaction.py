@@ -8,10 +8,11 @@ What is known after a failure:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Transaction
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
@@ -37,6 +38,10 @@ RunTogether = Callable[[Engine, Sequence[Work[Any]]], list[Outcome]]
 """How a database runs a group of writes: each has an outcome of its own, in their order."""
 
 
+Opened = Callable[[Engine], AbstractContextManager[Any]]
+"""How a group's connection is opened: as one of SQLAlchemy, or as a `PlainConnection` where all are declared changes."""
+
+
 def unavailable(error: SQLAlchemyError) -> StoreUnavailable:
     """The store's own words, without the statement and its parameters; these are its cause."""
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -53,10 +58,12 @@ class _RolledBack(Exception):
         self.cause = cause
 
 
-def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
+def run_together(
+    engine: Engine, works: Sequence[Work[Any]], opened: Opened = Engine.connect
+) -> list[Outcome]:
     """One transaction for all. When one of them fails, nothing of it stays, and each is run alone."""
     try:
-        with engine.connect() as connection:
+        with opened(engine) as connection:
             return _transact(connection, works)
     except _RolledBack as failed:
         if len(works) == 1:
@@ -64,7 +71,7 @@ def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
     except SQLAlchemyError as error:
         failure = unavailable(error)
         return [Outcome(error=failure) for _ in works]
-    return [outcome for work in works for outcome in run_together(engine, [work])]
+    return [outcome for work in works for outcome in run_together(engine, [work], opened)]
 
 
 def run_alone(engine: Engine, work: Work[Any]) -> Outcome:
@@ -72,7 +79,7 @@ def run_alone(engine: Engine, work: Work[Any]) -> Outcome:
     return run_together(engine, [work])[0]
 
 
-def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcome]:
+def _transact(connection: Any, works: Sequence[Work[Any]]) -> list[Outcome]:
     transaction = connection.begin()
     try:
         late: Late = {}
@@ -93,7 +100,7 @@ def _transact(connection: Connection, works: Sequence[Work[Any]]) -> list[Outcom
     return [Outcome(value=value) for value in values]
 
 
-def _roll_back(connection: Connection, transaction: Transaction) -> None:
+def _roll_back(connection: Any, transaction: Any) -> None:
     """Nobody may write on a connection that is still inside: what they write would wait for a commit that never comes."""
     try:
         transaction.rollback()
