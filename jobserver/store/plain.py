@@ -29,12 +29,15 @@ class PlainConnection:
         return self
 
     def commit(self) -> None:
-        """Raises DBAPIError."""
+        """Raises DBAPIError, also when the database has ended the transaction by itself."""
         executed(self, "COMMIT", ()).close()
 
     def rollback(self) -> None:
-        """Raises DBAPIError."""
-        executed(self, "ROLLBACK", ()).close()
+        """Nothing, where the database has rolled back by itself. Raises DBAPIError."""
+        try:
+            self.connection.rollback()
+        except self.dialect.loaded_dbapi.Error as error:
+            raise _as_sqlalchemy(error, self.dialect, "ROLLBACK", (), gone=False) from error
 
     def invalidate(self, error: BaseException | None = None) -> None:
         """The pool makes a new one in its place."""

@@ -7,16 +7,22 @@ So the price of a commit (an fsync) is shared by all that came meanwhile, and no
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import threading
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from sqlalchemy import Engine
 
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
 from jobserver.store.transaction import Outcome, RunTogether, T, Work
+
+log = logging.getLogger(__name__)
 
 LARGEST_GROUP: Final = 128
 """Writes in one transaction; bounds how long other servers wait for the write lock."""
@@ -39,7 +45,9 @@ class GroupWriter:
         self._engine = engine
         self._run_together = run_together
         self._patience = patience
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-write")
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._make_calls, name="store-write", daemon=True)
+        self._disposed = False
         self._waiting: deque[_Entry] = deque()
         self._running: Sequence[_Entry] = ()
         self._timer: asyncio.TimerHandle | None = None
@@ -67,11 +75,12 @@ class GroupWriter:
         self._closed = True
         while self._waiting:
             _settle(self._waiting.popleft(), Outcome(error=StoreUnavailable("the metadata store is closing")))
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send(partial(self._dispose, asyncio.get_running_loop(), ended))
         try:
             async with asyncio.timeout(self._patience):
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+                await ended
         finally:
-            self._thread.shutdown(wait=False)
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -79,10 +88,36 @@ class GroupWriter:
         if self._running or not (group := self._next_group()):
             return
         self._running = group
-        ended = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._run_together, self._engine, [entry.work for entry in group]
-        )
-        ended.add_done_callback(self._end_group)
+        self._send(partial(self._run, asyncio.get_running_loop(), [entry.work for entry in group]))
+
+    def _send(self, call: Callable[[], None]) -> None:
+        """To the writer's thread, which makes the calls in their order. A pool's thread would cost a write twice the time."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._calls.put(call)
+
+    def _make_calls(self) -> None:
+        while not self._disposed:
+            self._calls.get()()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, works: Sequence[Work[Any]]) -> None:
+        """In the thread: one group."""
+        try:
+            outcomes = self._run_together(self._engine, works)
+        except Exception as error:
+            # it answers for every failure that it can name; what comes out here says nothing about the commit
+            log.exception("a write broke in an unforeseen way")
+            unknown = OutcomeUnknown(f"a write broke in an unforeseen way: {error!r}")
+            outcomes = [Outcome(error=unknown)] * len(works)
+        _tell(loop, self._end_group, outcomes)
+
+    def _dispose(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        """In the thread: its last call."""
+        self._disposed = True
+        try:
+            self._engine.dispose()
+        finally:
+            _tell(loop, _end, ended)
 
     def _next_group(self) -> list[_Entry]:
         """Those still wanted: a caller that gave up before its write was sent must find that it never happened."""
@@ -94,9 +129,8 @@ class GroupWriter:
                 group.append(entry)
         return group
 
-    def _end_group(self, ended: asyncio.Future[list[Outcome]]) -> None:
+    def _end_group(self, outcomes: Sequence[Outcome]) -> None:
         group, self._running = self._running, ()
-        outcomes = _outcomes(group, ended)
         for entry, outcome in zip(group, outcomes, strict=True):
             _settle(entry, outcome)
         self.trouble = _trouble(outcomes)
@@ -118,15 +152,14 @@ class GroupWriter:
         return StoreUnavailable(f"the metadata store took no write for {self._patience:g} s")
 
 
-def _outcomes(group: Sequence[_Entry], ended: asyncio.Future[list[Outcome]]) -> list[Outcome]:
-    if ended.cancelled():
-        unknown = OutcomeUnknown("the metadata store was closed during a write")
-        return [Outcome(error=unknown) for _ in group]
-    error = ended.exception()
-    if error is None:
-        return ended.result()
-    # `run_together` answers for every failure it can name; what comes out here says nothing about the commit.
-    return [Outcome(error=OutcomeUnknown(f"a write broke in an unforeseen way: {error!r}")) for _ in group]
+def _tell(loop: asyncio.AbstractEventLoop, told: Callable[[T], None], value: T) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        loop.call_soon_threadsafe(told, value)
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _trouble(outcomes: Sequence[Outcome]) -> str | None:
