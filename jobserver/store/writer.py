@@ -91,7 +91,7 @@ class GroupWriter:
         self._send(partial(self._run, asyncio.get_running_loop(), [entry.work for entry in group]))
 
     def _send(self, call: Callable[[], None]) -> None:
-        """To the writer's thread, which makes the calls in their order. A pool's thread would cost a write twice the time."""
+        """To the writer's thread, which makes the calls in their order; without the futures of a pool, which cost more than this."""
         if not self._thread.is_alive():
             self._thread.start()
         self._calls.put(call)
