@@ -72,6 +72,8 @@ class GroupWriter:
 
     async def close(self) -> None:
         """Refuses what waits, lets the running group end (within the patience) and closes the connection."""
+        if self._disposed:
+            return
         self._closed = True
         while self._waiting:
             _settle(self._waiting.popleft(), Outcome(error=StoreUnavailable("the metadata store is closing")))
@@ -91,8 +93,8 @@ class GroupWriter:
         self._send(partial(self._run, asyncio.get_running_loop(), [entry.work for entry in group]))
 
     def _send(self, call: Callable[[], None]) -> None:
-        """To the writer's thread, which makes the calls in their order; without the futures of a pool, which cost more than this."""
-        if not self._thread.is_alive():
+        """To the writer's thread, which makes the calls in their order; the futures of a pool would cost more than this."""
+        if self._thread.ident is None:
             self._thread.start()
         self._calls.put(call)
 
