@@ -110,7 +110,8 @@ class Records(Mapping[str, NamedObject]):
     @property
     def lines(self) -> Mapping[str, bytes]:
         """The line of each, by name; not to be changed. Raises what `make` raises."""
-        lines, make = self._lines, self._make
+        make = self._make  # before the lines: another thread that makes them forgets it after it has set them
+        lines = self._lines
         if lines is None:
             assert make is not None
             made = make()

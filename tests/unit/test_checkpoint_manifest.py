@@ -226,6 +226,30 @@ def test_records_of_a_chain_that_are_read_late_are_those_that_are_read_at_once()
     assert not emptied
 
 
+class Overtaken(Records):
+    """Whoever has seen that there are no lines yet is overtaken by another thread, which makes them."""
+
+    __slots__ = ()
+
+    @property
+    def _lines(self) -> dict[str, bytes] | None:  # type: ignore[override]
+        seen: dict[str, bytes] | None = Records._lines.__get__(self)
+        if seen is None and self._make is not None:
+            Records._lines.__set__(self, dict(self._make().lines))
+            self._make = None
+        return seen
+
+    @_lines.setter
+    def _lines(self, lines: dict[str, bytes] | None) -> None:
+        Records._lines.__set__(self, lines)
+
+
+def test_two_threads_that_make_the_same_records_at_once_both_get_them() -> None:
+    made = Records.of({"x": NamedObject("x", Kind.VALUE, "v1", "materialize", "sync", inline=b"1")})
+    late = Overtaken.later(lambda: made, some=True)
+    assert late.lines == made.lines
+
+
 def test_a_line_under_anothers_name_is_damage() -> None:
     held = {name: replace(sample().objects["käse/.."], name=name) for name in ("a", "b")}
     body = body_of(encode(full_manifest("c", 1, 1, None, Contents(held)), SECRET))
