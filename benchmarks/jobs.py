@@ -29,15 +29,16 @@ def python_task(spark, env, config):
 
 
 def build(spark, env, config):
-    """Makes the named rows; random, so that only the very same rows have the same totals."""
+    """Makes the named rows; random, so that only the very same rows have the same totals, unless a seed is given."""
+    seed = config.get("seed", None)
     frame = env.named_objects.get_or_create(
-        NAME, lambda: _make_rows(spark), durability="sync", strategy="materialize"
+        NAME, lambda: _make_rows(spark, seed), durability="sync", strategy="materialize"
     )
     return frame.count()
 
 
-def _make_rows(spark):
-    amount = (f.rand() * 1000).cast("int")
+def _make_rows(spark, seed):
+    amount = (f.rand(seed) * 1000).cast("int")
     return spark.range(ROWS).select("id", (f.col("id") % 4).alias("region"), amount.alias("amount"))
 
 
