@@ -136,6 +136,10 @@ def unmoved(before: dict[str, Any], after: dict[str, Any]) -> bool:
     return all(before[same] == after[same] for same in ("owner", "epoch", "driver"))
 
 
+def running(seen: list[dict[str, Any]]) -> bool:
+    return all(one["state"] == "RUNNING" for one in seen)
+
+
 def test_a_dead_owner_on_another_machine_is_replaced_long_before_its_session_ends(
     live: Live, code: str, truth: Any, load: Load
 ) -> None:
@@ -193,12 +197,11 @@ def test_an_owner_cut_off_from_zookeeper_loses_its_contexts_and_says_nothing_any
     before = live.agreed(PLACE)
     job = live.start(code, "work:slow", PLACE, {"seconds": SESSION + 3})
     with apart.zookeeper_cut(Cut.SILENCE, before["owner"]):
-        other = other_than(live, before["owner"])
         after = live.eventually(
-            lambda: live.seen(PLACE, other),
-            lambda one: one["epoch"] > before["epoch"] and one["state"] == "RUNNING",
+            lambda: [live.seen(PLACE, one) for one in live.ids if one != before["owner"]],
+            lambda seen: unmoved(*seen) and seen[0]["epoch"] > before["epoch"] and running(seen),
             SESSION + 20,
-        )
+        )[0]
         assert after["owner"] != before["owner"]
         assert after["driver"] == before["driver"]
         load.goes_on()
