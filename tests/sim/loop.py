@@ -129,10 +129,6 @@ class Pause:
             raise asyncio.CancelledError
 
 
-def _listed_nowhere(_task: asyncio.Task[Any]) -> None:
-    """Instead of a weak reference in asyncio's list of all tasks: no one asks for that list here."""
-
-
 class SimLoop(asyncio.AbstractEventLoop):
     """Runs one simulation. `failures` are exceptions that escaped from callbacks and tasks."""
 
@@ -208,7 +204,6 @@ class SimLoop(asyncio.AbstractEventLoop):
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
         """Runs until `main` has ended, then throws everything else away. Raises Livelock, and what `main` raises."""
         asyncio._set_running_loop(self)
-        asyncio.tasks._all_tasks.add = _listed_nowhere  # type: ignore[attr-defined]
         try:
             task = self.create_task(main)
             self._run_until(task)
@@ -216,7 +211,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             self._closed = True
             self._dispose()
-            del asyncio.tasks._all_tasks.add  # type: ignore[attr-defined]
             asyncio._set_running_loop(None)
 
     def _run_until(self, task: SimTask) -> None:
