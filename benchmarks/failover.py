@@ -93,7 +93,7 @@ def _wait_ready(bench: BenchCluster, standby: str) -> None:
 
 
 def _is_hot(context: dict[str, Any]) -> bool:
-    return any(each["mode"] == "hot" for each in context["standbys"])
+    return any(each["mode"] == "hot" and each.get("rehearsed") for each in context["standbys"])
 
 
 def parts_of(name: str, goal: Goal | None, baseline: Series | None) -> Parts:

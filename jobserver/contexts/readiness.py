@@ -16,7 +16,8 @@ from jobserver.model import ContextRecord
 log = logging.getLogger(__name__)
 
 Picture = dict[str, Any]
-"""`server` and `mode`; of a hot one also `manifest`, the newest that it has read, and `age`, seconds since it looked."""
+"""`server` and `mode`; of a hot one also `manifest`, the newest that it has read, and `age`, seconds since it looked,
+and `rehearsed`, whether its first answers will be quick."""
 Progress = dict[str, dict[str, Any]]
 
 

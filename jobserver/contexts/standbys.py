@@ -182,7 +182,9 @@ class HotStandbys:
         return HotWish(context.id, owner.server, heap_bytes(spec.driver_memory))
 
     async def behind(self) -> dict[str, dict[str, Any]]:
-        """What each bound driver has read by now, by context id: `manifest`, and `age`, the seconds since it looked last."""
+        """How ready each bound driver is, by context id: `manifest`, the newest that it has read, `age`, the seconds since it
+        looked last, and `rehearsed`, whether its first answers will be quick.
+        """
         bound = list(self._bound.items())
         replies = await asyncio.gather(*(self._ask(driver) for _, driver in bound))
         return {

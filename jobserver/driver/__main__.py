@@ -140,8 +140,11 @@ def run(
     driver.lifetime.heard(time.monotonic())
     tell_server(options.ready_fd, facts)
     maker = make_archive_beside(config, options.config)
+    if config.warm_up:
+        driver.rehearsal.begin()
     live(driver, listener, ending)
     log.info("ending: %s", ending.reason)
+    driver.rehearsal.end()
     driver.logs.flush(LOGS_LIMIT)
     if ending.reason == "switchover":
         driver.flush(FLUSH_LIMIT)

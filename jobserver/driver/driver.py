@@ -47,6 +47,7 @@ from jobserver.driver.origins import Recipe
 from jobserver.driver.progress import JobProgress
 from jobserver.driver.progress_board import ProgressBoard
 from jobserver.driver.rebuilding import Rebuilds, SparkRebuilder
+from jobserver.driver.rehearsal import Rehearsal
 from jobserver.driver.result_store import keep_result
 from jobserver.driver.session_pool import SessionPool
 from jobserver.driver.sessions import JobSession, NamesInSql
@@ -92,6 +93,7 @@ class Driver:
         self._store: FileStore | None = None
         self._registry: Registry | None = None
         self._standby: Standby | None = None
+        self.rehearsal = Rehearsal(spark, config.dir)
         stored = self._stored_binary
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
         self.logs = JobLogs(self._log_files, config.job_log_limit)
@@ -168,15 +170,18 @@ class Driver:
                 standby.follow()
 
     def standby_progress(self) -> dict[str, Any] | None:
-        """How far this hot standby has read; None when it is none."""
+        """How far this hot standby has read, and whether it has rehearsed; None when it is none."""
         standby = self._standby
-        return standby.progress() if standby and self.binding.role is Role.STANDBY else None
+        if standby is None or self.binding.role is not Role.STANDBY:
+            return None
+        return {**standby.progress(), "rehearsed": self.rehearsal.done}
 
     def activate(
         self, connection: Connection, context: ContextRef, epoch: int, token: str, base: str | None,
         reply: Callable[[], None],
     ) -> None:  # fmt: skip
         """Become the driver of a context, with what the manifest `base` holds. Raises BindingRefused."""
+        self.rehearsal.end()
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)

@@ -68,6 +68,9 @@ class Shelf(Protocol):
     def reread(self, record: NamedObject, version: str) -> Held:
         """Read the files of a source again, under a version of its own. Raises ObjectDamaged."""
 
+    def try_out(self, held: Held) -> None:
+        """Read a row of a restored object and forget it: the next to read finds the way prepared."""
+
     def warm(self, held: Held) -> None:
         """Fill the cache of a restored object; runs in a background thread."""
 

@@ -140,6 +140,11 @@ class SparkShelf:
             log.warning("the files of named object %r have changed since it was made", record.name)
         return frame, changed or origin.rebuilt
 
+    def try_out(self, held: Held) -> None:
+        """One row of a DataFrame, from its first file that has any."""
+        self._in_background()
+        held.value.head(1)
+
     def warm(self, held: Held) -> None:
         """Cache a restored object, in the pool that yields to all jobs; the first query does not wait for it."""
         self._in_background()

@@ -35,6 +35,7 @@ class Standby:
         self._ended = threading.Event()
         self._looking = threading.Lock()
         self._prepared: dict[str, Held] = {}
+        self._read: set[str] = set()
         self._known = Base(None)
         self._wanted: dict[str, NamedObject] = {}
         self._newest_read: str | None = None
@@ -90,7 +91,10 @@ class Standby:
         if name in self._prepared:
             return
         try:
-            self._prepared[name] = self._shelf.restore(record)
+            self._prepared[name] = held = self._shelf.restore(record)
+            if name not in self._read:  # once: its later versions are read alike
+                self._read.add(name)
+                self._shelf.try_out(held)
         except (CheckpointError, ObjectDamaged) as error:  # told again to the job that asks for it
             log.warning("named object %r cannot be prepared: %s", name, error)
         except Exception:

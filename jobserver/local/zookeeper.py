@@ -18,6 +18,16 @@ from jobserver.local.ports import LOOPBACK, busy_ports, free_ports
 from jobserver.local.processes import Child, end_children, start, wait_until
 
 TICK_MS = 500
+LOG4J2 = """\
+status = error
+rootLogger.level = info
+rootLogger.appenderRef.log.ref = log
+appender.log.type = Console
+appender.log.name = log
+appender.log.layout.type = PatternLayout
+appender.log.layout.pattern = %d %p %c{1}: %m%n
+"""
+"""What a node tells in its log: elections, sessions that end, what it could not do."""
 START_TIMEOUT = 30.0
 _MODE = re.compile(r"^Mode: (\w+)", re.MULTILINE)
 
@@ -56,8 +66,11 @@ class ZooKeeperNode:
         (data / "myid").write_text(f"{self.number}\n")
         config = self.directory / "zoo.cfg"
         config.write_text(zoo_cfg(data, self.port, self.peers))
+        logging = self.directory / "log4j2.properties"
+        logging.write_text(LOG4J2)
         log = self.directory / "zookeeper.log"
-        self.child = start("ZooKeeper", _command(java, config), log=log, cwd=self.directory, env=os.environ)
+        command = _command(java, config, logging)
+        self.child = start("ZooKeeper", command, log=log, cwd=self.directory, env=os.environ)
 
     def wait_serving(self, timeout: float = START_TIMEOUT) -> None:
         """Returns when the node serves clients. Raises LocalPartFailed with its last words when it does not."""
@@ -140,13 +153,14 @@ def four_letters(port: int, word: str, timeout: float = 1.0) -> str:
         return ""
 
 
-def _command(java: Path, config: Path) -> list[str | Path]:
+def _command(java: Path, config: Path, logging: Path) -> list[str | Path]:
     return [
         java,
         "-Xmx128m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
         "-Dzookeeper.preAllocSize=1024",  # KiB of log made at once; the default of 64 MiB is for busy ensembles
+        f"-Dlog4j2.configurationFile={logging}",
         "-cp",
         f"{spark_jars()}/*",
         "org.apache.zookeeper.server.quorum.QuorumPeerMain",

@@ -217,7 +217,7 @@ class FakeDriver:
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost, "abandoned": self.abandoned}
         if self.standby_of is not None and self.context_id is None:
-            said["standby"] = {"manifest": "fake-manifest", "age": 0.5}
+            said["standby"] = {"manifest": "fake-manifest", "age": 0.5, "rehearsed": True}
         return said
 
     def _on_shutdown(self, message: Message, writer: asyncio.StreamWriter) -> Message:

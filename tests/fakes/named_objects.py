@@ -39,6 +39,7 @@ class PlainShelf:
     def __init__(self):
         self.discarded = []
         self.warmed = []
+        self.tried = []
         self.restored = Counter()
         self.may_write = threading.Event()
         self.may_write.set()
@@ -72,6 +73,9 @@ class PlainShelf:
 
     def hand_out(self, held):
         return held.value
+
+    def try_out(self, held):
+        self.tried.append(held.value)
 
     def warm(self, held):
         self.warmed.append(held.value)

@@ -355,6 +355,7 @@ def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load
             lambda: hot_standbys(live, name), lambda found: found and standby not in found
         )
         assert len(again) == 1
+        live.eventually(lambda: live.seen(name)["standbys"], lambda found: any(map(rehearsed, found)))
         assert unmoved(before, live.seen(name))
         os.kill(before["driver"]["pid"], signal.SIGKILL)
         after = live.eventually(
@@ -364,6 +365,10 @@ def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load
         assert after["last_failover"]["kind"] == "restored-hot"
     finally:
         assert live.ask("DELETE", f"/contexts/{name}").status == 200
+
+
+def rehearsed(standby: dict[str, Any]) -> bool:
+    return bool(standby.get("rehearsed"))
 
 
 def hot_standbys(live: Live, name: str) -> list[str]:

@@ -78,10 +78,14 @@ def test_a_standby_follows_on_whatever_goes_wrong():
         restored.set()
         return Held("a", "dataframe", "1-1", "value", ObjectOptions(), wanted)
 
-    following = Standby(newest, SimpleNamespace(restore=restore))
+    tried: list[str] = []
+    following = Standby(
+        newest, SimpleNamespace(restore=restore, try_out=lambda held: tried.append(held.name))
+    )
     following.look()
     following.follow()
     assert restored.wait(LIMIT)
     following.look()
     assert set(following.end()) == {"a"}
     assert following.progress()["manifest"] == "m"
+    assert tried == ["a"], "each is read once"

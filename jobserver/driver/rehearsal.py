@@ -1,0 +1,89 @@
+"""Queries that a waiting driver runs over rows of its own, so that its first answers find Spark's code compiled.
+
+A young JVM plans and runs its first group-by three times slower than its tenth. A rehearsal takes one core at most, yields to
+all jobs, is seen by nobody, and ends when the driver is activated.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
+
+from jobserver.driver.spark import Spark
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 10
+"""How often each query is run; the next run would hardly be quicker."""
+ROWS = 100_000
+"""Rows of its own: enough for the loops of generated code to be compiled, about 2 MB."""
+GROUP = "rehearsal"
+"""Spark's name for the jobs of a rehearsal."""
+_SCHEMA = "id long, name string, amount double"
+
+Query = Callable[[DataFrame], Any]
+
+
+class Rehearsal:
+    """The one rehearsal of a driver. `folder`: where its rows are written."""
+
+    def __init__(self, spark: Spark, folder: Path) -> None:
+        self._spark = spark
+        self._path = (folder / "rehearsal.parquet").as_uri()
+        self._ending = threading.Event()
+        self.done = False
+        """Whether all of it was run."""
+
+    def begin(self) -> threading.Thread:
+        """Begin in a thread of its own, and return that at once."""
+        thread = threading.Thread(target=self._run, name="rehearsal", daemon=True)
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Begin no further query and give up the one that runs, without waiting for either."""
+        if not self.done and not self._ending.is_set():
+            self._ending.set()
+            self._spark.java.scala_context.cancelJobGroup(GROUP)
+
+    def _run(self) -> None:
+        try:
+            self._rehearse()
+        except Exception as error:  # noqa: BLE001
+            # Spark's failures have no common class; whatever it was, only the first answers take longer
+            if not self._ending.is_set():
+                log.warning("the rehearsal of queries was given up: %s", error)
+
+    def _rehearse(self) -> None:
+        context, session = self._spark.java.scala_context, self._spark.root.newSession()
+        context.setLocalProperty("spark.scheduler.pool", "background")
+        context.setJobGroup(GROUP, "queries that make the first answers quick", True)
+        session.conf.set("spark.sql.shuffle.partitions", "1")
+        name = f.concat(f.lit("r"), f.col("id") % 7).alias("name")
+        made = session.range(0, ROWS, 1, 1).select("id", name, f.rand().alias("amount"))
+        made.write.mode("overwrite").parquet(self._path)
+        for _ in range(ROUNDS):
+            rows = session.read.schema(_SCHEMA).parquet(self._path).persist()
+            for query in queries():
+                if self._ending.is_set():
+                    return
+                query(rows)
+            rows.unpersist(True)
+        self.done = True
+
+
+def queries() -> Sequence[Query]:
+    """One of each shape that analytics is made of, over rows of `id`, `name` and `amount`."""
+    return (
+        lambda rows: rows.groupBy("name").agg(f.count("*"), f.sum("amount"), f.avg("amount")).collect(),
+        lambda rows: rows.where("id = 17").collect(),
+        lambda rows: rows.where("amount > 0.5").orderBy(f.desc("amount")).limit(10).collect(),
+        lambda rows: rows.join(rows.groupBy("name").agg(f.max("amount").alias("most")), "name").count(),
+        lambda rows: rows.select(f.countDistinct("name")).collect(),
+    )
