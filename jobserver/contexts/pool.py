@@ -67,8 +67,8 @@ class DriverPool:
         self._closed = False
         self.on_change: Callable[[], None] = lambda: None
 
-    async def take(self, spec: LaunchSpec) -> StartedDriver:
-        """A warm driver when one fits and is alive, else the one being warmed, else a new one.
+    async def take(self, spec: LaunchSpec, *, warm_up: bool = False) -> StartedDriver:
+        """A warm driver when one fits and is alive, else the one being warmed, else a new one: warmed up, too, if asked for.
 
         Raises ContextInitFailed.
         """
@@ -78,7 +78,7 @@ class DriverPool:
         if spec == self._spec and self._warming is not None and not self._warming_taken:
             # it is further on its way than one that starts now, and needs no second JVM
             return await self._take_warming(self._warming)
-        return await self._start(spec, warm_up=False, how="cold")
+        return await self._start(spec, warm_up=warm_up, how="cold")
 
     def hand_over(self, spec_digest: str) -> DriverRecord | None:
         """A warm driver for another server whose pool is empty: it waits a few seconds for that one's connection."""

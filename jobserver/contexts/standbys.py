@@ -34,6 +34,10 @@ ASK_TIMEOUT = 1.0
 """Seconds for a bound driver to say how far it has read, to somebody who waits for the answer."""
 LOOK_TIMEOUT = 5.0
 """Seconds within which a driver that waits answers, or is ended."""
+REHEARSAL = 20.0
+"""Seconds that a planned move waits at most for the rehearsal of the driver it has made ready."""
+REHEARSAL_LOOK = 0.25
+"""Seconds between two looks whether it is over."""
 MODES = ("cold", "warm", "hot")
 
 
@@ -66,6 +70,7 @@ class HotStandbys:
         self._spec_of = spec_of
         self._settings = settings
         self._bound: dict[str, StartedDriver] = {}
+        self._rehearsing: set[str] = set()
         self._promised: dict[str, float] = {}
         self._readying: set[asyncio.Task[None]] = set()
         self._tending = asyncio.Lock()
@@ -116,7 +121,18 @@ class HotStandbys:
     async def _ready(self, context: ContextRecord) -> None:
         async with self._tending:
             if context.id not in self._bound:
-                await self._bind(context, self._pool.take(self._spec_of(context)))
+                await self._bind(context, self._pool.take(self._spec_of(context), warm_up=True))
+        await self._rehearsed(context.id)
+
+    async def _rehearsed(self, context_id: str) -> None:
+        """Nobody waits for a move until its gate closes, so its driver has the time to rehearse."""
+        end = now() + REHEARSAL
+        while context_id in self._rehearsing and context_id in self._bound and now() < end:
+            told = (await self._ask(self._bound[context_id])).get("standby") or {}
+            if told.get("rehearsed"):
+                self._rehearsing.discard(context_id)
+            else:
+                await asyncio.sleep(REHEARSAL_LOOK)
 
     async def _look(self) -> None:
         """Lets go of the bound drivers that do not answer; they are replaced like lost ones."""
@@ -206,7 +222,7 @@ class HotStandbys:
             log.error("no hot standby for context %s could be started: %s", context.name, error.message)
             return
         try:
-            await driver.link.request(
+            bound = await driver.link.request(
                 Request.BIND,
                 timeout=self._settings.bind_timeout,
                 context={"id": context.id, "name": context.name, "settings": context.settings},
@@ -222,6 +238,8 @@ class HotStandbys:
             self._drop(driver)
             return
         self._bound[context.id] = driver
+        rehearses = bool(bound.get("rehearsing"))
+        (self._rehearsing.add if rehearses else self._rehearsing.discard)(context.id)
         driver.link.on_closed = lambda why: self._lost(context, driver, why)
         log.info("context %s: a hot standby is ready here", context.name)
         self.on_change()

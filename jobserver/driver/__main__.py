@@ -138,10 +138,10 @@ def run(
     facts = process_facts(config, listener.port, jvm, spark)
     write_private(config.dir / "driver.json", json.dumps(facts))
     driver.lifetime.heard(time.monotonic())
-    tell_server(options.ready_fd, facts)
-    maker = make_archive_beside(config, options.config)
     if config.warm_up:
         driver.rehearsal.begin()
+    tell_server(options.ready_fd, facts)
+    maker = make_archive_beside(config, options.config)
     live(driver, listener, ending)
     log.info("ending: %s", ending.reason)
     driver.rehearsal.end()

@@ -142,7 +142,7 @@ class Commands:
 
     def _bind(self, connection: Connection, message: Message) -> Answer:
         self._driver.bind(_context(message))
-        return self._facts()
+        return {**self._facts(), "rehearsing": self._driver.rehearsal.going_on}
 
     def _run(self, connection: Connection, message: Message) -> Answer:
         """An attempt that began under an owner is in the list that the next owner's `adopt` is answered."""

@@ -37,19 +37,23 @@ class Rehearsal:
         self._spark = spark
         self._path = (folder / "rehearsal.parquet").as_uri()
         self._ending = threading.Event()
+        self.going_on = False
+        """Whether it has begun and not ended."""
         self.done = False
         """Whether all of it was run."""
 
     def begin(self) -> threading.Thread:
         """Begin in a thread of its own, and return that at once."""
+        self.going_on = True
         thread = threading.Thread(target=self._run, name="rehearsal", daemon=True)
         thread.start()
         return thread
 
     def end(self) -> None:
         """Begin no further query and give up the one that runs, without waiting for either."""
-        if not self.done and not self._ending.is_set():
-            self._ending.set()
+        ended = self._ending.is_set()
+        self._ending.set()
+        if self.going_on and not ended:
             self._spark.java.scala_context.cancelJobGroup(GROUP)
 
     def _run(self) -> None:
@@ -59,6 +63,8 @@ class Rehearsal:
             # Spark's failures have no common class; whatever it was, only the first answers take longer
             if not self._ending.is_set():
                 log.warning("the rehearsal of queries was given up: %s", error)
+        finally:
+            self.going_on = False
 
     def _rehearse(self) -> None:
         context, session = self._spark.java.scala_context, self._spark.root.newSession()

@@ -31,6 +31,7 @@ class FakeDriver:
         self.record = DriverRecord(secrets.token_hex(4), "127.0.0.1", 0, pid, 1, secrets.token_hex(8), 0)
         self.context_id: str | None = None
         self.standby_of: str | None = None
+        self.rehearsing = False
         self.epoch = 0
         self.base: str | None = None
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
@@ -157,7 +158,7 @@ class FakeDriver:
         if self.context_id is not None:
             return {"refused": Refused.BOUND, "message": "bound"}
         self.standby_of = message["context"]["id"]
-        return {}
+        return {"rehearsing": True} if self.rehearsing else {}
 
     def _on_activate(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         if self.context_id is not None:
@@ -217,7 +218,7 @@ class FakeDriver:
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost, "abandoned": self.abandoned}
         if self.standby_of is not None and self.context_id is None:
-            said["standby"] = {"manifest": "fake-manifest", "age": 0.5, "rehearsed": True}
+            said["standby"] = {"manifest": "fake-manifest", "age": 0.5, "rehearsed": not self.rehearsing}
         return said
 
     def _on_shutdown(self, message: Message, writer: asyncio.StreamWriter) -> Message:

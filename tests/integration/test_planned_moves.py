@@ -52,6 +52,27 @@ async def test_a_switchover_moves_the_context_to_a_driver_of_the_other_server_an
     assert (await other.contexts.view("ctx")).record.last_failover.kind == "moved-hot"
 
 
+async def test_a_move_waits_for_the_rehearsal_of_its_driver_while_the_old_one_serves(
+    cluster, moved, monkeypatch
+):
+    context, owner, other = moved
+    old, before = cluster.driver(), cluster.launcher.start
+
+    async def start(spec, *, warm_up):
+        record = await before(spec, warm_up=warm_up)
+        cluster.launcher.drivers[-1].rehearsing = warm_up
+        return record
+
+    monkeypatch.setattr(cluster.launcher, "start", start)
+    moving = asyncio.create_task(other.switchover.by_name("ctx", other.me.id, 5.0, keep_driver=False))
+    await until(lambda: cluster.launcher.drivers[-1].standby_of == context.id, "the next driver is bound")
+    done = await owner.jobs.submit(submission("answer:1"))
+    assert done.job.result == "1"
+    assert (old.alive, moving.done()) == (True, False)
+    cluster.launcher.drivers[-1].rehearsing = False
+    assert (await moving).target == other.me.id
+
+
 async def test_a_switchover_that_keeps_the_driver_leaves_running_jobs_untouched(cluster, moved):
     context, owner, other = moved
     waiting = asyncio.create_task(owner.jobs.submit(submission("hold")))
