@@ -120,10 +120,13 @@ class LocalHdfs:
 
     def wait_serving(self, timeout: float = START_TIMEOUT) -> None:
         """Returns when the NameNode is out of safe mode and has its DataNode. Raises LocalPartFailed."""
-        wait_until(lambda: self.serving() or not all(child.running for child in self.children), timeout)
-        if not self.serving():
+        answered = wait_until(lambda: self.serving() or not self._running(), timeout)
+        if not answered or not self._running():
             words = "; ".join(f"{child.name}: {child.last_words(3)}" for child in self.children)
             raise LocalPartFailed(f"HDFS did not serve at {self.url} within {timeout:g} s: {words}")
+
+    def _running(self) -> bool:
+        return all(child.running for child in self.children)
 
     def serving(self) -> bool:
         """Whether files can be read and written now."""

@@ -85,8 +85,8 @@ class MariaDbServer:
         """Returns when the server greets clients. Raises LocalPartFailed with its last words when it does not."""
         child = self.child
         assert child is not None
-        wait_until(lambda: greets(self.port) or not child.running, timeout)
-        if not child.running or not greets(self.port):
+        answered = wait_until(lambda: greets(self.port) or not child.running, timeout)
+        if not answered or not child.running:
             raise LocalPartFailed(
                 f"MariaDB did not serve on {LOOPBACK}:{self.port} within {timeout:g} s: {child.last_words()}"
             )

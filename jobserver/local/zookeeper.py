@@ -76,8 +76,9 @@ class ZooKeeperNode:
         """Returns when the node serves clients. Raises LocalPartFailed with its last words when it does not."""
         child = self.child
         assert child is not None
-        wait_until(lambda: mode(self.port) is not None or not child.running, timeout)
-        if not child.running or mode(self.port) is None:
+        # Not asked again for the verdict: a node that has just lost its leader answers, and a moment later it does not.
+        answered = wait_until(lambda: mode(self.port) is not None or not child.running, timeout)
+        if not answered or not child.running:
             raise LocalPartFailed(
                 f"ZooKeeper did not serve on {self.address} within {timeout:g} s: {child.last_words()}"
             )

@@ -5,6 +5,7 @@ from kazoo.client import KazooClient
 
 from jobserver.errors import LocalPartFailed
 from jobserver.local import zookeeper as zk
+from jobserver.local.processes import wait_until
 
 
 @pytest.fixture
@@ -49,18 +50,21 @@ def test_a_session_of_the_default_length_is_granted_in_full(zookeeper, client):
 
 
 def test_an_ensemble_has_one_leader_and_goes_on_without_it(zookeeper_ensemble, client):
-    modes = [zk.mode(node.port) for node in zookeeper_ensemble]
+    modes = [mode_of(node) for node in zookeeper_ensemble]
     assert sorted(modes) == ["follower", "follower", "leader"]
     hosts = ",".join(node.address for node in zookeeper_ensemble)
     client(hosts).create("/before", b"")
     leader = zookeeper_ensemble[modes.index("leader")]
     leader.stop(grace=0)
     left = [node for node in zookeeper_ensemble if node is not leader]
-    for node in left:
-        node.wait_serving(30)
+    assert wait_until(lambda: sorted(filter(None, map(mode_of, left))) == ["follower", "leader"], 30)
     other = client(",".join(node.address for node in left))
     other.sync("/")
     assert other.exists("/before")
+
+
+def mode_of(node):
+    return zk.mode(node.port)
 
 
 def test_a_node_whose_port_is_taken_says_so_in_one_error(own_zookeeper, java, tmp_path):
