@@ -16,9 +16,11 @@ $(STAMP): requirements.lock pyproject.toml scripts/setup.sh
 demo: setup
 	@$(BIN)/python -m jobserver.cli.main demo
 
+# Two processes share the files, fast layers first: most of the time of a real failover is waiting.
 TESTS ?= $(wildcard tests/unit tests/contract tests/sim tests/integration)
+PROCESSES ?= 2
 test: setup
-	$(PYTEST) $(TESTS)
+	$(PYTEST) --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # What touches Spark, with Spark 3.5 in an environment of its own. Java 17 is needed.
 SPARK35 := 3.5.9

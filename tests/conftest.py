@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,21 @@ IMAGE = "JOBSERVER_MARIADB_IMAGE"
 _used: list[str] = []
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of a parallel run hands over what its databases came from."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[IMAGE] = _used
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What such a process has handed over; nothing if it died."""
+    _used.extend(getattr(node, "workeroutput", {}).get(IMAGE, ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the databases of this run came from, if it had any."""
-    for line in _used:
+    for line in sorted(set(_used)):
         terminalreporter.write_line(line)
 
 

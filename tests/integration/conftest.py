@@ -4,6 +4,7 @@ Everything listens on the loopback address, lives below pytest's temporary direc
 """
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -92,4 +93,6 @@ def row_of_ports():
 
 
 def _row_of_ports(count: int) -> int:
-    return next(first for first in range(18000, 28000, 20) if not busy_ports(range(first, first + count)))
+    # Each process of a parallel run has a range of its own: a port is free until its server listens.
+    mine = 18000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return next(first for first in range(mine, mine + 1000, 20) if not busy_ports(range(first, first + count)))
