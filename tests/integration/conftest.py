@@ -95,4 +95,6 @@ def row_of_ports():
 def _row_of_ports(count: int) -> int:
     # Each process of a parallel run has a range of its own: a port is free until its server listens.
     mine = 18000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return next(first for first in range(mine, mine + 1000, 20) if not busy_ports(range(first, first + count)))
+    return next(
+        first for first in range(mine, mine + 1000, 20) if not busy_ports(range(first, first + count))
+    )

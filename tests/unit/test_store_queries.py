@@ -179,7 +179,11 @@ def test_a_guarded_write_looks_at_epoch_and_token_and_locks_the_fence_where_that
     assert "fences.epoch = %s AND fences.token = %s LOCK IN SHARE MODE" in guard
 
 
-@pytest.mark.parametrize("statement", [jobs.INSERT, jobs.INSERT_STARTED, history.RECORD], ids=str)
+@pytest.mark.parametrize(
+    "statement",
+    [jobs.INSERT, jobs.INSERT_STARTED, history.RECORD],
+    ids=["queued", "started", "history"],
+)
 def test_no_insertion_of_the_hot_path_selects_its_row(statement: Statement) -> None:
     """MariaDB writes its log to the disk for each INSERT … SELECT, also within a transaction."""
     text = " ".join(str(statement.clause.compile(dialect=mysql.dialect())).split())
