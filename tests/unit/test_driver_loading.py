@@ -47,7 +47,7 @@ def test_a_wheel_loses_its_metadata_and_its_purelib_is_hoisted():
         assert sorted(archive.namelist()) == [f"{root}/__init__.py", f"{root}/a.py", f"{root}/b/__init__.py"]
 
 
-@pytest.mark.parametrize("data", [b"", b"no zip", zipped({"a.py": "x"})[:-30]])
+@pytest.mark.parametrize("data", [b"", b"no zip", zipped({"a.py": "x"})[:-30]], ids=["empty", "text", "cut"])
 def test_bytes_that_are_no_zip_are_refused(data):
     with pytest.raises(BrokenBundle):
         rewrap(data, BinaryType.EGG, "00", "a")
