@@ -80,7 +80,7 @@ class LateWrites:
         self._write = write
         self._store_is_well = store_is_well
         self._clock = clock
-        self._lock = threading.RLock()  # entered itself, as in named_objects
+        self._lock = threading.RLock()  # entered itself, as in versions
         self._changed = threading.Condition(self._lock)
         self._late: dict[str, _Late] = {}
         self._hurry = False

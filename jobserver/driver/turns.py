@@ -1,6 +1,6 @@
 """Who builds which named object: one thread at a time for each name, and what the others wait for.
 
-All methods are called under the lock of the condition that they share with the registry.
+All methods are called under the lock of the condition that they share with the versions.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def test_a_failed_build_fails_all_who_wait_and_leaves_nothing(context):
     first = in_thread(lambda: context.registry.get_or_create("a", build, SYNC, LIMIT))
     assert building.wait(LIMIT)
     waiting = threading.Event()
-    plain_wait = context.registry._changed.wait
-    context.registry._changed.wait = lambda timeout: waiting.set() or plain_wait(timeout)
+    plain_wait = context.registry._versions.changed.wait
+    context.registry._versions.changed.wait = lambda timeout: waiting.set() or plain_wait(timeout)
     other = in_thread(lambda: context.registry.get_or_create("a", lambda: "other", SYNC, LIMIT))
     assert waiting.wait(LIMIT)
     go.set()
@@ -340,11 +340,11 @@ class KilledAtSeal:
     def __init__(self, context, *, begins):
         self._plain, self._registry = context.sealers, context.registry
         self._begins = begins
-        self._registry._sealers = self
+        self._registry._seals._sealers = self
         self.task = None
 
     def submit(self, task):
-        self._registry._sealers = self._plain
+        self._registry._seals._sealers = self._plain
         self.task = task
         if self._begins is not None:
             self._plain.submit(task)
@@ -381,8 +381,8 @@ def test_a_seal_that_goes_on_after_a_kill_comes_before_the_next_update(context, 
     context.files.write_new("ctx/marker/000000000002-t2", b"")
     KilledAtSeal(context, begins=held)
     killed(work)
-    plain_wait = context.registry._changed.wait
-    context.registry._changed.wait = lambda timeout: waiting.set() or plain_wait(timeout)
+    plain_wait = context.registry._versions.changed.wait
+    context.registry._versions.changed.wait = lambda timeout: waiting.set() or plain_wait(timeout)
     update = in_thread(lambda: context.registry.update("a", lambda: "B", SYNC, LIMIT))
     assert waiting.wait(LIMIT)
     context.journal.readopt(3, "t3")
@@ -414,7 +414,7 @@ def test_a_busy_name_is_not_written_late(context):
         lambda: context.registry.update("a", lambda: building.set() or (go.wait(LIMIT) and "2"), SYNC, LIMIT)
     )
     assert building.wait(LIMIT)
-    assert context.registry._write_late(held) is False
+    assert context.registry._seals.write_late(held) is False
     assert wrote == []
     go.set()
     assert update() == "2"
