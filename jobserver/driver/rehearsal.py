@@ -75,13 +75,18 @@ class Rehearsal:
         made = session.range(0, ROWS, 1, 1).select("id", name, f.rand().alias("amount"))
         made.write.mode("overwrite").parquet(self._path)
         for _ in range(ROUNDS):
-            rows = session.read.schema(_SCHEMA).parquet(self._path).persist()
+            if self._ending.is_set():
+                return
+            self._once(session.read.schema(_SCHEMA).parquet(self._path).persist())
+        self.done = not self._ending.is_set()
+
+    def _once(self, rows: DataFrame) -> None:
+        try:
             for query in queries():
-                if self._ending.is_set():
-                    return
-                query(rows)
-            rows.unpersist(True)
-        self.done = True
+                if not self._ending.is_set():
+                    query(rows)
+        finally:
+            rows.unpersist(False)
 
 
 def queries() -> Sequence[Query]:
