@@ -6,6 +6,7 @@ A link belongs to the event loop. It never reconnects: a broken link is the driv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol, Self
@@ -114,13 +115,11 @@ class DriverLink:
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
         try:
-            self._writer.write(frame({"t": kind.value, "n": number, **fields}))
+            self._send({"t": kind.value, "n": number, **fields})
             sent()
             reply = await asyncio.wait_for(answer, timeout)
         except TimeoutError as error:
             raise LinkBroken(f"the driver gave no answer to {kind} within {timeout:g} s") from error
-        except OSError as error:
-            raise LinkBroken(f"the connection to the driver broke: {error}") from error
         finally:
             self._pending.pop(number, None)
         if not reply.get("ok"):
@@ -130,7 +129,17 @@ class DriverLink:
     def tell(self, kind: Request, **fields: Any) -> None:
         """Sends without asking for an answer; lost with the connection."""
         if self._closed is None:
-            self._writer.write(frame({"t": kind.value, **fields}))
+            with contextlib.suppress(LinkBroken):
+                self._send({"t": kind.value, **fields})
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._writer.write(frame(message))
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # uvloop's word for one that was reset and whose end is not read yet
+            raise LinkBroken(f"the connection to the driver broke: {error}") from error
 
     async def until_closed(self, timeout: float) -> None:
         """Returns at the connection's end. Raises TimeoutError."""
