@@ -69,7 +69,7 @@ class DriverLink:
                 proof = {"t": "proof", "version": VERSION, "proof": proof_of(driver.secret, nonce)}
                 writer.write(frame(proof))
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, ProtocolError) as error:
+        except (OSError, RuntimeError, asyncio.IncompleteReadError, ProtocolError) as error:  # see _send
             raise LinkBroken(
                 f"no connection to the driver at {driver.host}:{driver.port}: {error}"
             ) from error
