@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
+from checkpoint import layout
 from checkpoint.epoch import begin_epoch
 from checkpoint.errors import StoreUnavailable
 from checkpoint.local import LocalFiles
@@ -84,6 +86,29 @@ class PlainShelf:
         self.discarded.append(held.value)
 
 
+class FiledShelf(PlainShelf):
+    """Keeps values in files of the context's folder, as Spark does; what it hands out reads them when it is asked."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
+
+    def path(self, held):
+        """Where a version's data lies in the store."""
+        return self._folder.path(layout.object_path(held.name, held.version))
+
+    def write(self, held):
+        self._folder.files.write_new(f"{self.path(held)}/part-0", held.value.encode())
+        path = layout.object_path(held.name, held.version)
+        return replace(super().write(held), inline=None, path=path)
+
+    def restore(self, record):
+        return Held(record.name, "value", record.version, None, SYNC, record)
+
+    def hand_out(self, held):
+        return lambda: self._folder.files.read(f"{self.path(held)}/part-0").decode()
+
+
 class PlainValues:
     """Progress is pickled; there are no DataFrames."""
 
@@ -127,15 +152,15 @@ class SlowStore(LocalFiles):
 
 
 class Context:
-    """One epoch of a context on a local store."""
+    """One epoch of a context on a local store; its values lie in the manifest, or in files (`filed`)."""
 
-    def __init__(self, folder, epoch=1, prepared=None, files=None):
+    def __init__(self, folder, epoch=1, prepared=None, files=None, filed=False):
         self.files = files or SlowStore(folder)
         self.told = []
         base = begin_epoch(self.files, "ctx", epoch, f"t{epoch}", b"s")
         writer = CheckpointWriter(self.files, "ctx", epoch, f"t{epoch}", base, b"s")
         self.journal = Journal(self.files, "ctx", writer, self.told.append, b"s")
-        self.shelf = PlainShelf()
+        self.shelf = FiledShelf(self.journal.folder) if filed else PlainShelf()
         self.background = _BACKGROUND
         self.rebuilder = PlainRebuilder()
         self.sealers = _SEALERS
