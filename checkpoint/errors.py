@@ -24,7 +24,7 @@ class CheckpointError(Exception):
 class Trouble(StrEnum):
     """Why a store does not do what it is asked."""
 
-    AWAY = "away"  # nobody answers in time, or no NameNode is active
+    AWAY = "away"  # nobody answers in time, no NameNode is active, or no DataNode lives
     FULL = "full"  # no room: disk or quota
     SAFE_MODE = "safe mode"  # HDFS takes no writes for now
     REFUSED = "refused"  # permissions, proof of who we are

@@ -38,6 +38,8 @@ _TROUBLE = {
     "StandbyException": Trouble.AWAY,
     "RetriableException": Trouble.AWAY,
 }
+_NO_DATANODE = "Failed to find datanode"
+"""How a NameNode begins which knows of no living DataNode; it has no kind of its own for that."""
 _LOST_BLOCKS = ("BlockMissingException", "ChecksumException")
 _CUT_SHORT = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
 
@@ -180,6 +182,8 @@ def _in_our_words(path: str, error: HdfsError) -> CheckpointError:
         return Missing(f"{path} does not exist")
     if kind == "FileAlreadyExistsException":
         return AlreadyExists(f"{path}: {text}")
+    if text.startswith(_NO_DATANODE):
+        return StoreUnavailable(f"{path}: HDFS has no living DataNode: {text}", Trouble.AWAY, kind)
     trouble = _TROUBLE.get(kind, Trouble.OTHER)
     return StoreUnavailable(f"{path}: {_MEANING[trouble]}: {text}", trouble, kind)
 

@@ -5,6 +5,7 @@ The jar is the one of the release of the Hadoop client that pyspark carries; the
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jobserver.errors import LocalPartFailed
 from jobserver.local import ivy
@@ -129,17 +130,29 @@ class LocalHdfs:
         return all(child.running for child in self.children)
 
     def serving(self) -> bool:
-        """Whether files can be read and written now."""
+        """Whether files can be read and written now.
+
+        The NameNode has a DataNode that was killed as live for seconds more, and one that has come back has no room before
+        its first report: so this DataNode's own word is needed, too.
+        """
         state = self.state()
-        return bool(state) and not state.get("Safemode") and len(json.loads(state.get("LiveNodes", "{}"))) > 0
+        live = json.loads(state.get("LiveNodes", "{}"))
+        ready = not state.get("Safemode") and any(node["remaining"] > 0 for node in live.values())
+        return ready and self._registered()
+
+    def _registered(self) -> bool:
+        told = self._bean(self.ports.data_web, "Hadoop:service=DataNode,name=DataNodeInfo")
+        actors = json.loads(told.get("BPServiceActorInfo") or "[]")
+        return any(actor["ActorState"] == "RUNNING" for actor in actors)
 
     def state(self) -> dict[str, Any]:
         """What the NameNode tells of itself; empty while it does not answer."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.ports.web, timeout=2.0)
+        return self._bean(self.ports.web, "Hadoop:service=NameNode,name=NameNodeInfo")
+
+    def _bean(self, port: int, name: str) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2.0)
         try:
-            connection.request(
-                "GET", "/jmx?" + urlencode({"qry": "Hadoop:service=NameNode,name=NameNodeInfo"})
-            )
+            connection.request("GET", "/jmx?" + urlencode({"qry": name}))
             beans = json.loads(connection.getresponse().read())["beans"]
             return dict(beans[0]) if beans else {}
         except (OSError, http.client.HTTPException, ValueError, KeyError):
@@ -151,6 +164,26 @@ class LocalHdfs:
         """Ends both; 0 s of grace is a kill. Nothing when neither runs."""
         end_children(self.children, grace)
         self.namenode = self.datanode = None
+
+    def give(self, folder: str, user: str) -> None:
+        """Makes a folder that belongs to a user; all else is the superuser's, who started HDFS. Raises LocalPartFailed."""
+        self._order(folder, "MKDIRS")
+        self._order(folder, "SETOWNER", owner=user)
+
+    def _order(self, path: str, operation: str, **parameters: str) -> None:
+        """What only the superuser may do."""
+        query = urlencode({"op": operation, "user.name": getpass.getuser(), **parameters})
+        connection = http.client.HTTPConnection(LOOPBACK, self.ports.web, timeout=10.0)
+        try:
+            connection.request("PUT", f"/webhdfs/v1{quote(path)}?{query}")
+            answer = connection.getresponse()
+            status, text = answer.status, answer.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise LocalPartFailed(f"The NameNode did not answer {operation} of {path}: {error!r}") from error
+        finally:
+            connection.close()
+        if status != 200:
+            raise LocalPartFailed(f"The NameNode refused {operation} of {path}: {status} {text[:300]}")
 
     def _launch(self, name: str, main: str, java: Path, jar: Path) -> Child:
         log = self.directory / f"{name.lower()}.log"
@@ -172,11 +205,17 @@ class LocalHdfs:
             raise LocalPartFailed(f"The NameNode's directory could not be made: {words}")
 
     def _command(self, java: Path, jar: Path, main: str) -> list[str | Path]:
-        return [java, *_JVM, "-cp", f"{self.directory / 'conf'}:{spark_jars()}/*:{jar}", main]
+        own = f"-Djava.io.tmpdir={self._temporary}"  # a killed one leaves its web server's folders there
+        return [java, *_JVM, own, "-cp", f"{self.directory / 'conf'}:{spark_jars()}/*:{jar}", main]
+
+    @property
+    def _temporary(self) -> Path:
+        return self.directory / "tmp"
 
     def _configure(self) -> None:
         conf = self.directory / "conf"
         conf.mkdir(parents=True, exist_ok=True)
+        self._temporary.mkdir(exist_ok=True)
         (conf / "core-site.xml").write_text(site_xml({"fs.defaultFS": self.url}))
         (conf / "hdfs-site.xml").write_text(site_xml(site_values(self.directory, self.ports)))
         (conf / "log4j2.properties").write_text(_LOG)

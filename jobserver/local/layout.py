@@ -112,7 +112,7 @@ def with_hdfs(base: Mapping[str, Any], hdfs: HdfsPlace) -> dict[str, Any]:
     values = copy.deepcopy({name: dict(section or {}) for name, section in base.items()})
     _unless_named(values, "checkpoint", "root", f"{hdfs.url}/jobserver")
     if values["checkpoint"]["root"].startswith(hdfs.url):
-        values["webhdfs"] = {"namenodes": [hdfs.web_url]}
+        values["webhdfs"] = {**values.get("webhdfs", {}), "namenodes": [hdfs.web_url]}
     conf = values.setdefault("driver", {}).setdefault("spark_conf", {})
     values["driver"]["spark_conf"] = {"spark.hadoop.dfs.replication": "1", **conf}
     return values

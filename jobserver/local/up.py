@@ -215,7 +215,11 @@ class LocalCluster:
         self._say("Starting HDFS (its jar, 56 MB, is fetched once) …")
         self._hdfs = LocalHdfs(self.layout.hdfs)
         self._hdfs.start(java, fetch_jar(java), self._note_leftovers)
-        return files.with_hdfs(base, HdfsPlace(self._hdfs.url, self._hdfs.web_url))
+        values = files.with_hdfs(base, HdfsPlace(self._hdfs.url, self._hdfs.web_url))
+        root, user = values["checkpoint"]["root"], values.get("webhdfs", {}).get("user")
+        if user is not None and root.startswith(self._hdfs.url):
+            self._hdfs.give(root.removeprefix(self._hdfs.url), user)
+        return values
 
     def _launch(self, server_id: str) -> None:
         folder = self.layout.server(server_id)

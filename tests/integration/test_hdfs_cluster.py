@@ -1,16 +1,19 @@
 """A cluster whose checkpoints lie in HDFS: what is named is there after a failover, and each trouble of HDFS is borne.
 
-One cluster with its own HDFS serves all tests; each leaves HDFS as it found it.
+One cluster, which is an ordinary user there, with its own HDFS serves all tests; each leaves HDFS as it found it.
 """
 
 from __future__ import annotations
 
+import getpass
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hdfs import InsecureClient
 from live_cluster import Live
 from test_hdfs_store import corrupt_block, refusal_in_the_end
 
@@ -22,8 +25,10 @@ from jobserver.local.hdfs import LocalHdfs
 from jobserver.local.java import spark_jars
 from jobserver.local.processes import end_all, session_of
 
+USER = "jobs"
+"""Who the cluster is in HDFS. The superuser is who started it: the tests themselves."""
+
 JOBS = """
-import os
 def make(spark, env, config):
     frame = env.named_objects.update(config["name"], lambda: spark.range(config["n"]).selectExpr("id", "id * 2 as twice"))
     env.named_objects.update(config["name"] + " value", lambda: {"rows": config["n"], "big": "x" * 100_000})
@@ -35,6 +40,13 @@ def put(spark, env, config):
 def get(spark, env, config):
     return env.named_objects.get(config["name"])
 
+def frame(spark, env, config):
+    env.named_objects.update(config["name"], lambda: spark.range(config["n"]))
+    return env.named_objects.get(config["name"]).count()
+
+def count(spark, env, config):
+    return spark.range(config["n"]).count()
+
 def read(spark, env, config):
     frame = env.named_objects.get(config["name"])
     value = env.named_objects.get(config["name"] + " value")
@@ -45,7 +57,11 @@ def read(spark, env, config):
 @pytest.fixture(scope="module")
 def live(start_cluster, tmp_path_factory) -> Iterator[Live]:
     with start_cluster(
-        tmp_path_factory.mktemp("on-hdfs"), servers=2, hdfs=True, ha={"standby": "cold"}
+        tmp_path_factory.mktemp("on-hdfs"),
+        servers=2,
+        hdfs=True,
+        ha={"standby": "cold"},
+        webhdfs={"user": USER},
     ) as cluster:
         yield Live(cluster)
 
@@ -58,6 +74,22 @@ def jobs(live: Live) -> str:
 @pytest.fixture(scope="module")
 def context(live: Live) -> str:
     return live.context("on-hdfs")
+
+
+@contextmanager
+def unwritable(live: Live, folder: str) -> Iterator[None]:
+    """The superuser takes the right to write from all folders below one, and gives it back."""
+    superuser = InsecureClient(live.cluster.hdfs.web_url, user=getpass.getuser())
+
+    def permit(mode: str) -> None:
+        for path, _, _ in list(superuser.walk(folder)):
+            superuser.set_permission(path, mode)
+
+    permit("555")
+    try:
+        yield
+    finally:
+        permit("755")
 
 
 def stored(live: Live, name: str) -> tuple[FileStore, str]:
@@ -236,3 +268,18 @@ class TestTroubleOfHdfs:
         finally:
             dfsadmin(live, hdfs, "-clrQuota", root_of(live))
         healed(live, jobs, context)
+
+    def test_a_folder_that_the_user_may_not_write(self, live: Live, jobs: str, context: str) -> None:
+        rows = {"name": "rows", "n": 10}
+        assert live.value(jobs, "job:frame", context, rows) == 10
+        folder = f"{root_of(live)}/{live.seen(context)['id']}"
+        denied = f'Permission denied: user={USER}, access=WRITE, inode="{folder}/'
+        with unwritable(live, folder):
+            borne(live, jobs, context, f"HDFS refuses this user: {denied}", "refused")
+            failed = live.ended(live.start(jobs, "job:frame", context, rows | {"n": 20}))
+            assert (failed["status"], denied in failed["result"]["message"]) == ("ERROR", True), failed
+            assert live.get(f"/contexts/{context}")["data"]["behind"]["objects"] == 1
+            assert live.value(jobs, "job:count", context, {"n": 30}) == 30
+        healed(live, jobs, context)
+        assert live.value(jobs, "job:frame", context, rows | {"n": 20}) == 20
+        assert live.get(f"/contexts/{context}")["data"]["behind"]["objects"] == 0

@@ -203,6 +203,7 @@ def test_an_unreadable_block_is_proof_of_damage_only_when_all_its_replicas_are_k
         (403, ("NSQuotaExceededException", "The NameSpace quota is exceeded"), Trouble.FULL),
         (403, ("DSQuotaExceededException", "The DiskSpace quota is exceeded"), Trouble.FULL),
         (403, ("AccessControlException", "Permission denied: user=nobody"), Trouble.REFUSED),
+        (403, ("IOException", "Failed to find datanode, suggest to check cluster health."), Trouble.AWAY),
         (500, ("WhoKnowsException", "something else\n\tat java.Trace"), Trouble.OTHER),
         (200, None, Trouble.OTHER),
         (502, None, Trouble.OTHER),

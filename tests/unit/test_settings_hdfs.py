@@ -86,6 +86,8 @@ def test_a_local_hdfs_is_where_the_servers_of_up_keep_checkpoints() -> None:
     assert values["webhdfs"] == {"namenodes": ["http://127.0.0.1:9870"]}
     assert values["driver"]["spark_conf"] == {"spark.hadoop.dfs.replication": "1", "a": "b"}
     assert with_hdfs({"checkpoint": {"root": "/elsewhere"}}, place)["checkpoint"]["root"] == "/elsewhere"
+    named = with_hdfs({"webhdfs": {"user": "jobs", "namenodes": ["http://elsewhere:9870"]}}, place)
+    assert named["webhdfs"] == {"user": "jobs", "namenodes": ["http://127.0.0.1:9870"]}
 
 
 def test_every_address_of_a_local_hdfs_is_the_loopback_one() -> None:
