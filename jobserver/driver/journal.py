@@ -36,6 +36,15 @@ class ContextFolder:
         """The store's path of something relative to the context's folder."""
         return layout.in_context(self.context_id, relative)
 
+    def check(self) -> None:
+        """Whether the store takes data: one that is full or takes no writes still lists. Raises CheckpointError."""
+        path = self.path(f"probe/{uuid.uuid4().hex}")
+        try:
+            self.files.write_new(path, PROBE)
+        finally:
+            with contextlib.suppress(CheckpointError):  # what is left is a few bytes
+                self.files.remove(path)
+
 
 class Journal:
     """Commits for one context. A commit that meets a higher epoch waits, since an adoption may give the right back."""
@@ -95,13 +104,8 @@ class Journal:
                 return sealed
 
     def check_store(self) -> None:
-        """Whether the store takes data: one that is full or takes no writes still lists. Raises CheckpointError."""
-        path = self.folder.path(f"probe/{uuid.uuid4().hex}")
-        try:
-            self.folder.files.write_new(path, PROBE)
-        finally:
-            with contextlib.suppress(CheckpointError):  # what is left is a few bytes
-                self.folder.files.remove(path)
+        """See ContextFolder.check."""
+        self.folder.check()
 
     def older_versions(self, name: str) -> list[NamedObject]:
         """Versions of an object in manifests that are kept, newest first, without the acknowledged one.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,13 +89,13 @@ class SparkShelf:
             return _record_of(held)
         if held.kind == Kind.DATAFRAME:
             self._in_background()
-            held.value.write.mode("overwrite").parquet(self._url(held))
+            self._by_spark(lambda: held.value.write.mode("overwrite").parquet(self._url(held)))
             return self._record(held)
         if held.kind == Kind.RDD:
             self._in_background()
             folder = self._needed_folder()
             folder.files.remove(folder.path(layout.object_path(held.name, held.version)))
-            held.value.saveAsPickleFile(self._url(held))
+            self._by_spark(lambda: held.value.saveAsPickleFile(self._url(held)))
             return self._record(held)
         return self._write_value(held)
 
@@ -194,6 +194,14 @@ class SparkShelf:
         folder = self._needed_folder()
         return folder.files.url(folder.path(path or ""))
 
+    def _by_spark(self, write: Callable[[], None]) -> None:
+        """Spark's failures have no common class: the store tells, in its own words, whether it is the one in trouble."""
+        try:
+            write()
+        except Exception:
+            self._needed_folder().check()
+            raise
+
     def _record(self, held: Held) -> NamedObject:
         """Make what Spark wrote durable, and describe it."""
         folder, path = self._needed_folder(), layout.object_path(held.name, held.version)
@@ -268,7 +276,7 @@ class SparkShelf:
 
     def write_frame(self, frame: Any, path: str) -> SavedFrame:
         """Write a DataFrame durably below a path of the context's folder."""
-        frame.write.mode("overwrite").parquet(self._files_url(path))
+        self._by_spark(lambda: frame.write.mode("overwrite").parquet(self._files_url(path)))
         folder = self._needed_folder()
         sizes = folder.files.seal_tree(folder.path(path))
         return SavedFrame(frame.schema.json(), tuple(FileEntry(*each) for each in sorted(sizes.items())))

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from checkpoint.errors import StoreUnavailable
 from checkpoint.layout import object_path
 from jobserver.driver import jobthreads
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.journal import SWEEP_EVERY
+from jobserver.driver.journal import SWEEP_EVERY, ContextFolder
 from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.shelf import SparkShelf
 from jobserver.model import AttemptRef, ObjectDeed, ObjectOrder
+from tests.fakes.files import Fault, FaultyFiles
 from tests.fakes.named_objects import LIMIT, SYNC, Context
 
 ASYNC = ObjectOptions(durability="async")
@@ -25,7 +28,12 @@ ASYNC = ObjectOptions(durability="async")
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(tmp_path, filed=True)
+    return Context(tmp_path, files=FaultyFiles(), filed=True)
+
+
+def next_epoch(context: Context, tmp_path: Path) -> Context:
+    """The driver after it, which begins with what was sealed."""
+    return Context(tmp_path, context.journal.epoch + 1, files=context.files, filed=True)
 
 
 @contextmanager
@@ -62,12 +70,12 @@ def test_what_was_destroyed_stays_gone_when_the_driver_dies_right_after_it(
         context.shelf.may_write.clear()
         context.registry.update("a", lambda: "waits", ASYNC, LIMIT)
     destroy(context)
-    following = Context(tmp_path, epoch=2, filed=True)  # the dead one has no chance to write anything more
+    following = next_epoch(context, tmp_path)  # the dead one has no chance to write anything more
     context.shelf.may_write.set()
     assert following.registry.names() == ["b"]
     assert following.registry.get("a", LIMIT) is None
     assert context.registry.flush(LIMIT)
-    assert Context(tmp_path, epoch=3, filed=True).registry.names() == ["b"]
+    assert next_epoch(following, tmp_path).registry.names() == ["b"]
 
 
 @pytest.mark.parametrize("by_its_own_update", [False, True], ids=["while others update", "in its own update"])
@@ -76,7 +84,7 @@ def test_what_a_job_reads_keeps_its_files_through_updates_and_sweeps_until_the_j
 ) -> None:
     context.registry.update("a", lambda: "old", SYNC, LIMIT)
     (old,) = data_of(context, "a")
-    context = Context(tmp_path, epoch=2, filed=True)
+    context = next_epoch(context, tmp_path)
     reader = RunningAttempt(AttemptRef("reader", 1), "g", "batch")
     handed: list[Callable[[], str]] = []
 
@@ -106,3 +114,36 @@ def update_until_swept(context: Context) -> str:
         context.registry.update("a", lambda number=number: str(number), SYNC, LIMIT)
     context.settle()
     return first
+
+
+class Unwritable:
+    """A DataFrame whose write fails in Spark."""
+
+    write = property(lambda self: self)
+
+    def mode(self, _: str) -> Unwritable:
+        return self
+
+    def parquet(self, _: str) -> None:
+        raise RuntimeError("200 lines of Java")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (None, RuntimeError, "200 lines of Java"),
+        (Fault.FULL, StoreUnavailable, "FULL"),
+    ],
+    ids=["by the data", "by the store"],
+)
+def test_a_write_of_sparks_that_fails_says_so_in_the_stores_words_if_that_is_in_trouble(
+    fault: Fault | None, error: type[Exception], words: str
+) -> None:
+    files = FaultyFiles()
+    shelf = SparkShelf(None, None, ContextFolder(files, "ctx"))  # type: ignore[arg-type]
+    if fault is not None:
+        files.inject(fault, "write_new", "ctx/probe")
+    with pytest.raises(error, match=words) as caught:
+        shelf.write_frame(Unwritable(), "progress/job/1-1")
+    assert "200 lines of Java" in str(caught.value.__context__ or caught.value)
+    assert files.content == {}
