@@ -45,6 +45,7 @@ class Versions:
         self._spellings: dict[str, list[str]] | None = None
         self._damaged: dict[str, str] = {}
         self._retired: list[Held] = []
+        self._forgotten: list[Held] = []  # their cache stays, and their files as long as somebody uses them
         self._paths: dict[AttemptRef, set[str]] = {}
 
     # what there is
@@ -126,6 +127,8 @@ class Versions:
         held = self._held.pop(name, None)
         if held is not None and free:
             self._retire(held)
+        elif held is not None and held.users:
+            self._forgotten.append(held)
 
     # who uses what
 
@@ -142,8 +145,9 @@ class Versions:
                 held.users.discard(ref)
                 if held.record is not None and rank_of(held.uses) > held.record.used:
                     noted.append(held)
-        for held in self._retired:
+        for held in (*self._retired, *self._forgotten):
             held.users.discard(ref)
+        self._forgotten = [held for held in self._forgotten if held.users]
         free = [held for held in self._retired if not held.users]
         if free:
             self._retired = [held for held in self._retired if held.users]
@@ -151,7 +155,7 @@ class Versions:
 
     def in_use(self) -> set[str]:
         """Versions and paths that no sweep may remove, sealed or not."""
-        in_use = {held.version for held in (*self._held.values(), *self._retired)}
+        in_use = {held.version for held in (*self._held.values(), *self._retired, *self._forgotten)}
         in_use.update(path for paths in self._paths.values() for path in paths)
         return in_use
 

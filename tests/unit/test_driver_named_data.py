@@ -78,9 +78,9 @@ def test_what_was_destroyed_stays_gone_when_the_driver_dies_right_after_it(
     assert next_epoch(following, tmp_path).registry.names() == ["b"]
 
 
-@pytest.mark.parametrize("by_its_own_update", [False, True], ids=["while others update", "in its own update"])
+@pytest.mark.parametrize("how", ["updated by others", "updated by itself", "forgotten", "destroyed"])
 def test_what_a_job_reads_keeps_its_files_through_updates_and_sweeps_until_the_job_ends(
-    context: Context, tmp_path: Path, by_its_own_update: bool
+    context: Context, tmp_path: Path, how: str
 ) -> None:
     context.registry.update("a", lambda: "old", SYNC, LIMIT)
     (old,) = data_of(context, "a")
@@ -93,10 +93,12 @@ def test_what_a_job_reads_keeps_its_files_through_updates_and_sweeps_until_the_j
         return "new"
 
     with working_for(reader):
-        if by_its_own_update:
+        if how == "updated by itself":
             context.registry.update("a", build, SYNC, LIMIT)
         else:
             build()
+    if how in ("forgotten", "destroyed"):
+        context.registry.remove("a", free=how == "destroyed")
     begun = update_until_swept(context)
     assert handed[0]() == "old"
     assert old in data_of(context, "a")
