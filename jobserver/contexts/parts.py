@@ -10,8 +10,9 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from checkpoint.files import FileStore
 from ha.coordination import Coordination, ServerInfo
+from jobserver.contexts.delivery import BinaryPath
 from jobserver.contexts.fail_points import Reach, nowhere
-from jobserver.contexts.jobs import BinaryPath, JobsSettings
+from jobserver.contexts.jobs import JobsSettings
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
 from jobserver.contexts.link import Connect, DriverLink
