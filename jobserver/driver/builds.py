@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from checkpoint.manifest import NamedObject, Progress
+from checkpoint.manifest import Kind, NamedObject, Progress
 from jobserver.driver.held import Held, Making, Shelf
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
@@ -83,6 +83,7 @@ class Builds:
         version = self._next_version()
         making = Making(record.name, build(), options, version, write=False, recipe=recipe, rebuilt=True)
         held = self._shelf.make(making)
+        self._note_reads(held)
         held.record = record
         self._seals.show_rebuilt(held)
 
@@ -111,12 +112,20 @@ class Builds:
                     f"the build of named object {name!r} returned None, which means that there is none"
                 )
             held = self._shelf.make(Making(name, value, options, version, write, recipe, rebuilt))
+            self._note_reads(held)
             self._versions.use(held)  # nobody else knows it yet
             return held
         except BaseException:
             if self._journal:
                 self._journal.release(version)
             raise
+
+    def _note_reads(self, held: Held) -> None:
+        """What readers get of it is written and read back, or is files of others, or else what the job built of others."""
+        own = held.strategy == "source" or (held.strategy == "materialize" and held.record is not None)
+        if held.kind in (Kind.DATAFRAME, Kind.RDD) and not own:
+            with self._versions.lock:
+                held.reads = self._versions.read_by_caller()
 
     def _abandon(self, made: Iterable[Held]) -> None:
         for held in made:

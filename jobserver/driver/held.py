@@ -17,7 +17,8 @@ class Held:
     """One version of an object in memory. `record` is None until it is written (or for ever, with strategy none).
 
     `strategy`: what was chosen, never auto. `origin`, `schema`: texts for the record. `rebuilt`: it was made again, by
-    its recipe or from changed files, and need not equal what was acknowledged once. Times in seconds since the epoch.
+    its recipe or from changed files, and need not equal what was acknowledged once. `reads`: other versions whose files its
+    value may read, as it is what the job built and not what was written. Times in seconds since the epoch.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Held:
     uses: int = 0
     warm: bool = False
     users: set[AttemptRef] = field(default_factory=set)
+    reads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,9 +153,18 @@ class Versions:
             self._retired = [held for held in self._retired if held.users]
         return free, noted
 
+    def read_by_caller(self) -> frozenset[str]:
+        """Versions whose files the calling job may read, in what it was handed until now."""
+        attempt = current()
+        handed = [held for held in self._in_memory() if attempt is not None and attempt.ref in held.users]
+        return frozenset(version for held in handed for version in held.reads or (held.version,))
+
+    def _in_memory(self) -> list[Held]:
+        return [*self._held.values(), *self._retired, *self._forgotten]
+
     def in_use(self) -> set[str]:
         """Versions and paths that no sweep may remove, sealed or not."""
-        in_use = {held.version for held in (*self._held.values(), *self._retired, *self._forgotten)}
+        in_use = {version for held in self._in_memory() for version in (held.version, *held.reads)}
         in_use.update(path for paths in self._paths.values() for path in paths)
         return in_use
 

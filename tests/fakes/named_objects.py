@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import replace
 
 from checkpoint import layout
 from checkpoint.epoch import begin_epoch
@@ -87,7 +86,7 @@ class PlainShelf:
 
 
 class FiledShelf(PlainShelf):
-    """Keeps values in files of the context's folder, as Spark does; what it hands out reads them when it is asked."""
+    """Values are functions that tell a text, as DataFrames are plans; what is written tells what its file holds."""
 
     def __init__(self, folder):
         super().__init__()
@@ -97,16 +96,27 @@ class FiledShelf(PlainShelf):
         """Where a version's data lies in the store."""
         return self._folder.path(layout.object_path(held.name, held.version))
 
+    def make(self, making):
+        held = super().make(making)
+        held.kind = Kind.RDD.value
+        if held.record is not None:
+            held.value = self._reader(self.path(held))
+        return held
+
     def write(self, held):
-        self._folder.files.write_new(f"{self.path(held)}/part-0", held.value.encode())
+        assert self.may_write.wait(LIMIT)
+        self._folder.files.write_new(f"{self.path(held)}/part-0", held.value().encode())
         path = layout.object_path(held.name, held.version)
-        return replace(super().write(held), inline=None, path=path)
+        return NamedObject(
+            held.name, Kind.RDD, held.version, held.strategy, held.options.durability, path=path
+        )
 
     def restore(self, record):
-        return Held(record.name, "value", record.version, None, SYNC, record)
+        value = self._reader(self._folder.path(record.path))
+        return Held(record.name, Kind.RDD.value, record.version, value, SYNC, record)
 
-    def hand_out(self, held):
-        return lambda: self._folder.files.read(f"{self.path(held)}/part-0").decode()
+    def _reader(self, path):
+        return lambda: self._folder.files.read(f"{path}/part-0").decode()
 
 
 class PlainValues:

@@ -24,6 +24,7 @@ from tests.fakes.files import Fault, FaultyFiles
 from tests.fakes.named_objects import LIMIT, SYNC, Context
 
 ASYNC = ObjectOptions(durability="async")
+UNKEPT = ObjectOptions(strategy="none")
 
 
 @pytest.fixture
@@ -34,6 +35,11 @@ def context(tmp_path: Path) -> Context:
 def next_epoch(context: Context, tmp_path: Path) -> Context:
     """The driver after it, which begins with what was sealed."""
     return Context(tmp_path, context.journal.epoch + 1, files=context.files, filed=True)
+
+
+def plan(text: str) -> Callable[[], Callable[[], str]]:
+    """The build of an object that tells a text when it is asked."""
+    return lambda: lambda: text
 
 
 @contextmanager
@@ -65,10 +71,10 @@ def test_what_was_destroyed_stays_gone_when_the_driver_dies_right_after_it(
     context: Context, tmp_path: Path, destroy: Callable[[Context], Any], unsealed: bool
 ) -> None:
     for name in ("a", "b"):
-        context.registry.update(name, lambda: "sealed", SYNC, LIMIT)
+        context.registry.update(name, plan("sealed"), SYNC, LIMIT)
     if unsealed:
         context.shelf.may_write.clear()
-        context.registry.update("a", lambda: "waits", ASYNC, LIMIT)
+        context.registry.update("a", plan("waits"), ASYNC, LIMIT)
     destroy(context)
     following = next_epoch(context, tmp_path)  # the dead one has no chance to write anything more
     context.shelf.may_write.set()
@@ -82,15 +88,15 @@ def test_what_was_destroyed_stays_gone_when_the_driver_dies_right_after_it(
 def test_what_a_job_reads_keeps_its_files_through_updates_and_sweeps_until_the_job_ends(
     context: Context, tmp_path: Path, how: str
 ) -> None:
-    context.registry.update("a", lambda: "old", SYNC, LIMIT)
+    context.registry.update("a", plan("old"), SYNC, LIMIT)
     (old,) = data_of(context, "a")
     context = next_epoch(context, tmp_path)
     reader = RunningAttempt(AttemptRef("reader", 1), "g", "batch")
     handed: list[Callable[[], str]] = []
 
-    def build() -> str:
+    def build() -> Callable[[], str]:
         handed.append(context.registry.get("a", LIMIT))
-        return "new"
+        return lambda: "new"
 
     with working_for(reader):
         if how == "updated by itself":
@@ -110,12 +116,35 @@ def test_what_a_job_reads_keeps_its_files_through_updates_and_sweeps_until_the_j
 
 def update_until_swept(context: Context) -> str:
     """Update until nothing of before is in a manifest that is kept, and swept; the first of these versions."""
-    context.registry.update("a", lambda: "newer", SYNC, LIMIT)
+    context.registry.update("a", plan("newer"), SYNC, LIMIT)
     first = context.journal.objects()["a"].version
     for number in range(2 * SWEEP_EVERY):
-        context.registry.update("a", lambda number=number: str(number), SYNC, LIMIT)
+        context.registry.update("a", plan(str(number)), SYNC, LIMIT)
     context.settle()
     return first
+
+
+@pytest.mark.parametrize("options", [ASYNC, UNKEPT], ids=["async", "never written"])
+def test_what_an_object_was_built_from_keeps_its_files_as_long_as_that_object_reads_them(
+    context: Context, options: ObjectOptions
+) -> None:
+    context.registry.update("a", plan("old"), SYNC, LIMIT)
+    (old,) = data_of(context, "a")
+    for name, source in (("b", "a"), ("c", "b")):
+        job = RunningAttempt(AttemptRef(name, 1), "g", "batch")
+        with working_for(job):
+            handed = context.registry.get(source, LIMIT)
+            context.registry.update(
+                name, lambda handed=handed: lambda: f"{handed()}, derived", options, LIMIT
+            )
+        context.registry.released_by(job.ref)
+    assert context.registry.flush(LIMIT)
+    context.registry.remove("b", free=True)
+    update_until_swept(context)
+    assert context.registry.get("c", LIMIT)() == "old, derived, derived"
+    context.registry.update("c", plan("new"), options, LIMIT)
+    update_until_swept(context)
+    assert old not in data_of(context, "a")
 
 
 class Unwritable:
