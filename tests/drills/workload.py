@@ -41,7 +41,8 @@ class Workload:
     """`urls` are the servers that may be asked at this moment. Runs in a thread of its own while the block lasts.
 
     An asynchronous client pauses after each submission: it must not submit more than the context can run, or what is accepted
-    is final only long after the faults. `through` names those of the servers that are to be asked; `repeated` tells of each
+    is final only long after the faults. A synchronous one asks again at once, unless it is given a pause, too: what it asks
+    may take all of the machine's cores, and then all else takes as long as that lets it. `through` names those of the servers that are to be asked; `repeated` tells of each
     attempt that had to be made again.
     """
 
@@ -53,6 +54,7 @@ class Workload:
         sync_clients: int = 1,
         async_clients: int = 1,
         pause: float = 0.3,
+        sync_pause: float = 0.0,
         attempt: float = ATTEMPT,
     ) -> None:
         self.through: Sequence[str] | None = None
@@ -63,7 +65,7 @@ class Workload:
         self._urls = urls
         self._task = task
         self._clients = [True] * sync_clients + [False] * async_clients
-        self._pause = pause
+        self._pauses = {True: sync_pause, False: pause}
         self._numbers = itertools.count(1)
         self._turn = itertools.count()
         self._ends = threading.Event()
@@ -88,7 +90,7 @@ class Workload:
     async def _client(self, session: aiohttp.ClientSession, sync: bool) -> None:
         while not self._ends.is_set():
             self.history.append(await self._submit(session, next(self._numbers), sync))
-            await asyncio.sleep(0.0 if sync else self._pause)
+            await asyncio.sleep(self._pauses[sync])
 
     async def _submit(self, session: aiohttp.ClientSession, number: int, sync: bool) -> Operation:
         begun, key = time.monotonic(), f"{self.name}-{number}"

@@ -11,10 +11,12 @@ from live_cluster import Live
 
 from jobserver.local.processes import wait_until
 from tests.drills.checker import JobSeen, faults, unsettled
-from tests.drills.workload import ATTEMPT, Task, Workload
+from tests.drills.workload import Task, Workload
 
 MANY = 10_000
 """The longest list of jobs that a server gives; more than the tests submit."""
+SYNC_PAUSE = 0.2
+"""Seconds between two queries: without, they would take the cores that a failover's new processes need."""
 SETTLE = 90.0
 """Seconds after which every acknowledged job must be final."""
 
@@ -30,13 +32,14 @@ class Load:
         context: str,
         config: Callable[[int, bool], Mapping[str, Any]],
         expected: Callable[[int], Any],
-        attempt: float = ATTEMPT,
     ) -> None:
         self._live, self._main = live, main
         self._before = set(self._listed(None))
         query = {"cp": binary, "mainClass": main, "context": context}
         self.workload = Workload(
-            lambda: [live.cluster.url(one) for one in live.ids], Task(query, config, expected)
+            lambda: [live.cluster.url(one) for one in live.ids],
+            Task(query, config, expected),
+            sync_pause=SYNC_PAUSE,
         )
 
     def __enter__(self) -> Self:

@@ -116,7 +116,9 @@ class Load:
             thread.join()
 
     def _client(self, sync: bool) -> None:
-        while not self._ends.wait(0.0 if sync else 0.2):
+        while not self._ends.wait(
+            0.2
+        ):  # without a pause, queries would take the cores that new processes need
             number = next(self._numbers)
             try:
                 self._one(number, sync)

@@ -92,7 +92,7 @@ def load(live: Live, apart: FarApart, code: str, truth: Any) -> Iterator[Load]:
     def config(number: int, sync: bool) -> dict[str, Any]:
         return {"n": number, "seconds": 0.0 if sync else 0.3}
 
-    with Load(live, code, "work:work", PLACE, config, lambda number: [number, truth], 3.0) as load:
+    with Load(live, code, "work:work", PLACE, config, lambda number: [number, truth]) as load:
         load.goes_on(count=3)
         yield load
         load.goes_on()
