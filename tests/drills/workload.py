@@ -42,8 +42,8 @@ class Workload:
 
     An asynchronous client pauses after each submission: it must not submit more than the context can run, or what is accepted
     is final only long after the faults. A synchronous one asks again at once, unless it is given a pause, too: what it asks
-    may take all of the machine's cores, and then all else takes as long as that lets it. `through` names those of the servers that are to be asked; `repeated` tells of each
-    attempt that had to be made again.
+    may take all of the machine's cores, and then all else takes as long as that lets it. `through` names those of the servers
+    that are to be asked; `repeated` tells of each attempt that had to be made again.
     """
 
     def __init__(
