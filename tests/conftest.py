@@ -20,9 +20,34 @@ from jobserver.local.ports import free_ports
 from tests.mariadb import Databases, engine_trouble, in_container, of_server
 
 IMAGE = "JOBSERVER_MARIADB_IMAGE"
-
+BUSY = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "bad_jobs",
+        "deaths_in_takeovers_on_spark",
+        "failover",
+        "faults",
+        "surviving_jobs",
+        "up",
+        "up_mysql",
+    )
+)
+"""Files that start driver after driver, or have clients at work all the time: two of them at once would starve each other."""
 
 _used: list[str] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files to each process of a parallel run, and to one of them all files in `BUSY`, one after the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "busy" if Path(file).name in BUSY else str(file)
+
+    return ByFile(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
