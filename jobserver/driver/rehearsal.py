@@ -6,12 +6,14 @@ all jobs, is seen by nobody, and ends when the driver is activated.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
@@ -54,7 +56,8 @@ class Rehearsal:
         ended = self._ending.is_set()
         self._ending.set()
         if self.going_on and not ended:
-            self._spark.java.scala_context.cancelJobGroup(GROUP)
+            with contextlib.suppress(Py4JError):  # a JVM that has died is noticed elsewhere
+                self._spark.java.scala_context.cancelJobGroup(GROUP)
 
     def _run(self) -> None:
         try:
