@@ -23,7 +23,6 @@ IMAGE = "JOBSERVER_MARIADB_IMAGE"
 BUSY = frozenset(
     f"test_{name}.py"
     for name in (
-        "bad_jobs",
         "deaths_in_takeovers_on_spark",
         "failover",
         "faults",
