@@ -15,8 +15,8 @@ from tests.drills.workload import Task, Workload
 
 MANY = 10_000
 """The longest list of jobs that a server gives; more than the tests submit."""
-SYNC_PAUSE = 0.2
-"""Seconds between two queries: without, they would take the cores that a failover's new processes need."""
+PAUSE = 0.4
+"""Seconds between two submissions of a client: without, they would take the cores that a failover's new processes need."""
 SETTLE = 90.0
 """Seconds after which every acknowledged job must be final."""
 
@@ -39,7 +39,8 @@ class Load:
         self.workload = Workload(
             lambda: [live.cluster.url(one) for one in live.ids],
             Task(query, config, expected),
-            sync_pause=SYNC_PAUSE,
+            pause=PAUSE,
+            sync_pause=PAUSE,
         )
 
     def __enter__(self) -> Self:
