@@ -117,7 +117,7 @@ class Load:
 
     def _client(self, sync: bool) -> None:
         while not self._ends.wait(
-            0.2
+            0.4
         ):  # without a pause, queries would take the cores that new processes need
             number = next(self._numbers)
             try:
