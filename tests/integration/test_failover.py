@@ -116,9 +116,8 @@ class Load:
             thread.join()
 
     def _client(self, sync: bool) -> None:
-        while not self._ends.wait(
-            0.4
-        ):  # without a pause, queries would take the cores that new processes need
+        # without a pause, queries would take the cores that new processes need
+        while not self._ends.wait(0.4):
             number = next(self._numbers)
             try:
                 self._one(number, sync)
