@@ -24,6 +24,8 @@ MEGABYTES = (1, 2000)
 """Sizes of the named DataFrame: random numbers, which nothing compresses, in files of the checkpoint."""
 OBJECTS = (1, 100, 10_000)
 """How many named values there are beside a DataFrame of 1 MB."""
+BUILD_LIMIT = 600.0
+"""Seconds that the rows may take to be written; two gigabytes take more than a minute on two cores."""
 GROWTH = Goal(0.5, 1.2, Against.RATIO)
 
 
@@ -52,7 +54,7 @@ def _section(
             parts = parts_of(what, GROWTH if smallest else None, smallest)
             smallest = smallest or parts.whole
             bench.create_context(name)
-            bench.run(name, "build_size", size)
+            bench.run(name, "build_size", size, limit=BUILD_LIMIT)
             bench.run(name, "build_values", {"count": values})
             wanted = bench.run(name, "row_of_size", {})
             for _ in range(effort.rounds_of(20)):
