@@ -93,7 +93,8 @@ class Driver:
         self._store: FileStore | None = None
         self._registry: Registry | None = None
         self._standby: Standby | None = None
-        self.rehearsal = Rehearsal(spark, config.dir)
+        shared = config.archive_dir
+        self.rehearsal = Rehearsal(spark, config.dir, shared / "rehearsal.lock" if shared else None)
         stored = self._stored_binary
         self._loader = JobLoader(config.dir / "bundles", lambda path: ship(spark, config.dir, path), stored)
         self.logs = JobLogs(self._log_files, config.job_log_limit)

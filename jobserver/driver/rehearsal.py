@@ -1,17 +1,18 @@
 """Queries that a waiting driver runs over rows of its own, so that its first answers find Spark's code compiled.
 
-A young JVM plans and runs its first group-by three times slower than its tenth. A rehearsal takes one core at most, yields to
-all jobs, is seen by nobody, and ends when the driver is activated.
+A young JVM plans and runs its first group-by three times slower than its tenth. A rehearsal takes one core at most, comes one
+at a time on a machine, yields to the driver's jobs, is seen by nobody, and ends when the driver is activated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
@@ -25,6 +26,8 @@ ROUNDS = 10
 """How often each query is run; the next run would hardly be quicker."""
 ROWS = 100_000
 """Rows of its own: enough for the loops of generated code to be compiled, about 2 MB."""
+LOOK_AGAIN = 0.25
+"""Seconds between two looks whether another driver's rehearsal is over."""
 GROUP = "rehearsal"
 """Spark's name for the jobs of a rehearsal."""
 _SCHEMA = "id long, name string, amount double"
@@ -33,11 +36,12 @@ Query = Callable[[DataFrame], Any]
 
 
 class Rehearsal:
-    """The one rehearsal of a driver. `folder`: where its rows are written."""
+    """The one rehearsal of a driver. `folder`: where its rows are written; `lock`: a file that the machine's drivers share."""
 
-    def __init__(self, spark: Spark, folder: Path) -> None:
+    def __init__(self, spark: Spark, folder: Path, lock: Path | None) -> None:
         self._spark = spark
         self._path = (folder / "rehearsal.parquet").as_uri()
+        self._lock = lock
         self._ending = threading.Event()
         self.going_on = False
         """Whether it has begun and not ended."""
@@ -61,7 +65,8 @@ class Rehearsal:
 
     def _run(self) -> None:
         try:
-            self._rehearse()
+            with self._turn():
+                self._rehearse()
         except Exception as error:  # noqa: BLE001
             # Spark's failures have no common class; whatever it was, only the first answers take longer
             if not self._ending.is_set():
@@ -69,7 +74,21 @@ class Rehearsal:
         finally:
             self.going_on = False
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits for other drivers' rehearsals, until the end at most; whoever dies loses the lock."""
+        if self._lock is None:
+            yield
+            return
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a") as file:
+            while not (self._ending.is_set() or _locked(file)):
+                self._ending.wait(LOOK_AGAIN)
+            yield
+
     def _rehearse(self) -> None:
+        if self._ending.is_set():
+            return
         context, session = self._spark.java.scala_context, self._spark.root.newSession()
         context.setLocalProperty("spark.scheduler.pool", "background")
         context.setJobGroup(GROUP, "queries that make the first answers quick", True)
@@ -90,6 +109,14 @@ class Rehearsal:
                     query(rows)
         finally:
             rows.unpersist(False)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def queries() -> Sequence[Query]:

@@ -34,7 +34,7 @@ def asked(monkeypatch):
 
 
 def test_all_queries_are_run_in_the_pool_that_yields(spark, asked):
-    made = Rehearsal(spark, Path("/driver"))
+    made = Rehearsal(spark, Path("/driver"), None)
     made.begin().join(LIMIT)
     assert len(asked.runs) == ROUNDS
     assert made.done
@@ -47,7 +47,7 @@ def test_an_end_gives_up_the_query_that_runs_and_begins_no_other(spark, asked):
     asked.go_on.clear()
     cancelled = spark.java.scala_context.cancelJobGroup
     cancelled.side_effect = lambda group: asked.go_on.set()
-    made = Rehearsal(spark, Path("/driver"))
+    made = Rehearsal(spark, Path("/driver"), None)
     thread = made.begin()
     while not asked.runs:
         assert thread.is_alive()
@@ -60,7 +60,7 @@ def test_an_end_gives_up_the_query_that_runs_and_begins_no_other(spark, asked):
 
 @pytest.mark.parametrize(("ended", "told"), [(False, True), (True, False)], ids=["failed", "given up"])
 def test_a_failure_is_told_unless_the_driver_had_work(spark, asked, caplog, ended, told):
-    made = Rehearsal(spark, Path("/driver"))
+    made = Rehearsal(spark, Path("/driver"), None)
 
     def fail():
         if ended:
@@ -71,3 +71,22 @@ def test_a_failure_is_told_unless_the_driver_had_work(spark, asked, caplog, ende
     made.begin().join(LIMIT)
     assert not made.done
     assert ("given up: no space left" in caplog.text) == told
+
+
+def test_of_two_drivers_on_a_machine_one_rehearses_at_a_time_and_an_end_waits_for_no_turn(
+    spark, asked, tmp_path
+):
+    asked.go_on.clear()
+    made = [Rehearsal(spark, Path("/driver"), tmp_path / "lock") for _ in range(3)]
+    first = made[0].begin()
+    while not asked.runs:
+        assert first.is_alive()
+    second, third = made[1].begin(), made[2].begin()
+    made[2].end()
+    third.join(LIMIT)
+    assert (third.is_alive(), second.is_alive(), len(asked.runs)) == (False, True, 1)
+    asked.go_on.set()
+    first.join(LIMIT)
+    second.join(LIMIT)
+    assert [one.done for one in made] == [True, True, False]
+    assert len(asked.runs) == 2 * ROUNDS
