@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 
 from checkpoint import layout
 from checkpoint.epoch import begin_epoch
@@ -25,11 +27,85 @@ from jobserver.driver.rebuilding import Rebuilds, RecipeFailed, makes
 from jobserver.model import AttemptRef
 from sparkjobserver.api import JobEnvironment, ObjectDamaged
 
-_SEALERS, _BACKGROUND = Keeper("sealer", 4), Keeper("background", 1)
-"""Shared by all contexts of a test run: threads that wait for work never end."""
-
 SYNC = ObjectOptions()
 LIMIT = 10.0
+"""Seconds; whatever takes longer than that here never ends."""
+
+
+class BoundedKeeper(Keeper):
+    """Who waits for a task fails with a sentence after `LIMIT`; `stuck`: whether anybody had to."""
+
+    stuck = False
+
+    def submit(self, task):
+        future = super().submit(task)
+        plain = future.result
+
+        def result(timeout=LIMIT):
+            try:
+                return plain(timeout)
+            except TimeoutError:
+                if future.done():
+                    raise  # the task's own
+                self.stuck = True
+                raise AssertionError(
+                    f"a keeper's thread has not ended its task within {timeout:g} s: it waits, or all of them do"
+                ) from None
+
+        future.result = result
+        return future
+
+
+_SHARED = {}
+
+
+def shared_keeper(name, threads):
+    """One for all contexts of a test run, as threads that wait for work never end; a stuck one is left to its test."""
+    keeper = _SHARED.get(name)
+    if keeper is None or keeper.stuck:
+        keeper = _SHARED[name] = BoundedKeeper(name, threads)
+    return keeper
+
+
+def in_thread(work):
+    """Run it in a thread; answers a function that waits for its value or raises its error."""
+    result = {}
+
+    def run():
+        try:
+            result["value"] = work()
+        except Exception as error:  # noqa: BLE001 - whatever it raised is raised again for the test
+            result["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def wait():
+        thread.join(LIMIT)
+        assert not thread.is_alive(), f"what a thread of the test was to do has not ended within {LIMIT:g} s"
+        if "error" in result:
+            raise result["error"]
+        return result["value"]
+
+    return wait
+
+
+@contextmanager
+def over_and_over(*works):
+    """Each runs again and again in a thread of its own, until the block ends; then what one of them raised is raised."""
+    ends = threading.Event()
+
+    def repeat(work):
+        while not ends.is_set():
+            work()
+
+    threads = [in_thread(partial(repeat, work)) for work in works]
+    try:
+        yield
+    finally:
+        ends.set()
+    for wait in threads:
+        wait()
 
 
 class PlainShelf:
@@ -171,9 +247,9 @@ class Context:
         writer = CheckpointWriter(self.files, "ctx", epoch, f"t{epoch}", base, b"s")
         self.journal = Journal(self.files, "ctx", writer, self.told.append, b"s")
         self.shelf = FiledShelf(self.journal.folder) if filed else PlainShelf()
-        self.background = _BACKGROUND
+        self.background = shared_keeper("background", 1)
         self.rebuilder = PlainRebuilder()
-        self.sealers = _SEALERS
+        self.sealers = shared_keeper("sealer", 4)
         self.registry = Registry(
             self.shelf,
             self.journal,

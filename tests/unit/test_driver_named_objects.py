@@ -1,5 +1,6 @@
 """Named objects: who builds, who waits, what readers see, what is sealed. Spark is replaced by plain values."""
 
+import itertools
 import tempfile
 import threading
 import time
@@ -20,7 +21,7 @@ from jobserver.driver.object_orders import ObjectOrderRefused
 from jobserver.model import AttemptRef, ObjectDeed, ObjectOrder
 from sparkjobserver.api import ObjectDamaged
 from tests.fakes.files import Fault, FaultyFiles
-from tests.fakes.named_objects import LIMIT, SYNC, Context, PlainShelf
+from tests.fakes.named_objects import LIMIT, SYNC, Context, PlainShelf, in_thread, over_and_over
 
 ASYNC = ObjectOptions(durability="async")
 UNKEPT = ObjectOptions(strategy="none")
@@ -29,29 +30,6 @@ UNKEPT = ObjectOptions(strategy="none")
 @pytest.fixture
 def context(tmp_path):
     return Context(tmp_path)
-
-
-def in_thread(work):
-    """Run it in a thread; answers a function that waits for its value or raises its error."""
-    result = {}
-
-    def run():
-        try:
-            result["value"] = work()
-        except Exception as error:  # noqa: BLE001 - whatever it raised is raised again for the test
-            result["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def wait():
-        thread.join(LIMIT)
-        if "error" in result:
-            raise result["error"]
-        return result["value"]
-
-    wait.thread = thread
-    return wait
 
 
 def test_a_sync_object_is_sealed_before_its_caller_goes_on(context):
@@ -247,24 +225,19 @@ def test_what_was_cached_is_cached_again_most_used_first_and_shown_while_it_goes
 
 def test_the_note_of_use_never_buries_an_update(context):
     context.registry.update("a", lambda: "0", SYNC, LIMIT)
-    ends = threading.Event()
+    counts = itertools.count(1)
 
     def read():
-        count = 0
-        while not ends.is_set():
-            count += 1
-            user = RunningAttempt(AttemptRef("r", count), "g", "batch")
-            jobthreads.work_for(user)
-            context.registry.get("a", LIMIT)
-            jobthreads.work_done()
-            context.registry.released_by(user.ref)
+        user = RunningAttempt(AttemptRef("r", next(counts)), "g", "batch")
+        jobthreads.work_for(user)
+        context.registry.get("a", LIMIT)
+        jobthreads.work_done()
+        context.registry.released_by(user.ref)
 
-    reader = in_thread(read)
-    for value in range(1, 31):
-        context.registry.update("a", lambda value=value: str(value), SYNC, LIMIT)
-        assert context.journal.objects()["a"].inline == str(value).encode()
-    ends.set()
-    reader.thread.join(LIMIT)
+    with over_and_over(read):
+        for value in range(1, 31):
+            context.registry.update("a", lambda value=value: str(value), SYNC, LIMIT)
+            assert context.journal.objects()["a"].inline == str(value).encode()
     context.settle()
     assert context.journal.objects()["a"].inline == b"30"
 
@@ -384,7 +357,7 @@ def test_a_seal_that_goes_on_after_a_kill_comes_before_the_next_update(context, 
     plain_wait = context.registry._versions.changed.wait
     context.registry._versions.changed.wait = lambda timeout: waiting.set() or plain_wait(timeout)
     update = in_thread(lambda: context.registry.update("a", lambda: "B", SYNC, LIMIT))
-    assert waiting.wait(LIMIT)
+    assert waiting.wait(LIMIT), "the update did not wait for the seal that goes on"
     context.journal.readopt(3, "t3")
     assert update() == "B"
     assert context.registry.get("a", 0) == "B"
@@ -569,27 +542,21 @@ def test_a_damaged_object_is_rebuilt_by_its_recipe_on_request_and_says_so_ever_a
 def test_what_a_reader_was_handed_is_never_freed_under_it(context):
     """One writer and many readers, as fast as they can: no reader meets a version that was freed, none is left."""
     context.registry.update("a", lambda: "0", SYNC, LIMIT)
-    ends, met = threading.Event(), []
+    counts, met = itertools.count(1), []
 
-    def read(number):
-        count = 0
-        while not ends.is_set():
-            count += 1
-            attempt = RunningAttempt(AttemptRef(f"reader-{number}", count), "g", "batch")
-            jobthreads.work_for(attempt)
-            seen = [int(context.registry.get("a", LIMIT)) for _ in range(3)]
-            freed = {int(value) for value in context.shelf.discarded}
-            if freed & set(seen) or seen != sorted(seen):
-                met.append((seen, freed & set(seen)))
-            jobthreads.work_done()
-            context.registry.released_by(attempt.ref)
+    def read():
+        attempt = RunningAttempt(AttemptRef("reader", next(counts)), "g", "batch")
+        jobthreads.work_for(attempt)
+        seen = [int(context.registry.get("a", LIMIT)) for _ in range(3)]
+        freed = {int(value) for value in context.shelf.discarded}
+        if freed & set(seen) or seen != sorted(seen):
+            met.append((seen, freed & set(seen)))
+        jobthreads.work_done()
+        context.registry.released_by(attempt.ref)
 
-    readers = [in_thread(lambda number=number: read(number)) for number in range(4)]
-    for value in range(1, 61):
-        context.registry.update("a", lambda value=value: str(value), SYNC, LIMIT)
-    ends.set()
-    for reader in readers:
-        reader.thread.join(LIMIT)
+    with over_and_over(*[read] * 4):
+        for value in range(1, 61):
+            context.registry.update("a", lambda value=value: str(value), SYNC, LIMIT)
     assert met == []
     context.settle()
     assert sorted(map(int, context.shelf.discarded)) == list(range(60))
