@@ -34,36 +34,32 @@ class Restoration:
 
         `used`: a caller is handed it; else it is only brought back ahead of its use.
         """
-        versions = self._versions
         try:
-            held = self._shelf.restore(record)
-            held.uses = uses_of(record.used)
-            with versions.lock:
-                if used:
-                    versions.use(held)
-                versions.bring_in(held)
-                versions.sound(name)
+            held = self._brought_in(name, record, used=used)
             if used:
                 self.warm_later(held)
             return held
-        except ObjectDamaged as damage:
-            self._report_damage(name, damage)
-            raise
         finally:
-            versions.end_turn(name)
+            self._versions.end_turn(name)
 
     def older_for_update(self, name: str, record: NamedObject) -> Held:
         """What an update replaces, for its own build, which has the turn and keeps it. Raises ObjectDamaged."""
         if record.strategy == "recipe":
             raise RuntimeError(f"ask for {name!r} before its update: it must be built by its recipe first")
+        return self._brought_in(name, record, used=True)
+
+    def _brought_in(self, name: str, record: NamedObject, *, used: bool) -> Held:
         try:
             held = self._shelf.restore(record)
         except ObjectDamaged as damage:
             self._report_damage(name, damage)
             raise
+        held.uses = uses_of(record.used)
         with self._versions.lock:
-            self._versions.use(held)
+            if used:
+                self._versions.use(held)
             self._versions.bring_in(held)
+            self._versions.sound(name)
         return held
 
     def warm_later(self, held: Held) -> None:

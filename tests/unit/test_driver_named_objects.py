@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import settings
@@ -270,6 +271,25 @@ def test_a_damaged_object_says_so_and_touches_no_other(context, tmp_path):
     assert shown == {"a": "damaged", "b": "live"}
     assert list(following.registry.damaged()) == ["a"]
     assert following.registry.update("a", lambda: "rebuilt", SYNC, LIMIT) == "rebuilt"
+
+
+@pytest.mark.parametrize("reader", ["a job", "the build of an update that fails"])
+def test_an_object_is_called_damaged_no_longer_once_its_data_was_read_by(context, tmp_path, reader):
+    """As when an operator has put a lost file back."""
+    context.registry.update("a", lambda: "good", SYNC, LIMIT)
+    following = Context(tmp_path, epoch=2)
+    plain, following.shelf.restore = following.shelf.restore, Mock(side_effect=ObjectDamaged("a"))
+    with pytest.raises(ObjectDamaged):
+        following.registry.get("a", LIMIT)
+    assert following.registry.describe()[0]["state"] == "damaged"
+    following.shelf.restore = plain
+    if reader == "a job":
+        assert following.registry.get("a", LIMIT) == "good"
+    else:
+        with pytest.raises(ZeroDivisionError):
+            following.registry.update("a", lambda: following.registry.get("a", 0) and 1 / 0, SYNC, LIMIT)
+    assert following.registry.damaged() == {}
+    assert following.registry.describe()[0]["state"] == "live"
 
 
 def test_a_superseded_commit_holds_and_goes_on_when_the_driver_is_adopted(context, tmp_path):
