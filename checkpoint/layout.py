@@ -4,6 +4,7 @@
     <context>/objects/<object>/<epoch>-<seq>/…   <context>/progress/<job>/<attempt>-<seq>/…
     binaries/<sha256>                            results/<job>/<attempt>/<start>
     logs/<job>/<attempt>/<start>                 data/<name>
+    probes/<server>/…
 
 Numbers are zero-padded, so that names sort as their numbers do. Any text may name an object, a job or a token: see
 `component`. A manifest's name is `<epoch>-<seq>`, without ".json".
@@ -184,10 +185,17 @@ def log_folder(job_id: str, attempt: int) -> str:
 
 DATA = "data"
 """Where uploaded data files lie."""
-OTHERS = frozenset({"binaries", "results", "logs", DATA})
+PROBES = "probes"
+"""Where servers write to see whether the store takes data."""
+OTHERS = frozenset({"binaries", "results", "logs", DATA, PROBES})
 """Folders below the root that are no context's."""
 
 
 def data_path(name: str) -> str:
     """An uploaded data file. Its name was checked at the upload, and stays as it is: users see it in their paths."""
     return f"{DATA}/{name}"
+
+
+def probe_folder(server: str) -> str:
+    """Where one server writes, reads and removes."""
+    return f"{PROBES}/{component(server)}"

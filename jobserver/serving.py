@@ -89,6 +89,7 @@ async def serving(settings: Settings) -> AsyncIterator[Parts]:
             **chores(core, interval, unowned_after=interval),
             "callbacks": parts.callbacks.run(),
             "vigil": core.vigil.run(),
+            "writes": parts.writes.run(),
             "removal": remove_ended_checkpoints(core),
         }
         for name, chore in unasked.items():

@@ -20,6 +20,7 @@ from jobserver.errors import JobServerError
 from jobserver.listing import JobQuery
 from jobserver.service import Gauge, Health
 from jobserver.store.metadata import Metadata
+from jobserver.write_watch import WriteWatch
 
 PATIENCE = 2.0
 """Seconds that the checkpoint store has to answer."""
@@ -36,6 +37,7 @@ class Vitals:
         files: FileStore,
         registry: ContextRegistry,
         pool: DriverPool,
+        writes: WriteWatch,
         trouble: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`trouble` counts this server's own troubles with the checkpoint store."""
@@ -45,18 +47,23 @@ class Vitals:
         self._files = files
         self._registry = registry
         self._pool = pool
+        self._writes = writes
         self._trouble = trouble
         self._asking: asyncio.Task[str | None] | None = None
         self._asked_at = 0.0
 
     async def health(self) -> Health:
-        """Down without SQL; degraded without ZooKeeper or the checkpoint store, or when SQL can only be read."""
+        """Down without SQL; degraded without ZooKeeper or the checkpoint store, or when one of the stores can only be read.
+
+        Nothing is written for it: SQL's writes tell themselves, and the checkpoint store's are looked at beside requests.
+        """
         down, files = await asyncio.gather(self._without_sql(), self._without_files())
         unwritten = None if down is not None else await self._store.write_trouble()
         if unwritten is not None:
             unwritten = (
                 f"SQL can be read and not written: jobs are refused, outcomes wait in drivers ({unwritten})"
             )
+        files = files or self._writes.trouble()
         zookeeper = None
         if self._coordination.link is not Link.CONNECTED:
             zookeeper = "ZooKeeper does not answer: running contexts go on, but none can change its owner"

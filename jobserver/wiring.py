@@ -42,6 +42,7 @@ from jobserver.store.metadata import Metadata
 from jobserver.submission import Owners
 from jobserver.vitals import Vitals
 from jobserver.watching import JobWatch
+from jobserver.write_watch import WriteWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Parts:
     links: PeerLinks
     server: JobServer
     callbacks: CallbackDelivery
+    writes: WriteWatch
     app: web.Application
 
 
@@ -85,7 +87,8 @@ def wire(settings: Settings, store: Metadata) -> Parts:
     core = assemble(settings, secret, ports)
     data = DataFiles(ports.files, lambda: datetime.now(UTC))
     moving = Moving(core.switchover, peers, settings.contexts.move_grace)
-    vitals = Vitals(me.id, store, coordination, ports.files, core.registry, core.pool, trouble.plain)
+    writes = WriteWatch(ports.files, me.id)
+    vitals = Vitals(me.id, store, coordination, ports.files, core.registry, core.pool, writes, trouble.plain)
     server = JobServer(
         store,
         coordination,
@@ -111,7 +114,9 @@ def wire(settings: Settings, store: Metadata) -> Parts:
         leads=lambda: coordination.leader == me.id,
         now=lambda: datetime.now(UTC),
     )
-    return Parts(core, coordination, peers, links, server, callbacks, _app(settings, server, internal))
+    return Parts(
+        core, coordination, peers, links, server, callbacks, writes, _app(settings, server, internal)
+    )
 
 
 def _fetch(settings: Settings) -> Fetch:
