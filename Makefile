@@ -24,7 +24,7 @@ test: setup
 
 # What touches Spark, with Spark 3.5 in an environment of its own. Java 17 is needed.
 SPARK35 := 3.5.9
-ON_SPARK := driver job_kinds main_job failover object_strategies hdfs_cluster
+ON_SPARK := driver driver_rehearsals job_kinds main_job failover object_strategies hdfs_cluster
 spark35:
 	@$(MAKE) --no-print-directory test VENV=.venv-spark35 SPARK=$(SPARK35) \
 	  TESTS="$(ON_SPARK:%=tests/integration/test_%.py)"

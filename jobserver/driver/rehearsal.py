@@ -2,6 +2,9 @@
 
 A young JVM plans and runs its first group-by three times slower than its tenth. A rehearsal takes one core at most, comes one
 at a time on a machine, yields to the driver's jobs, is seen by nobody, and ends when the driver is activated.
+
+Turns are a lock of a file, which dies with who has it. Who rehearses also touches that file before each query: a process that is
+frozen shows no such sign, and is passed by after `SILENT`. Turns are a courtesy: where they fail, two rehearse at once.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +23,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
-from jobserver.driver.spark import Spark
+from jobserver.driver.spark import Spark, cancel_group
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +33,30 @@ ROWS = 100_000
 """Rows of its own: enough for the loops of generated code to be compiled, about 2 MB."""
 LOOK_AGAIN = 0.25
 """Seconds between two looks whether another driver's rehearsal is over."""
+SILENT = 60.0
+"""Seconds without a sign of whoever rehearses, after which the next begins beside it; a query takes a second, or a few."""
 GROUP = "rehearsal"
 """Spark's name for the jobs of a rehearsal."""
 _SCHEMA = "id long, name string, amount double"
 
 Query = Callable[[DataFrame], Any]
+Sign = Callable[[], None]
+"""Shows others that a rehearsal goes on."""
 
 
 class Rehearsal:
-    """The one rehearsal of a driver. `folder`: where its rows are written; `lock`: a file that the machine's drivers share."""
+    """The one rehearsal of a driver. `folder`: where its rows are written; `lock`: a file that the machine's drivers share.
 
-    def __init__(self, spark: Spark, folder: Path, lock: Path | None) -> None:
+    `clock`: seconds, by which the silence of others is measured.
+    """
+
+    def __init__(
+        self, spark: Spark, folder: Path, lock: Path | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._spark = spark
         self._path = (folder / "rehearsal.parquet").as_uri()
         self._lock = lock
+        self._clock = clock
         self._ending = threading.Event()
         self.going_on = False
         """Whether it has begun and not ended."""
@@ -61,12 +76,12 @@ class Rehearsal:
         self._ending.set()
         if self.going_on and not ended:
             with contextlib.suppress(Py4JError):  # a JVM that has died is noticed elsewhere
-                self._spark.java.scala_context.cancelJobGroup(GROUP)
+                cancel_group(self._spark, GROUP)
 
     def _run(self) -> None:
         try:
-            with self._turn():
-                self._rehearse()
+            with self._turn() as sign:
+                self._rehearse(sign)
         except Exception as error:  # noqa: BLE001
             # Spark's failures have no common class; whatever it was, only the first answers take longer
             if not self._ending.is_set():
@@ -75,20 +90,36 @@ class Rehearsal:
             self.going_on = False
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Waits for other drivers' rehearsals, until the end at most; whoever dies loses the lock."""
+    def _turn(self) -> Iterator[Sign]:
+        """Waits for other drivers' rehearsals, until the end at most, and while they show signs; yields what shows ours."""
         if self._lock is None:
-            yield
+            yield lambda: None
             return
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a") as file:
-            while not (self._ending.is_set() or _locked(file)):
-                self._ending.wait(LOOK_AGAIN)
-            yield
+            try:
+                self._wait_for_turn(file)
+                yield lambda: os.utime(file.fileno())
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # of a copy in a forked child of a job, too
 
-    def _rehearse(self) -> None:
+    def _wait_for_turn(self, file: IO[str]) -> None:
+        seen, since = 0, self._clock()
+        while not (self._ending.is_set() or _locked(file)):
+            sign, now = os.fstat(file.fileno()).st_mtime_ns, self._clock()
+            if sign != seen:
+                seen, since = sign, now
+            elif now - since > SILENT:
+                log.warning(
+                    "another driver's rehearsal shows no sign for %g s: this one begins beside it", SILENT
+                )
+                return
+            self._ending.wait(LOOK_AGAIN)
+
+    def _rehearse(self, sign: Sign) -> None:
         if self._ending.is_set():
             return
+        sign()
         context, session = self._spark.java.scala_context, self._spark.root.newSession()
         context.setLocalProperty("spark.scheduler.pool", "background")
         context.setJobGroup(GROUP, "queries that make the first answers quick", True)
@@ -99,13 +130,14 @@ class Rehearsal:
         for _ in range(ROUNDS):
             if self._ending.is_set():
                 return
-            self._once(session.read.schema(_SCHEMA).parquet(self._path).persist())
+            self._once(session.read.schema(_SCHEMA).parquet(self._path).persist(), sign)
         self.done = not self._ending.is_set()
 
-    def _once(self, rows: DataFrame) -> None:
+    def _once(self, rows: DataFrame, sign: Sign) -> None:
         try:
             for query in queries():
                 if not self._ending.is_set():
+                    sign()
                     query(rows)
         finally:
             rows.unpersist(False)

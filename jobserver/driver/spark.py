@@ -136,7 +136,7 @@ class SparkKills:
         active = False
         for group in list(attempt.groups):
             with contextlib.suppress(Py4JError):
-                self._cancel_group(group)
+                cancel_group(self._spark, group)
                 active = active or self._is_active(group)
         return active
 
@@ -152,18 +152,18 @@ class SparkKills:
             with contextlib.suppress(OSError, AttributeError):
                 connection.socket.shutdown(socket.SHUT_RDWR)
 
-    def _cancel_group(self, group: str) -> None:
-        scala_context = self._spark.java.scala_context
-        scala_context.cancelJobGroup(group)
-        if (
-            MAJOR >= 4
-        ):  # Spark 3 has no way to cancel what a group will still submit: the next round catches it
-            scala_context.cancelJobGroupAndFutureJobs(group)
-
     def _is_active(self, group: str) -> bool:
         tracker = self._spark.context.statusTracker()
         jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
         return any(job is not None and job.status == "RUNNING" for job in jobs)
+
+
+def cancel_group(spark: Spark, group: str) -> None:
+    """End the jobs of a group, and those that it will still submit; of these, Spark 3 ends none. Raises Py4JError."""
+    scala_context = spark.java.scala_context
+    scala_context.cancelJobGroup(group)
+    if MAJOR >= 4:
+        scala_context.cancelJobGroupAndFutureJobs(group)
 
 
 def spark_runs(spark: Spark) -> bool:

@@ -1,5 +1,8 @@
 """A rehearsal with a Spark that only counts: it runs every query, ends when it is told to, and harms nobody when it fails."""
 
+import fcntl
+import itertools
+import os
 import threading
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -90,3 +93,82 @@ def test_of_two_drivers_on_a_machine_one_rehearses_at_a_time_and_an_end_waits_fo
     second.join(LIMIT)
     assert [one.done for one in made] == [True, True, False]
     assert len(asked.runs) == 2 * ROUNDS
+
+
+class Frozen:
+    """Another driver that has the turn and does not go on; `wakes()` and `ends()`."""
+
+    def __init__(self, path):
+        self._path = path
+        self._file = path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._signs = itertools.count(1)
+
+    def wakes(self):
+        os.utime(self._path, (0, next(self._signs)))
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    made = Frozen(tmp_path / "lock")
+    yield made
+    made._file.close()
+
+
+def test_a_rehearsal_that_shows_signs_is_waited_for_and_a_frozen_one_is_passed_by(
+    spark, asked, frozen, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(rehearsal, "LOOK_AGAIN", 0.001)
+    looks = itertools.count()
+
+    def clock():
+        look = next(looks)
+        assert asked.runs == []
+        if look < 100:
+            frozen.wakes()
+        return look * rehearsal.SILENT / 2
+
+    made = Rehearsal(spark, Path("/driver"), tmp_path / "lock", clock)
+    made.begin().join(LIMIT)
+    assert made.done
+    assert next(looks) in range(103, 110)
+    assert caplog.text.count("begins beside it") == 1
+
+
+@pytest.mark.parametrize("passes", [False, True], ids=["in its turn", "passing a frozen one by"])
+def test_who_rehearses_shows_a_sign_before_each_query(spark, asked, tmp_path, request, monkeypatch, passes):
+    lock, signs = tmp_path / "lock", []
+
+    def query(rows):
+        signs.append(lock.stat().st_mtime_ns)
+        os.utime(lock, (0, 0))
+
+    monkeypatch.setattr(rehearsal, "queries", lambda: [query])
+    if passes:
+        request.getfixturevalue("frozen")
+        monkeypatch.setattr(rehearsal, "LOOK_AGAIN", 0.001)
+    made = Rehearsal(spark, Path("/driver"), lock, itertools.count(0, rehearsal.SILENT).__next__)
+    made.begin().join(LIMIT)
+    assert (made.done, len(signs)) == (True, ROUNDS)
+    assert all(signs)
+
+
+def test_a_turn_ends_also_for_the_copy_of_its_file_in_a_forked_child(spark, asked, tmp_path):
+    """A copy of a descriptor keeps a lock as long as it is open, unless it is given back by name."""
+    lock, copies = tmp_path / "lock", []
+    first = Rehearsal(spark, Path("/driver"), lock)
+    spark.root.newSession.side_effect = lambda: (
+        copies.extend(map(os.dup, descriptors_of(lock))) or MagicMock()
+    )
+    first.begin().join(LIMIT)
+    assert len(copies) == 1
+    second = Rehearsal(spark, Path("/driver"), lock)
+    second.begin().join(LIMIT)
+    assert second.done
+    for copy in copies:
+        os.close(copy)
+
+
+def descriptors_of(path):
+    links = {int(each.name): each for each in Path("/proc/self/fd").iterdir()}
+    return [number for number, link in links.items() if link.exists() and link.resolve() == path]

@@ -1,0 +1,141 @@
+"""Rehearsals of real drivers that share a machine: one that dies in the middle of its own leaves its turn to the next, and
+an activation in the middle of one is answered at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver_client import DriverClient, DriverProcess, Uploads, eventually, is_running
+
+from checkpoint.epoch import begin_epoch
+from checkpoint.local import LocalFiles
+from jobserver.driver.rehearsal import GROUP, ROUNDS, queries
+from jobserver.local.layout import archive_cache
+
+CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {}}
+LIMIT = 60.0
+"""Seconds for a rehearsal to come to its queries, beside other tests."""
+AT_ONCE = 10.0
+"""Seconds for a first answer, beside other tests; how long it takes is measured by `benchmarks/`."""
+
+QUERY = f"""
+import threading
+
+def run(spark, env, config):
+    rows = spark.range(1000).selectExpr("id % 7 as part", "id").groupBy("part").sum("id").orderBy("part").collect()
+    tracker = spark.sparkContext.statusTracker()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup("{GROUP}")]
+    return {{
+        "sums": [row[1] for row in rows],
+        "jobs": len(jobs),
+        "running": sum(job is not None and job.status == "RUNNING" for job in jobs),
+        "rehearses": any(thread.name == "rehearsal" for thread in threading.enumerate()),
+    }}
+"""
+SUMS = [sum(range(part, 1000, 7)) for part in range(7)]
+
+
+class Waiting(DriverProcess):
+    """A driver that waits without a context, as in a pool, and what its rehearsal shows to others."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        super().__init__(folder, driver_id=folder.name, warm_up=True, archive_dir=str(shared))
+        assert "error" not in self.facts, self.facts
+        self._root, self._lock = folder, shared / "rehearsal.lock"
+
+    @property
+    def has_turn(self) -> bool:
+        inode = str(self._lock.stat().st_ino)
+        locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        return any(
+            lock[1] == "FLOCK" and lock[4] == str(self.process.pid) and lock[5].endswith(":" + inode)
+            for lock in locks
+        )
+
+    @property
+    def has_rows(self) -> bool:
+        return (self.folder / "rehearsal.parquet" / "_SUCCESS").exists()
+
+    @property
+    def in_the_middle(self) -> bool:
+        return self.has_turn and self.has_rows
+
+    def activated(self) -> DriverClient:
+        """The connection of its owner."""
+        files = LocalFiles(self._root / "checkpoints" / "test")
+        base = begin_epoch(files, "ctx-1", 1, "t1", b"cluster secret")
+        client = self.connect()
+        answer = client.ask("activate", context=CONTEXT, epoch=1, token="t1", base=base.name)
+        assert answer["ok"], answer
+        return client
+
+    def kill(self) -> None:
+        for pid in (self.process.pid, self.facts["jvm_pid"]):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Waiting]]:
+    """Two of them. The machine's class archives are theirs, its lock is not."""
+    root, shared = tmp_path_factory.mktemp("pair"), tmp_path_factory.mktemp("shared")
+    for made in archive_cache(os.environ).glob("spark-*.jsa"):
+        (shared / made.name).symlink_to(made)
+    with ThreadPoolExecutor(2) as pool:
+        drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))
+    try:
+        yield drivers
+    finally:
+        for driver in drivers:
+            driver.stop()
+        assert eventually(lambda: not any(is_running(driver.facts["jvm_pid"]) for driver in drivers))
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_driver_killed_in_the_middle_of_its_rehearsal_lets_the_next_one_rehearse(
+    pair: list[Waiting],
+) -> None:
+    assert eventually(lambda: any(driver.in_the_middle for driver in pair), LIMIT)
+    first, second = sorted(pair, key=lambda driver: not driver.has_turn)
+    assert second.connect().ask("bind", context=CONTEXT)["rehearsing"], "it waits for its turn"
+    assert not second.has_rows
+    assert first.in_the_middle
+    first.kill()
+    assert eventually(lambda: second.in_the_middle, LIMIT)
+
+
+def test_an_activation_in_the_middle_of_a_rehearsal_is_answered_at_once_and_leaves_no_job_of_it(
+    pair: list[Waiting], tmp_path: Path
+) -> None:
+    assert eventually(lambda: any(driver.in_the_middle for driver in pair), LIMIT)
+    driver = next(driver for driver in pair if driver.has_turn)
+    binary = Uploads(tmp_path / "uploads").python(QUERY)
+    client = driver.activated()
+
+    def answer(number: int) -> Any:
+        asked = client.ask(
+            "run", job_id=f"job-{number}", attempt=1, main_class="job:run", binaries=[binary], config="{}", interactive=True
+        )  # fmt: skip
+        assert asked["ok"], asked
+        event = client.event("finished", f"job-{number}", AT_ONCE)
+        assert event["kind"] == "finished", event["error"]
+        return json.loads(event["result"])
+
+    seen = [answer(1)]
+    assert eventually(lambda: seen.append(answer(len(seen) + 1)) or not seen[-1]["rehearses"])
+    assert all(each["sums"] == SUMS for each in seen)
+    last = seen[-1]
+    assert last["running"] == 0, last
+    assert 0 < last["jobs"] < ROUNDS * len(queries()), "it was given up in the middle"
+    assert not driver.has_turn
