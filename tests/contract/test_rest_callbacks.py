@@ -16,7 +16,8 @@ from jobserver.api.callbacks import LEASE_MARGIN, CallbackDelivery, CallbackSett
 from jobserver.model import ErrorInfo, JobRecord, JobSpec, JobState, OutcomeKind
 from jobserver.saved import Callback, CallbackState
 from tests.contract.conftest import Rest
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.database import FakeStore
+from tests.fakes.metadata import FakeMetadata
 from tests.fakes.service import FakeService
 
 AT = datetime(2024, 5, 29, 12, 0, tzinfo=UTC)

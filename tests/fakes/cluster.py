@@ -20,8 +20,9 @@ from jobserver.service import Submission
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
 from tests.fakes.coordination import FakeCoordination, FakeEnsemble
+from tests.fakes.database import FakeStore
 from tests.fakes.driver import FakeDriver, FakeLauncher
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.metadata import FakeMetadata
 
 SPEC = LaunchSpec((), "1g", "")
 

@@ -57,7 +57,8 @@ from jobserver.records import Records
 from jobserver.service import ContextView, Gauge, Health, Submission, Submitted
 from jobserver.stored_results import StoredResult, stored_result
 from jobserver.watching import Output
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.database import FakeStore
+from tests.fakes.metadata import FakeMetadata
 
 _LIVING = (ContextState.STARTED, ContextState.RUNNING, ContextState.STOPPING, ContextState.RESTARTING)
 _RAISED = ErrorInfo("this job fails", "RuntimeError", "Traceback\n\tRuntimeError: this job fails")

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from jobserver.errors import JobServerError, OutcomeUnknown, StoreUnavailable
 from jobserver.lifecycle import CONTEXT_MOVES, JOB_MOVES
 from jobserver.model import ContextRecord, Fence, FenceRow, JobRecord, JobState
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.database import FakeStore
+from tests.fakes.metadata import FakeMetadata
 from tests.sim.loop import NOBODY, Process
 from tests.sim.network import Network
 

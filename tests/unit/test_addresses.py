@@ -9,8 +9,9 @@ from jobserver.addresses import fetcher, is_address, kind_of, refuse
 from jobserver.binaries import Binaries, names_of_context
 from jobserver.errors import BadBinary, ContextInitFailed, JobLoadingFailed, NotFound
 from jobserver.model import BinaryRef, BinaryType, JobSpec
+from tests.fakes.database import FakeStore
 from tests.fakes.files import FaultyFiles
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.metadata import FakeMetadata
 
 CODE = b"x = 1\n"
 

@@ -13,7 +13,8 @@ from jobserver.store.audit import AuditLog
 from jobserver.store.callbacks import Callbacks
 from jobserver.store.metadata import Metadata
 from jobserver.store.saved import SavedItems
-from tests.fakes.metadata import FakeMetadata, FakeStore, Link
+from tests.fakes.database import FakeStore, Link
+from tests.fakes.metadata import FakeMetadata
 from tests.fakes.saved import FakeAuditLog, FakeCallbacks, FakeSavedItems
 
 PARTS: list[tuple[type, type]] = [

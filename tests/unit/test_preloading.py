@@ -11,8 +11,9 @@ from jobserver.binaries import Binaries
 from jobserver.errors import SettingsRefused
 from jobserver.model import BinaryType
 from jobserver.preloading import preload
+from tests.fakes.database import FakeStore
 from tests.fakes.files import FaultyFiles
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.metadata import FakeMetadata
 
 
 @pytest.fixture

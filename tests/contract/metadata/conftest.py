@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobserver.store.metadata import Metadata
-from tests.fakes.metadata import FakeMetadata, FakeStore
+from tests.fakes.database import FakeStore
+from tests.fakes.metadata import FakeMetadata
 
 Store = Metadata | FakeMetadata
 
