@@ -30,6 +30,11 @@ _kept: list[str] = []
 JOBS = Path(__file__).with_name("contract_jobs.py").read_bytes()
 
 
+def unique(prefix: str = "n") -> str:
+    """A name that nothing else has."""
+    return f"{prefix}{uuid.uuid4().hex[:10]}"
+
+
 @dataclass(frozen=True)
 class Reply:
     """One answer, read to its end."""
