@@ -55,28 +55,34 @@ NOBODY = Context()
 """For what is no process's work: messages under way, services, time itself."""
 
 
-class Handle:
-    """What the loop runs; the part of asyncio's handles that asyncio itself uses."""
+class Handle(list[Any]):
+    """What the loop runs, as callback, arguments and context; a callback of None is cancelled.
 
-    __slots__ = ("args", "callback", "context")
+    A list, since one is made for each step, and making it so runs no code of ours.
+    """
 
-    def __init__(self, callback: Callable[..., Any], args: Any, context: Context) -> None:
-        self.callback: Callable[..., Any] | None = callback
-        self.args = args
-        self.context = context
+    __slots__ = ()
+
+    @property
+    def context(self) -> Context:
+        context: Context = self[2]
+        return context
 
     def cancel(self) -> None:
-        self.callback = None
+        self[0] = None
 
     def cancelled(self) -> bool:
-        return self.callback is None
+        return self[0] is None
 
 
 class SimTask(asyncio.Task[Any]):
     """Hashes by number, not by address: sets of tasks have the same order in every run."""
 
     _log_destroy_pending = False
-    number = 0
+
+    def __init__(self, number: int, coro: Any, loop: SimLoop, name: str, context: Context | None) -> None:
+        self.number = number  # first of all: asyncio puts the task into a set of its own
+        super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self.number
@@ -154,7 +160,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         self._numbers += 1
-        handle = Handle(callback, args, copy_context() if context is None else context)
+        handle = Handle((callback, args, copy_context() if context is None else context))
         self._ready.append(handle)
         return handle
 
@@ -162,13 +168,13 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
         self._numbers = number = self._numbers + 1
-        handle = Handle(callback, args, copy_context() if context is None else context)
+        handle = Handle((callback, args, copy_context() if context is None else context))
         heappush(self._timers, (self._now + delay, number, handle))
         return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
         self._numbers = number = self._numbers + 1
-        handle = Handle(callback, args, copy_context() if context is None else context)
+        handle = Handle((callback, args, copy_context() if context is None else context))
         heappush(self._timers, (when, number, handle))
         return handle
 
@@ -180,9 +186,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         return Pause(self, self._now + seconds)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> Any:
-        self._numbers += 1
-        task = SimTask(coro, loop=self, name=name or "task", context=context)
-        task.number = self._numbers
+        self._numbers = number = self._numbers + 1
+        task = SimTask(number, coro, self, name or "task", context)
         self._tasks.append(task)
         return task
 
@@ -220,17 +225,16 @@ class SimLoop(asyncio.AbstractEventLoop):
             if done():
                 return
             handle = ready.popleft() if ready else self._jump()
-            callback = handle.callback
+            callback, args, context = handle
             if callback is None:
                 continue
-            context = handle.context
             process = context.get(process_of)
             if process is not None and process.state is not _RUNNING:
                 if process.state is State.FROZEN:
                     process.backlog.append(handle)
                 continue
             try:
-                context.run(callback, *handle.args)
+                context.run(callback, *args)
             except Exception as error:  # noqa: BLE001
                 # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
                 self.call_exception_handler({"message": f"callback {callback}", "exception": error})
