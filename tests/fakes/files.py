@@ -123,9 +123,10 @@ class FaultyFiles:
     def names(self, folder: str) -> list[str]:
         stale = self._enter("names", folder) is Fault.STALE
         with self._lock:
-            known = [path for path in self.content if not (stale and path == self._newest.get(folder))]
-            below = [path[len(folder) + 1 :] for path in known if path.startswith(folder + "/")]
-        return sorted({name.split("/")[0] for name in below if not name.startswith(".")})
+            prefix, unseen = f"{folder}/", self._newest.get(folder) if stale else None
+            below = [path for path in self.content if path.startswith(prefix) and path != unseen]
+        names = {path[len(prefix) :].partition("/")[0] for path in below}
+        return sorted(name for name in names if not name.startswith("."))
 
     def top(self) -> list[str]:
         self._enter("top", "top")
@@ -150,7 +151,9 @@ class FaultyFiles:
     def remove(self, path: str) -> None:
         self._enter("remove", path)
         with self._lock:
-            for known in [known for known in self.content if known == path or known.startswith(path + "/")]:
+            self.content.pop(path, None)
+            prefix = f"{path}/"
+            for known in [known for known in self.content if known.startswith(prefix)]:
                 del self.content[known]
 
     def seal_tree(self, folder: str) -> Mapping[str, int]:

@@ -178,6 +178,14 @@ class SimLoop(asyncio.AbstractEventLoop):
         heappush(self._timers, (when, number, handle))
         return handle
 
+    def pass_on(self, process: Process, callback: Any, *args: Any) -> None:
+        """`call_soon` in a process, for what does nothing after it: where nothing else is ready, it is done at once."""
+        if self._ready or process.state is not _RUNNING:
+            self.call_soon(callback, *args, context=process.context)
+        else:
+            self._numbers += 1
+            process.context.run(callback, *args)
+
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 

@@ -105,7 +105,7 @@ class Direction:
         self._on_way.append(data)
         network = self._pipe.network
         self._last = max(self._last, network.loop.time() + network.latency())
-        network.loop.call_at(self._last, self.arrive, context=NOBODY)
+        network.loop.call_at(self._last, self._travelled, context=NOBODY)
 
     @property
     def over(self) -> bool:
@@ -119,6 +119,12 @@ class Direction:
                 self._pipe.network.loop.call_soon(
                     self._receive, self._on_way.popleft(), context=self._to.context
                 )
+
+    def _travelled(self) -> None:
+        if len(self._on_way) == 1 and not self._pipe.network.blocked(self._from.place, self._to.place):
+            self._pipe.network.loop.pass_on(self._to, self._receive, self._on_way.popleft())
+        else:
+            self.arrive()
 
 
 class Pipe:
