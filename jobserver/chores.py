@@ -115,4 +115,5 @@ async def _look_around(core: Core, interval: float, unowned_after: float) -> Non
             # without this chore lost messages stay lost: the next look may find what this one stumbled over gone
             log.exception("the sweep was not finished")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(core.registry.leader_changed(), interval)
+            async with asyncio.timeout(interval):
+                await core.registry.leader_changed()

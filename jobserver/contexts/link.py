@@ -117,7 +117,8 @@ class DriverLink:
         try:
             self._send({"t": kind.value, "n": number, **fields})
             sent()
-            reply = await asyncio.wait_for(answer, timeout)
+            async with asyncio.timeout(timeout):
+                reply = await answer
         except TimeoutError as error:
             raise LinkBroken(f"the driver gave no answer to {kind} within {timeout:g} s") from error
         finally:

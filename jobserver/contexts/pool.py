@@ -140,6 +140,8 @@ class DriverPool:
 
         Asked again with a shorter delay while it still waits, it waits no longer than that.
         """
+        if not self._size or (not delay and len(self._warm) >= self._size):
+            return  # servers look often, and mostly there is nothing to fill
         due = now() + delay
         if self._closed or (self._filling is not None and not self._filling.done() and self._due <= due):
             return

@@ -84,7 +84,8 @@ class HotStandbys:
     async def tend(self) -> None:
         """Brings what is bound in line with what this server should keep, and fills the pool. Raises StoreUnavailable."""
         self._pool.refill()
-        await asyncio.gather(self._pool.look(LOOK_TIMEOUT), self._look())
+        if self._bound or self._pool.ready:
+            await asyncio.gather(self._pool.look(LOOK_TIMEOUT), self._look())
         async with self._tending:
             living = {context.id: context for context in await self._store.active_contexts()}
             mine, kept = self._chosen(living)
