@@ -26,8 +26,10 @@ bind       as activate, without epoch, token: makes an unbound driver a hot stan
 run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","type","digest","path"}]``, paths readable by
            the driver, null: read it from the checkpoint store by the digest), ``config`` (JSON text), ``pool`` (of
            `model.Pool`), ``sql`` (null, or the fields of `model.SqlQuery`; then there are no binaries),
-           ``result_format`` (of `model.ResultFormat`, for a result that is a DataFrame). Answer: at once. Running the
-           same (job_id, attempt) twice is refused ``duplicate``; a lower attempt than one seen is ``stale-attempt``
+           ``result_format`` (of `model.ResultFormat`, for a result that is a DataFrame), ``awaited``: false where nobody
+           waits for ``accepted``; then it and the answer may come some milliseconds late, so that of a quick job they
+           come together with ``finished``. Answer: at once. Running the same (job_id, attempt) twice is refused
+           ``duplicate``; a lower attempt than one seen is ``stale-attempt``
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
 ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
 look       ``job_id``, ``attempt``. Answer: ``progress``: fields of `progress.JobProgress`, null when it does not run
@@ -46,7 +48,7 @@ Events (`Event`): ``accepted`` (job_id, attempt: code loaded and `validate` pass
 ``kind`` of `OutcomeKind`, ``result`` JSON text or null, ``error`` or null), ``progress`` (job_id, attempt, fraction or null,
 message), ``superseded`` (epoch: a higher marker was seen, nothing is acknowledged any more).
 
-Knows nothing of sockets beyond `read_frame`/`frame`; both the server (asyncio) and the driver (threads) use it.
+Knows nothing of sockets beyond `read_frame`, `recv_frame` and `frame`; both the server (asyncio) and the driver (threads) use it.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ import hmac
 import json
 import socket
 import struct
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -68,6 +71,8 @@ MAX_FRAME = 256 * 1024 * 1024
 
 Message = dict[str, Any]
 _LENGTH = struct.Struct(">I")
+PIECE = 64 * 1024
+"""Bytes that are read at once: most pieces hold whole messages."""
 
 
 class Request(StrEnum):
@@ -130,7 +135,7 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def decode(body: bytes) -> Message:
+def decode(body: bytes | bytearray) -> Message:
     """The message in a frame's body. Raises ProtocolError."""
     try:
         message = json.loads(body.decode())
@@ -141,12 +146,31 @@ def decode(body: bytes) -> Message:
     return message
 
 
-def body_length(header: bytes) -> int:
+def body_length(header: bytes | bytearray) -> int:
     """The length a frame's header announces. Raises ProtocolError when over MAX_FRAME."""
     (length,) = _LENGTH.unpack(header)
     if length > MAX_FRAME:
         raise ProtocolError(f"a frame of {length} bytes is announced; the limit is {MAX_FRAME}")
     return int(length)
+
+
+class Frames:
+    """Bytes as they arrive, in pieces of any size, to whole messages: many may come in one piece, one in many."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def messages(self, data: bytes) -> Iterator[Message]:
+        """Those that are whole now; to be taken before the next piece is given. Raises ProtocolError."""
+        rest = self._rest
+        rest += data
+        while len(rest) >= _LENGTH.size:
+            end = _LENGTH.size + body_length(rest[: _LENGTH.size])
+            if len(rest) < end:
+                return
+            body = rest[_LENGTH.size : end]
+            del rest[:end]
+            yield decode(body)
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Message:

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -167,10 +167,10 @@ class JobDesk:
         names, job_id = (submission.binaries, submission.context), self._new_id()
         guess = self._names.guess(*names)
         if guess is not None and guess.context is not None:
-            offer = await self._offered(job_id, submission, guess.binaries, guess.context)
             latest = guess.binaries[0] if guess.binaries else None
+            offer = await self._offered(job_id, submission, guess.binaries, guess.context, latest)
             try:
-                return await self._offer(replace(offer, latest=latest), until, deadline)
+                return await self._offer(offer, until, deadline)
             except (NotFound, ContextStopping, Outdated):
                 self._names.forget(*names)
         named = await self._names.read(*names)
@@ -199,11 +199,13 @@ class JobDesk:
         submission: Submission,
         found: Sequence[BinaryRef | None],
         context: ContextRecord | NamedContext,
+        latest: BinaryRef | None = None,
     ) -> Offer:
         """The job as it would be inserted. `found`: the latest uploads of the names. Raises as `Binaries.refs_of`."""
         spec = _spec(submission, await self._binaries.refs_of(submission.binaries, found))
         spec = await self._binaries.beside(spec, context.settings)
-        return Offer(_record(job_id, submission, spec, context), self._queue_limit, submission.callback_url)
+        record = _record(job_id, submission, spec, context)
+        return Offer(record, self._queue_limit, submission.callback_url, latest)
 
     async def _offer(self, offer: Offer, until: Until, deadline: float) -> Accepted:
         """Accepted by the owner, which may start it in the same write; by this server where no owner does.
@@ -214,21 +216,27 @@ class JobDesk:
             owner = self._owners.submit(offer, until, seconds_left(deadline))
             if self._owners.is_here(offer.record.context_id):
                 return await owner
-            return await self._patiently(asyncio.ensure_future(owner), offer)
+            return await self._patiently(owner, offer)
         except (OwnerUnavailable, Superseded):
             return Accepted(await self._insert(offer), done=False)
 
-    async def _patiently(self, owner: asyncio.Future[Accepted], offer: Offer) -> Accepted:
+    async def _patiently(self, owner: Coroutine[Any, Any, Accepted], offer: Offer) -> Accepted:
         """What the owner on another server answers; one that is silent may be frozen, so the job is made sure of meanwhile."""
+        sure: list[asyncio.Task[None]] = []
+        silent = asyncio.get_running_loop().call_later(
+            OWNER_PATIENCE, lambda: sure.append(asyncio.create_task(self._make_sure_of(offer)))
+        )
         try:
-            await asyncio.wait([owner], timeout=OWNER_PATIENCE)
-            if not owner.done():
-                with contextlib.suppress(JobServerError):  # refused here, it may yet be accepted there
-                    if await self._store.job(offer.record.id) is None:
-                        await self._insert(offer)
             return await owner
         finally:
-            owner.cancel()
+            silent.cancel()
+            for task in sure:
+                task.cancel()
+
+    async def _make_sure_of(self, offer: Offer) -> None:
+        with contextlib.suppress(JobServerError):  # refused here, it may yet be accepted there
+            if await self._store.job(offer.record.id) is None:
+                await self._insert(offer)
 
     async def _insert(self, offer: Offer) -> JobRecord:
         return await self._store.insert_job(

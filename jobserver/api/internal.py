@@ -48,6 +48,8 @@ class InternalRoutes:
     def application(self) -> web.Application:
         """To be mounted under /internal."""
         app = web.Application(middlewares=[self._guard])
+        # first, as the only one that comes with every job: paths are compared in this order
+        app.router.add_post("/contexts/{context}/jobs", self._submit)
         app.router.add_get("/incarnation", self._own_incarnation)
         app.router.add_get("/standbys", self._behind)
         app.router.add_post("/contexts/{context}/claim", self._claim)
@@ -62,7 +64,6 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/take-over", self._take_over)
         app.router.add_post("/drain", self._drain)
         app.router.add_post("/undrain", self._undrain)
-        app.router.add_post("/contexts/{context}/jobs", self._submit)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
         app.router.add_post("/contexts/{context}/jobs/{job}/look", self._look)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def now() -> float:
@@ -38,3 +41,20 @@ class StepClock:
 def seconds_left(deadline: float) -> float:
     """Seconds until a time of that clock, at least 0."""
     return max(0.0, deadline - now())
+
+
+async def within(future: asyncio.Future[T], seconds: float) -> T:
+    """What becomes of a future that nobody else waits for. Raises TimeoutError; the future has ended in any case.
+
+    As `asyncio.wait_for`, for what is waited for with every job: that makes a future and a task's worth of calls more.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _give_up, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _give_up(future: asyncio.Future[T]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

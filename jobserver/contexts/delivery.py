@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from jobserver.contexts.link import DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.outcomes import Outcomes
+from jobserver.contexts.waiters import JobWaiters
 from jobserver.model import AttemptOutcome, BinaryRef, ErrorInfo, JobRecord, OutcomeKind
 from jobserver.protocol import Message, Refused, Request
 
@@ -22,9 +23,12 @@ BinaryPath = Callable[[BinaryRef], str | None]
 class Delivery:
     """`binary_path`: where a driver on this machine finds uploaded code, if it is there."""
 
-    def __init__(self, link: DriverLink, outcomes: Outcomes, binary_path: BinaryPath) -> None:
+    def __init__(
+        self, link: DriverLink, outcomes: Outcomes, waiters: JobWaiters, binary_path: BinaryPath
+    ) -> None:
         self._link = link
         self._outcomes = outcomes
+        self._waiters = waiters
         self._binary_path = binary_path
 
     async def deliver(self, job: JobRecord) -> bool:
@@ -55,4 +59,5 @@ class Delivery:
             "pool": job.spec.pool.value,
             "sql": None if job.spec.sql is None else asdict(job.spec.sql),
             "result_format": job.spec.result_format.value,
+            "awaited": self._waiters.any_for_acceptance(job.id),
         }

@@ -68,7 +68,7 @@ class ContextJobs:
         self._table = JobTable(settings.max_jobs, self._start_next)
         self._limits = TimeLimits(self._over_time)
         self._outcomes = Outcomes(self._table, self._writes, self._limits, waiters, link, job_ended)
-        self._delivery = Delivery(link, self._outcomes, binary_path)
+        self._delivery = Delivery(link, self._outcomes, waiters, binary_path)
         self._recovery = JobRecovery(self._table, self._writes, self._outcomes, self._limits, waiters, link)
         self._open = False
         self._closed = False

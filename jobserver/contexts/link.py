@@ -1,24 +1,39 @@
 """The owner's end of the connection to a driver: requests with answers, events, and the news of its end.
 
 A link belongs to the event loop. It never reconnects: a broken link is the driver's loss, and the ownership machine decides.
+What is sent in one turn of the loop goes out in one piece: each piece costs both sides a call of the kernel, and the driver a
+thread that wakes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-from jobserver.contexts.clock import now
+from jobserver.contexts.clock import now, within
 from jobserver.errors import DriverFailed
 from jobserver.model import DriverRecord
-from jobserver.protocol import VERSION, Event, Message, ProtocolError, Request, frame, proof_of, read_frame
+from jobserver.protocol import (
+    PIECE,
+    VERSION,
+    Event,
+    Frames,
+    Message,
+    ProtocolError,
+    Request,
+    frame,
+    proof_of,
+    read_frame,
+)
 
 log = logging.getLogger(__name__)
 
 EventHandler = Callable[[Event, Message], None]
+
+SOON = 0.005
+"""Seconds that `tell_soon` may wait for other messages, to be sent together with them."""
 
 
 def _nothing() -> None:
@@ -52,6 +67,9 @@ class DriverLink:
         self._unheard: list[tuple[Event, Message]] = []
         self.on_closed: Callable[[str], None] = lambda why: None
         self._task: asyncio.Task[None] | None = None
+        self._unsent: list[bytes] = []
+        self._turn: asyncio.Handle | None = None
+        self._later: asyncio.Handle | None = None
 
     @classmethod
     async def connect(cls, driver: DriverRecord, *, timeout: float) -> Self:
@@ -117,8 +135,7 @@ class DriverLink:
         try:
             self._send({"t": kind.value, "n": number, **fields})
             sent()
-            async with asyncio.timeout(timeout):
-                reply = await answer
+            reply = await within(answer, timeout)
         except TimeoutError as error:
             raise LinkBroken(f"the driver gave no answer to {kind} within {timeout:g} s") from error
         finally:
@@ -130,17 +147,33 @@ class DriverLink:
     def tell(self, kind: Request, **fields: Any) -> None:
         """Sends without asking for an answer; lost with the connection."""
         if self._closed is None:
-            with contextlib.suppress(LinkBroken):
-                self._send({"t": kind.value, **fields})
+            self._send({"t": kind.value, **fields})
+
+    def tell_soon(self, kind: Request, **fields: Any) -> None:
+        """The same, together with what is sent next, or after SOON."""
+        if self._closed is None:
+            self._unsent.append(frame({"t": kind.value, **fields}))
+            if self._turn is None and self._later is None:
+                self._later = asyncio.get_running_loop().call_later(SOON, self._send_all)
 
     def _send(self, message: Message) -> None:
+        self._unsent.append(frame(message))
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._send_all)
+
+    def _send_all(self) -> None:
+        for handle in (self._turn, self._later):
+            if handle is not None:
+                handle.cancel()
+        self._turn = self._later = None
+        data, self._unsent = b"".join(self._unsent), []
         try:
-            self._writer.write(frame(message))
+            self._writer.write(data)
         except (
             OSError,
             RuntimeError,
         ) as error:  # uvloop's word for one that was reset and whose end is not read yet
-            raise LinkBroken(f"the connection to the driver broke: {error}") from error
+            self._end(f"the connection to the driver broke: {error}")
 
     async def until_closed(self, timeout: float) -> None:
         """Returns at the connection's end. Raises TimeoutError."""
@@ -157,11 +190,13 @@ class DriverLink:
 
     async def _read(self) -> None:
         why = "the driver closed the connection"
+        frames = Frames()
         try:
-            while True:
-                message = await read_frame(self._reader)
+            while data := await self._reader.read(PIECE):
                 self.heard_at = now()
-                self._dispatch(message)
+                for message in frames.messages(data):
+                    self._dispatch(message)
+            raise asyncio.IncompleteReadError(data, None)
         except (OSError, asyncio.IncompleteReadError) as error:
             why = f"EOF from the driver ({type(error).__name__})"
         except ProtocolError as error:
@@ -188,6 +223,8 @@ class DriverLink:
         if self._closed is not None:
             return
         self._closed = why
+        if self._unsent:
+            self._send_all()
         self._writer.close()
         for answer in self._pending.values():
             if not answer.done():

@@ -50,7 +50,7 @@ class Outcomes:
         current = job is not None and job.attempt == outcome.attempt and not table.waits_again(job.id)
         if job is not None and current and not job.state.final:
             await self._commit(job, outcome, _STATES[outcome.kind])
-        self._link.tell(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
+        self._link.tell_soon(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
         if current and not table.waits_again(outcome.job_id):  # an older attempt's end is not the job's end
             table.release(outcome.job_id)
 

@@ -25,6 +25,7 @@ from ha.errors import CoordinationLost
 from ha.events import ContextEnded, OwnerDead, OwnerVanished, Wanted
 from ha.ownership import Phase
 from ha.placement import standby_rank
+from jobserver.contexts.clock import within
 from jobserver.contexts.keeper import ContextKeeper
 from jobserver.contexts.looks import Look
 from jobserver.contexts.parts import KeeperParts
@@ -68,6 +69,7 @@ class ContextRegistry:
         self._urls: dict[str, str] = {}
         self._last_owner: dict[str, str] = {}
         self._changed = asyncio.Event()
+        self._asked: dict[asyncio.Future[Any], tuple[str, OwnerNode | None]] = {}
         self._leaving = False
         self.draining = False
         self._deaths: Deaths = watch_deaths(me, self._server_died)
@@ -96,6 +98,9 @@ class ContextRegistry:
     def _tell_changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        for asked, (context_id, node) in self._asked.items():
+            if self.owner(context_id) != node:
+                asked.cancel()
 
     def url_of(self, server: str) -> str | None:
         """The URL of a server that was ever seen."""
@@ -114,15 +119,16 @@ class ContextRegistry:
         """
         node = self.owner(context_id)
         asked = asyncio.ensure_future(call)
+        self._asked[asked] = context_id, node
         try:
-            while not asked.done() and self.owner(context_id) == node:
-                changed = asyncio.ensure_future(self._changed.wait())
-                await asyncio.wait({asked, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-            if asked.done():
-                return asked.result()
-            raise OwnerMoved("the context has lost the owner that was asked")
+            return await asked
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self.owner(context_id) == node or (caller is not None and caller.cancelling()):
+                raise
+            raise OwnerMoved("the context has lost the owner that was asked") from None
         finally:
+            del self._asked[asked]
             asked.cancel()
 
     async def leader_changed(self) -> None:
@@ -254,7 +260,7 @@ class ContextRegistry:
             job = await keeper.jobs.accept(offer)
             if job.id != offer.record.id or job.state.final:
                 return Accepted(job, done=job.state.final)
-            return Accepted((await asyncio.wait_for(news, max(0.0, seconds))).job, done=True)
+            return Accepted((await within(news, max(0.0, seconds))).job, done=True)
         except TimeoutError:
             return Accepted(job, done=False)
         finally:
@@ -278,7 +284,7 @@ class ContextRegistry:
         try:
             if keeper.jobs is not None:
                 await keeper.jobs.arrive(job)
-            return await asyncio.wait_for(news, max(0.0, seconds))
+            return await within(news, max(0.0, seconds))
         except TimeoutError:
             return None
         finally:

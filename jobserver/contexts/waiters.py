@@ -68,6 +68,10 @@ class JobWaiters:
             if until is Until.ACCEPTED and not future.done():
                 future.set_result(JobNews(job))
 
+    def any_for_acceptance(self, job_id: str) -> bool:
+        """Whether somebody waits for that only."""
+        return any(until is Until.ACCEPTED for until, _ in self._waiting.get(job_id, ()))
+
     def ended(self, job: JobRecord) -> None:
         """A final state is committed."""
         for _, future in list(self._waiting.get(job.id, ())):

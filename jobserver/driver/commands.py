@@ -151,7 +151,10 @@ class Commands:
             if not allowed:
                 raise NotOwner
             self._driver.runner.start(order)
-        return {}
+        if order.awaited:
+            return {}
+        connection.send_soon(_good(message, {}))
+        return None
 
     def _kill(self, connection: Connection, message: Message) -> Answer:
         self._owner_only(connection)
@@ -216,7 +219,11 @@ class Commands:
 
 
 def _reply(connection: Connection, message: Message, fields: dict[str, Any]) -> None:
-    connection.send({"t": "reply", "n": message.get("n"), "ok": True, **fields})
+    connection.send(_good(message, fields))
+
+
+def _good(message: Message, fields: dict[str, Any]) -> Message:
+    return {"t": "reply", "n": message.get("n"), "ok": True, **fields}
 
 
 def _context(message: Message) -> ContextRef:

@@ -330,13 +330,19 @@ class Driver:
         """An uploaded data file as a local path."""
         return DataFiles(self._files, self.config.dir / "data").local(name)
 
-    def accepted(self, ref: AttemptRef) -> None:
+    def accepted(self, ref: AttemptRef, *, awaited: bool) -> None:
         """Its code was loaded and `validate` passed."""
-        self._tell({"e": Event.ACCEPTED, "job_id": ref.job_id, "attempt": ref.attempt})
+        event = {"t": "event", "e": Event.ACCEPTED, "job_id": ref.job_id, "attempt": ref.attempt}
+        owner = self._owner
+        if owner is not None:
+            (owner.send if awaited else owner.send_soon)(event)
 
     def finished(self, outcome: AttemptOutcome) -> None:
         """It ended. The outcome waits in `attempts` until the owner acknowledges it."""
-        self._tell({"e": Event.FINISHED, **outcome_message(outcome)})
+        owner = self._owner
+        if owner is not None:
+            owner.send_soon({"t": "event", "e": Event.FINISHED, **outcome_message(outcome)})
+            owner.flush()
 
     def left(self, attempt: RunningAttempt) -> None:
         """Free what only this attempt used."""

@@ -32,11 +32,11 @@ class Workplace(Protocol):
     def keep_result(self, ref: AttemptRef, produced: Produced) -> str:
         """The result as its outcome carries it. Raises UnusableResult, or what making it raises."""
 
-    def accepted(self, ref: AttemptRef) -> None:
-        """Tell the owner that the code was loaded and `validate` passed."""
+    def accepted(self, ref: AttemptRef, *, awaited: bool) -> None:
+        """Tell the owner that the code was loaded and `validate` passed: at once if somebody waits for it."""
 
     def finished(self, outcome: AttemptOutcome) -> None:
-        """Tell the owner how it ended."""
+        """Tell the owner how it ended. Never called in a thread that may still be killed."""
 
     def left(self, attempt: RunningAttempt) -> None:
         """The attempt uses nothing any more."""
@@ -123,7 +123,7 @@ class Runner:
         if problems := job.validate():
             error = ErrorInfo("; ".join(problems), "ValidationProblem")
             return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.INVALID, error=error)
-        self._place.accepted(ref)
+        self._place.accepted(ref, awaited=order.awaited)
         result = self._place.keep_result(ref, job.run())
         return AttemptOutcome(ref.job_id, ref.attempt, OutcomeKind.FINISHED, result=result)
 

@@ -110,6 +110,11 @@ class JobLog:
             self._registered = True
             self._register(self)
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was written. What is written later wakes the writer by itself."""
+        return self._registered
+
     def tail(self) -> Tail:
         """What is not stored yet. Never called from a job's thread, as `due` and `stored`."""
         with self._lock:
@@ -162,9 +167,10 @@ class JobLogs:
         return JobLog(ref, self._limit, self._written_to, self._backlog)
 
     def end(self, job_log: JobLog) -> None:
-        """The attempt has ended: what it wrote is stored soon."""
+        """The attempt has ended: what it wrote is stored soon. Most write nothing, and wake nobody."""
         job_log.ended = True
-        self._stirred.put(None)
+        if job_log.used:
+            self._stirred.put(None)
 
     def tails(self, job_id: str) -> list[Tail]:
         """What is not stored yet of any attempt of the job."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from sparkjobserver.api import JobEnvironment
 
 @dataclass(frozen=True, slots=True)
 class RunOrder:
-    """A `run` request."""
+    """A `run` request. `awaited`: whether somebody waits for its acceptance."""
 
     ref: AttemptRef
     main_class: str
@@ -36,6 +37,7 @@ class RunOrder:
     pool: Pool
     sql: SqlQuery | None = None
     result_format: ResultFormat = ResultFormat.JSON
+    awaited: bool = True
 
 
 class RunnableJob(Protocol):
@@ -52,13 +54,7 @@ def run_order(message: Message) -> RunOrder:
     """The order in a `run` request. Raises ProtocolError."""
     try:
         binaries = tuple(
-            DriverBinary(
-                item["name"],
-                BinaryType(item["type"]),
-                item["digest"],
-                Path(item["path"]) if item["path"] else None,
-            )
-            for item in message["binaries"]
+            _binary(item["name"], item["type"], item["digest"], item["path"]) for item in message["binaries"]
         )
         sql = message.get("sql")
         return RunOrder(
@@ -69,9 +65,16 @@ def run_order(message: Message) -> RunOrder:
             Pool(message.get("pool", Pool.INTERACTIVE)),
             None if sql is None else SqlQuery(**sql),
             ResultFormat(message.get("result_format", ResultFormat.JSON)),
+            message.get("awaited") is not False,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"a run request lacks or misnames a field: {error!r}") from error
+
+
+@lru_cache(maxsize=1024)
+def _binary(name: str, kind: str, digest: str, path: str | None) -> DriverBinary:
+    """Most jobs name one that an earlier job has named."""
+    return DriverBinary(name, BinaryType(kind), digest, Path(path) if path else None)
 
 
 def attempt_ref(message: Message) -> AttemptRef:

@@ -1,7 +1,7 @@
 """The driver's TCP side: accepts, checks the secret, reads frames, writes frames. Knows no request.
 
-One thread accepts, one per connection reads. A peer that does not read is cut after SEND_TIMEOUT, so that a frozen owner
-cannot hold up the jobs that report to it.
+One thread accepts, one per connection reads, and one writes what may wait a little (`send_soon`). A peer that does not read
+is cut after SEND_TIMEOUT, so that a frozen owner cannot hold up the jobs that report to it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 
-from jobserver.protocol import VERSION, Message, ProtocolError, frame, proof_fits, recv_frame
+from jobserver.protocol import PIECE, VERSION, Frames, Message, ProtocolError, frame, proof_fits, recv_frame
 
 PROOF_TIMEOUT = 5.0
 SEND_TIMEOUT = 10
 KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 4}
 """Seconds of silence before the kernel asks, between questions, and how many without an answer end the connection."""
+SOON = 0.005
+"""Seconds that a message may wait for others, to be sent together with them."""
 _LARGEST_PROOF = 4096
 """Bytes that a peer may announce before it has proven the secret."""
 
@@ -30,10 +35,38 @@ class Connection:
         self._socket = sock
         self.lock = threading.RLock()
         self.open = True
+        self._waiting: deque[bytes] = deque()
+        self._expected = False
+        self._wanted: SimpleQueue[None] = SimpleQueue()
 
     def send(self, message: Message) -> bool:
         """Write a message, whole; False if the peer is gone."""
-        data = frame(message)
+        return self._write(frame(message))
+
+    def send_soon(self, message: Message) -> None:
+        """Have a message written by the next `flush`, which comes within SOON. Takes no lock, which a kill could leave held."""
+        self._waiting.append(frame(message))
+        if not self._expected:  # two threads that both see it wake the thread once too often, and no more
+            self._expected = True
+            self._wanted.put(None)
+
+    def flush(self) -> bool:
+        """Write what waits, in one piece; False if the peer is gone. Not for threads that may be killed: it would be lost."""
+        with self.lock:
+            data = bytearray()
+            while self._waiting:
+                data += self._waiting.popleft()
+            return self._write(data) if data else self.open
+
+    def flush_late(self) -> None:
+        """Writes what nobody else has written within SOON, until the connection ends."""
+        while self.open:
+            self._wanted.get()
+            time.sleep(SOON)
+            self._expected = False  # before the look: who waits from now on wakes this thread again
+            self.flush()
+
+    def _write(self, data: bytes | bytearray) -> bool:
         with self.lock:
             if not self.open:
                 return False
@@ -44,9 +77,12 @@ class Connection:
                 self.close()
                 return False
 
-    def receive(self) -> Message:
-        """The next message. Raises EOFError, OSError, ProtocolError."""
-        return recv_frame(self._socket)
+    def received(self) -> Iterator[Message]:
+        """Messages as they come, without end. Raises EOFError, OSError, ProtocolError."""
+        frames = Frames()
+        while data := self._socket.recv(PIECE):
+            yield from frames.messages(data)
+        raise EOFError
 
     def let_go(self) -> None:
         """In a forked child: nothing is sent any more, and this copy of the socket is closed."""
@@ -59,6 +95,7 @@ class Connection:
     def close(self) -> None:
         """End it, also for threads that read or write it now."""
         self.open = False
+        self._wanted.put(None)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -106,9 +143,10 @@ class Listener:
                 return
             connection = Connection(sock)
             self._connections.add(connection)
+            threading.Thread(target=connection.flush_late, name="late-writer", daemon=True).start()
             try:
-                while True:
-                    self._received(connection, connection.receive())
+                for message in connection.received():
+                    self._received(connection, message)
             finally:
                 self._connections.discard(connection)
                 connection.close()

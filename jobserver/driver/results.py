@@ -52,7 +52,7 @@ def to_json(value: Any, limit: int = MAX_BYTES) -> str:
 def _dumped(value: Any) -> str:
     """The common case in one pass of C code; whatever that refuses takes the careful way."""
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain_leaf)
+        return _encode(value)
     except UnusableResult:
         raise
     except (ValueError, TypeError, RecursionError):
@@ -108,6 +108,9 @@ def _plain_leaf(value: Any) -> Any:
         listed = value.tolist()  # a number for a scalar, nested lists for an array
         return listed if not isinstance(listed, float) or math.isfinite(listed) else None
     return _text(value)
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain_leaf).encode
 
 
 def _text(value: Any) -> str:

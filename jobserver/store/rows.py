@@ -270,5 +270,5 @@ def _instant_or_none(value: int | None) -> datetime | None:
     return None if value is None else instant(value)
 
 
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+"""One encoder for all: `json.dumps` makes a new one for each text that is not written as by default."""

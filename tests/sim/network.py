@@ -10,7 +10,7 @@ from typing import Any
 
 from jobserver.contexts.link import DriverLink, LinkBroken
 from jobserver.model import DriverRecord
-from jobserver.protocol import Message, decode, frame
+from jobserver.protocol import Frames, Message, frame
 from tests.sim.loop import NOBODY, Process, SimLoop
 
 LEAST, MOST = 0.0003, 0.002
@@ -224,7 +224,7 @@ def _accept(
     reader: asyncio.StreamReader,
     accepted: asyncio.Future[Pipe],
 ) -> None:
-    end = DriverEnd()
+    end, frames = DriverEnd(), Frames()
 
     def at_server(data: bytes | None) -> None:
         if data is None:
@@ -236,8 +236,10 @@ def _accept(
         if data is None:
             end.open = False
             driver.disconnected(end)
-        elif end.open:
-            driver.received(end, decode(data[4:]))
+        else:
+            for message in frames.messages(data):
+                if end.open:
+                    driver.received(end, message)
 
     end.pipe = pipe = Pipe(network, server, driver.process, at_server, at_driver)
     driver.connected(end)
