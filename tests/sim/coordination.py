@@ -74,12 +74,14 @@ class Ensemble:
             elif session.expiry is None:
                 silence = SESSION_TIMEOUT - self.random.uniform(0.0, SESSION_TIMEOUT / 3)
                 session.expiry = self.loop.call_later(silence, self.expire, session, context=NOBODY)
+            session.client.look()
 
     def expire(self, session: Session) -> None:
         """Its ephemeral nodes go."""
         if session not in self.sessions:
             return
         self.sessions.remove(session)
+        session.client.look()
         if session.expiry is not None:
             session.expiry.cancel()
         for server, (_, holder) in list(self.servers.items()):
@@ -127,6 +129,8 @@ class SimCoordination:
         self._missed = False
         self._heard_at = 0.0
         self._silent_since: float | None = None
+        self._next_look = 0.0
+        self._looking = False
 
     @property
     def link(self) -> Link:
@@ -148,9 +152,9 @@ class SimCoordination:
         self._me, self._listener = me, listener
         await self._reach()
         self._link = Link.CONNECTED
+        self._next_look = self._ensemble.loop.time() + RECONNECT
         self._open_session()
         self._look_again()
-        self._look_later()
 
     async def stop(self) -> None:
         self._listener = lambda event: None
@@ -242,16 +246,33 @@ class SimCoordination:
         nodes.tell_servers()
         nodes.contact_changed()
 
-    def _look_later(self) -> None:
-        context = self.process.context
-        self._ensemble.loop.call_later(RECONNECT, self._watch_link, context=context)
+    def look(self) -> None:
+        """The link may be in trouble: it is looked at from the next half second on, until all is well.
+
+        The times are those of a client that looks always, as kazoo does: looks that would find nothing are left out.
+        """
+        if self._looking or self._session is None:
+            return
+        self._looking, loop = True, self._ensemble.loop
+        while self._next_look <= loop.time():
+            self._next_look += RECONNECT
+        loop.call_at(self._next_look, self._watch_link, context=self.process.context)
+
+    @property
+    def _well(self) -> bool:
+        """Nothing will come of a look before something else happens."""
+        alive = self._link is Link.CONNECTED and self._session in self._ensemble.sessions
+        return alive and not self._missed and not self._ensemble.network.blocked(self.process.place, PLACE)
 
     def _watch_link(self) -> None:
-        """Notices silence and return as kazoo does, by looking every half second."""
+        """Notices silence and return."""
+        self._looking = False
         if self._session is None:
             return
-        self._look_later()
         time, network = self._ensemble.loop.time(), self._ensemble.network
+        self._next_look = time + RECONNECT  # half a second after it was thawed, too
+        if not self._well:
+            self.look()
         if not network.blocked(self.process.place, PLACE):
             self._silent_since = None
             self._back()

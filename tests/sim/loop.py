@@ -194,8 +194,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         return Pause(self, self._now + seconds)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> Any:
-        self._numbers = number = self._numbers + 1
-        task = SimTask(number, coro, self, name or "task", context)
+        self._numbers += 1
+        task = SimTask(len(self._tasks), coro, self, name or "task", context)
         self._tasks.append(task)
         return task
 
@@ -228,11 +228,20 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def _run_until(self, task: SimTask) -> None:
         """All that is ready, in its order; then time jumps to the next timer. One loop: half of a run's time is spent here."""
-        ready, done, process_of = self._ready, task.done, PROCESS
+        ready, timers, done, process_of = self._ready, self._timers, task.done, PROCESS
         for _ in repeat(None, self._most_steps):
             if done():
                 return
-            handle = ready.popleft() if ready else self._jump()
+            if ready:
+                handle = ready.popleft()
+            elif timers:
+                when, _, handle = heappop(timers)
+                if when > self._now:
+                    self._now = when
+                while timers and timers[0][0] <= self._now:
+                    ready.append(heappop(timers)[2])
+            else:
+                raise Livelock("nothing will ever happen again, and the simulation has not ended")
             callback, args, context = handle
             if callback is None:
                 continue
@@ -247,18 +256,6 @@ class SimLoop(asyncio.AbstractEventLoop):
                 # whatever a callback lets out would be logged by asyncio and forgotten; here it is a finding
                 self.call_exception_handler({"message": f"callback {callback}", "exception": error})
         raise Livelock("the cluster does not come to rest")
-
-    def _jump(self) -> Handle:
-        """The first of the next timers; those of the same time are ready behind it."""
-        timers = self._timers
-        if not timers:
-            raise Livelock("nothing will ever happen again, and the simulation has not ended")
-        when, _, handle = heappop(timers)
-        if when > self._now:
-            self._now = when
-        while timers and timers[0][0] <= self._now:
-            self._ready.append(heappop(timers)[2])
-        return handle
 
     def _dispose(self) -> None:
         """Ends coroutines that nobody will resume, here and not whenever the garbage collector comes by."""

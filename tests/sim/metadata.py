@@ -157,24 +157,25 @@ class SimMetadata(FakeMetadata):
         self._trouble = trouble
 
     async def _call(self, operation: str, action: Callable[[], T]) -> T:
-        reads = operation in _READS
-        await self._travel(StoreUnavailable, "the store does not answer")
+        network, reads = self._network, operation in _READS
+        await network.loop.pause(network.latency())
+        if network.blocked(self._process.place, PLACE):
+            await self._fall_silent(StoreUnavailable("the store does not answer"))
         if not reads and self._random.random() < self._trouble.late:
             return await self._late(operation, action)
         result = action()
         if not reads and self._random.random() < self._trouble.lost:
             raise OutcomeUnknown(f"{operation}: the reply was lost")
-        await self._travel(
-            *((StoreUnavailable, "no answer") if reads else (OutcomeUnknown, "no answer came"))
-        )
-        return result
-
-    async def _travel(self, error: type[JobServerError], message: str) -> None:
-        network = self._network
         await network.loop.pause(network.latency())
         if network.blocked(self._process.place, PLACE):
-            await network.loop.pause(TIMEOUT)
-            raise error(message)
+            await self._fall_silent(
+                StoreUnavailable("no answer") if reads else OutcomeUnknown("no answer came")
+            )
+        return result
+
+    async def _fall_silent(self, error: JobServerError) -> None:
+        await self._network.loop.pause(TIMEOUT)
+        raise error
 
     async def _late(self, operation: str, action: Callable[[], T]) -> T:
         """The statement is carried out when nobody waits for it any more."""
