@@ -174,7 +174,10 @@ class HotStandbys:
 
     def _chosen(self, living: Mapping[str, ContextRecord]) -> tuple[set[str], set[str]]:
         """Ids of contexts for which this server should have a bound driver, and of those whose driver it keeps if it has one."""
+        promised = {context_id for context_id in living if self._promised_here(context_id)}
         hot = {one.id: one for one in living.values() if mode_of(one, self._settings.mode) == "hot"}
+        if not hot:
+            return set(), promised
         wishes = [wish for one in hot.values() if (wish := self._wish(one)) is not None]
         owners, servers = self._coordination.owners, dict(self._coordination.servers)
         if self._me in servers:
@@ -183,7 +186,6 @@ class HotStandbys:
         mine = {context_id for context_id, server in chosen.items() if server == self._me}
         # while a failover is under way nothing is moved: its driver may be what the next owner comes for
         failing_over = hot.keys() - {wish.context_id for wish in wishes}
-        promised = {context_id for context_id in living if self._promised_here(context_id)}
         return mine, mine | failing_over | promised
 
     def _wish(self, context: ContextRecord) -> HotWish | None:
