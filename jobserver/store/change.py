@@ -30,6 +30,9 @@ class Step:
     whose lock the conditions are to be looked at, and notes what all steps of that turn need to know; how many rows it
     meets tells nothing. These are statements of their own, as one that waits for a lock may have looked at the rest before.
     `after_turn` is then run in place of `statement`, with `ahead`: how many steps of the same turn are before it in its packet.
+
+    `many` does the same for the jobs of many changes at once, behind the gates of their changes (`bulk.py`). It must fail as a
+    whole where one of them does not happen, or be followed by a step that does.
     """
 
     statement: Statement
@@ -37,6 +40,23 @@ class Step:
     plain: Statement | None = None
     turn: tuple[Statement, ...] = ()
     after_turn: Statement | None = None
+    many: Statement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the changes of a packet for one context look at together, before their rows.
+
+    `noted` puts the context's id into the variable `gate` of the session, or NULL where a condition does not hold; one of
+    its values is `asked`: how many changes of the packet wait behind the context's turn. It locks the context's row, shared
+    at least, or `turn` does before it: a job's change of state does (its foreign key), and each packet is to take these locks
+    first, in one order.
+    """
+
+    context: str
+    noted: Statement
+    values: tuple[tuple[str, Any], ...]
+    turn: Statement | None = None
 
 
 Late = dict[Statement, list[Mapping[str, Any]]]
@@ -48,16 +68,17 @@ class Change(Generic[T]):
     """Steps that happen all or not at all, in their order; `conclude` makes a value of the rows that each changed.
 
     `duplicate` is the value where the first step met a key that exists (nothing has changed then); without it that is an
-    error, as it is in a later step.
+    error, as it is in a later step. With a `gate` the steps that have `many` may be done together with those of others.
     """
 
     steps: tuple[Step, ...]
     conclude: Callable[[Sequence[int]], T]
     duplicate: Callable[[], T] | None = None
+    gate: Gate | None = None
 
     def then(self, *steps: Step) -> Change[T]:
         """The same change with more steps behind it."""
-        return Change((*self.steps, *steps), self.conclude, self.duplicate)
+        return Change((*self.steps, *steps), self.conclude, self.duplicate, self.gate)
 
     def __call__(self, connection: Connection | PlainConnection, late: Late | None = None) -> T:
         """Runs the steps in the connection's transaction. What `late` takes is left to its caller."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from jobserver.errors import OutcomeUnknown, StoreUnavailable
 from jobserver.store import mysql, packets, sqlite
 from jobserver.store.address import READERS, MysqlAddress, SqliteAddress, parsed
+from jobserver.store.bulk import Rest
 from jobserver.store.transaction import RunTogether, T, Work, unavailable
 from jobserver.store.writer import GroupWriter
 
@@ -161,7 +162,7 @@ def _mysql(address: MysqlAddress, timeout: float) -> Backend:
     return Backend(
         reading=mysql.reading_engine(address, timeout=timeout),
         writing=mysql.writing_engine(address, timeout=timeout, name=name),
-        run_together=partial(packets.run_together, patience=2 * timeout),
+        run_together=partial(packets.run_together, patience=2 * timeout, rest=Rest()),
         readers=address.readers,
         name=name,
     )

@@ -10,9 +10,12 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, bindparam, literal_column, select
+from sqlalchemy import Column, ColumnElement, Select, bindparam, literal_column, select, text
+from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
 from jobserver.model import Fence
+from jobserver.store.change import Gate
+from jobserver.store.statement import Statement
 from jobserver.store.tables import contexts, fences
 
 
@@ -35,6 +38,34 @@ def fenced(context_id: Column[str]) -> ColumnElement[bool]:
 def fence_values(fence: Fence) -> dict[str, Any]:
     """The parameters of `fenced`."""
     return {"fence_context": fence.context_id, "fence_epoch": fence.epoch, "fence_token": fence.token}
+
+
+def noted(query: Select[Any]) -> Statement:
+    """On MySQL: puts the query's only value, NULL without a row, into the session's variable that `gate` names.
+
+    A SELECT and not SET: what SET reads is locked, every row of a count too, and jobs that end would wait for it. Only what
+    the query locks by itself is locked.
+    """
+    compiled = query.compile(dialect=MySQLDialect_pymysql(paramstyle="named"))
+    constants = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
+    return Statement(text(f"SELECT ({compiled}) INTO @:gate").bindparams(**constants))
+
+
+FENCE = noted(
+    select(fences.c.context_id)
+    .where(
+        fences.c.context_id == contexts.c.id,
+        fences.c.context_id == bindparam("fence_context"),
+        fences.c.epoch == bindparam("fence_epoch"),
+        fences.c.token == bindparam("fence_token"),
+    )
+    .with_for_update(read=True)
+)
+
+
+def fence_gate(fence: Fence) -> Gate:
+    """Open while the fence stands so; the row is locked until the packet is committed, as `fenced` locks it."""
+    return Gate(fence.context_id, FENCE, tuple(fence_values(fence).items()))
 
 
 def context_in(states: Collection[StrEnum], context_id: Column[str]) -> ColumnElement[bool]:

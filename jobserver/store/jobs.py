@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -15,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Update,
     bindparam,
     case,
     func,
@@ -45,8 +47,8 @@ from jobserver.model import (
     JobState,
 )
 from jobserver.store import history
-from jobserver.store.change import Change, Step, changed_one, ignoring_duplicates
-from jobserver.store.guards import among, context_in, fence_values, fenced
+from jobserver.store.change import Change, Gate, Step, changed_one, ignoring_duplicates
+from jobserver.store.guards import among, context_in, fence_gate, fence_values, fenced, noted
 from jobserver.store.listings import LISTED
 from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
 from jobserver.store.statement import Statement
@@ -66,11 +68,14 @@ of the others; and a stop that is being committed waits for this, or this for th
 _UNFINISHED = ", ".join(f"'{state.value}'" for state in sorted(UNFINISHED_JOB_STATES))
 COUNT = Statement(
     text(
-        "SET @:unfinished = (SELECT COUNT(*) FROM jobs"
-        f" WHERE context_id = :this_context AND state IN ({_UNFINISHED}))"
+        "SELECT COUNT(*) INTO @:unfinished FROM jobs"
+        f" WHERE context_id = :this_context AND state IN ({_UNFINISHED})"
     )
 )
-"""Behind the turn, for all acceptances of a packet: the context's unfinished jobs, in a variable of the session."""
+"""Behind the turn, for all acceptances of a packet: the context's unfinished jobs, in a variable of the session.
+
+Not SET: InnoDB locks what that reads, so that every end of one of these jobs would wait for the acceptances' commit, or they
+for it."""
 
 
 def _insert(
@@ -86,34 +91,53 @@ def _insert(
     INSERT … SELECT: see `history.RECORD`. The count stands in a table of its own, as MySQL inserts into no table that
     the very statement selects from.
     """
-    unfinished = (
-        select(func.count().label("number"))
-        .select_from(jobs)
-        .where(jobs.c.context_id == bindparam("this_context"), among(jobs.c.state, UNFINISHED_JOB_STATES))
-        .subquery("unfinished")
-    )
+    unfinished = _count().subquery("unfinished")
     room: ColumnElement[bool] = select(unfinished.c.number).scalar_subquery() < bindparam("queue_limit")
     if counted:
         room = case((text("@:unfinished + :ahead < :queue_limit"), true()), else_=room)
+    accepting = _accepting(states, room, *guards).scalar_subquery()
+    values: dict[str, Any] = {name: bindparam(name) for name in names if name != "context_id"}
+    return Statement(ignoring_duplicates(insert(jobs)).values({**values, "context_id": accepting}))
+
+
+def _count() -> Select[Any]:
+    return (
+        select(func.count().label("number"))
+        .select_from(jobs)
+        .where(jobs.c.context_id == bindparam("this_context"), among(jobs.c.state, UNFINISHED_JOB_STATES))
+    )
+
+
+def _accepting(
+    states: Collection[ContextState], room: ColumnElement[bool], *guards: ColumnElement[bool]
+) -> Select[Any]:
+    """The context's id while it is in one of `states`, has room, and `latest` is the latest binary of its name."""
     newest = (
         select(binaries.c.type + binaries.c.digest)
         .where(binaries.c.name == bindparam("latest_name"))
         .order_by(binaries.c.id.desc())
         .limit(1)
+        .with_for_update(read=True)  # its deletion waits for the job, which is then seen to need its bytes
     )
-    accepting = (
-        select(contexts.c.id)
-        .where(
-            contexts.c.id == bindparam("this_context"),
-            among(contexts.c.state, states),
-            room,
-            func.coalesce(newest.scalar_subquery(), "") == bindparam("latest_code"),
-            *guards,
-        )
-        .scalar_subquery()
+    return select(contexts.c.id).where(
+        contexts.c.id == bindparam("this_context"),
+        among(contexts.c.state, states),
+        room,
+        func.coalesce(newest.scalar_subquery(), "") == bindparam("latest_code"),
+        *guards,
     )
-    values: dict[str, Any] = {name: bindparam(name) for name in names if name != "context_id"}
-    return Statement(ignoring_duplicates(insert(jobs)).values({**values, "context_id": accepting}))
+
+
+def _gate(states: Collection[ContextState], *guards: ColumnElement[bool]) -> Statement:
+    """The same for all acceptances of a packet at once: open while there is room for all of them."""
+    room = _count().scalar_subquery() + bindparam("asked") <= bindparam("queue_limit")
+    return noted(_accepting(states, room, *guards))
+
+
+def _insert_many(names: list[str]) -> Statement:
+    """Of many jobs: an error where one of their gates is not open, or an id or a key exists."""
+    values: dict[str, Any] = {name: bindparam(name) for name in names}
+    return Statement(insert(jobs).inline().values({**values, "context_id": bindparam("gate")}))
 
 
 INSERT = _insert(_INSERTED, ACCEPTING_CONTEXT_STATES)
@@ -121,21 +145,37 @@ INSERT_COUNTED = _insert(_INSERTED, ACCEPTING_CONTEXT_STATES, counted=True)
 _STARTED = [*_INSERTED, "started_at"]
 INSERT_STARTED = _insert(_STARTED, {ContextState.RUNNING}, fenced(contexts.c.id))
 INSERT_STARTED_COUNTED = _insert(_STARTED, {ContextState.RUNNING}, fenced(contexts.c.id), counted=True)
+ACCEPTING = _gate(ACCEPTING_CONTEXT_STATES)
+ACCEPTING_STARTED = _gate({ContextState.RUNNING}, fenced(contexts.c.id))
+INSERT_MANY = _insert_many(_INSERTED)
+INSERT_MANY_STARTED = _insert_many(_STARTED)
 
 _OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
+_OWN_JOBS = (jobs.c.id.in_([bindparam("job")]), jobs.c.context_id == bindparam("gate"))
+"""Of many jobs behind the gates of their contexts. Those that are not met are missed by the record behind (`history.record`)."""
 
-START = Statement(
-    update(jobs)
-    .where(*_OWN_JOB, among(jobs.c.state, WAITING_JOB_STATES), jobs.c.attempt == bindparam("attempt_before"))
-    .values(
-        state=JobState.RUNNING.value,
-        attempt=bindparam("new_attempt"),
-        # Clients see one start time: that of the first attempt.
-        started_at=func.coalesce(jobs.c.started_at, bindparam("at")),
-        changed_at=bindparam("at"),
-        error=null(),
+
+_UPDATE_MANY: Final = update(jobs).with_hint("FORCE INDEX (PRIMARY)", dialect_name="mysql")
+"""By their ids: found by their states, other servers' jobs would be locked on the way."""
+
+
+def _start(updated: Update, *own: ColumnElement[bool]) -> Statement:
+    return Statement(
+        updated.where(
+            *own, among(jobs.c.state, WAITING_JOB_STATES), jobs.c.attempt == bindparam("attempt_before")
+        ).values(
+            state=JobState.RUNNING.value,
+            attempt=bindparam("new_attempt"),
+            # Clients see one start time: that of the first attempt.
+            started_at=func.coalesce(jobs.c.started_at, bindparam("at")),
+            changed_at=bindparam("at"),
+            error=null(),
+        )
     )
-)
+
+
+START = _start(update(jobs), *_OWN_JOB)
+START_MANY = _start(_UPDATE_MANY, *_OWN_JOBS)
 
 RESTART = Statement(
     update(jobs)
@@ -173,8 +213,10 @@ def accept(record: JobRecord, queue_limit: int, server: str, latest: BinaryRef |
 
     False: it is not so, or the id or the key exists.
     """
-    values = {**job_values(record), **_conditions(queue_limit, latest)}
-    return _insertion(INSERT, INSERT_COUNTED, values, JobMove(0, record.state, record.submitted_at, server))
+    conditions = {"this_context": record.context_id, **_conditions(queue_limit, latest)}
+    move = JobMove(0, record.state, record.submitted_at, server)
+    gate = Gate(record.context_id, ACCEPTING, tuple(conditions.items()), TURN)
+    return _insertion(_PLAIN, {**job_values(record), **conditions}, move, gate)
 
 
 def accept_started(
@@ -192,10 +234,14 @@ def accept_started(
         "started_at": micros(at),
         "changed_at": micros(at),
     }
-    values = {**job_values(record), **begun, **fence_values(fence), **_conditions(queue_limit, latest)}
-    return _insertion(
-        INSERT_STARTED, INSERT_STARTED_COUNTED, values, JobMove(1, JobState.RUNNING, at, server, fence.epoch)
-    )
+    conditions = {
+        "this_context": record.context_id,
+        **fence_values(fence),
+        **_conditions(queue_limit, latest),
+    }
+    move = JobMove(1, JobState.RUNNING, at, server, fence.epoch)
+    gate = Gate(record.context_id, ACCEPTING_STARTED, tuple(conditions.items()), TURN)
+    return _insertion(_BEGUN, {**job_values(record), **begun, **conditions}, move, gate)
 
 
 def _conditions(queue_limit: int, latest: BinaryRef | None) -> dict[str, Any]:
@@ -203,15 +249,25 @@ def _conditions(queue_limit: int, latest: BinaryRef | None) -> dict[str, Any]:
     return {"queue_limit": queue_limit, "latest_name": name, "latest_code": code}
 
 
-def _insertion(
-    statement: Statement, counted: Statement, values: dict[str, Any], move: JobMove
-) -> Change[bool]:
-    context = values["context_id"]
+@dataclass(frozen=True, slots=True)
+class _Insertions:
+    """The ways to insert a job of one kind: by itself, behind a packet's count, with many others."""
+
+    alone: Statement
+    counted: Statement
+    many: Statement
+
+
+_PLAIN = _Insertions(INSERT, INSERT_COUNTED, INSERT_MANY)
+_BEGUN = _Insertions(INSERT_STARTED, INSERT_STARTED_COUNTED, INSERT_MANY_STARTED)
+
+
+def _insertion(ways: _Insertions, values: dict[str, Any], move: JobMove, gate: Gate) -> Change[bool]:
     # names of variables take no notice of case and accents
-    unfinished = hashlib.blake2b(context.encode(), digest_size=16).hexdigest()
-    known = {**values, "this_context": context, "unfinished": unfinished}
-    insertion = Step(statement, known, turn=(TURN, COUNT), after_turn=counted)
-    return Change((insertion, history.record(values["id"], move)), changed_one)
+    unfinished = hashlib.blake2b(values["context_id"].encode(), digest_size=16).hexdigest()
+    known = {**values, "unfinished": unfinished}
+    insertion = Step(ways.alone, known, turn=(TURN, COUNT), after_turn=ways.counted, many=ways.many)
+    return Change((insertion, history.record(values["id"], move, of_new=True)), changed_one, gate=gate)
 
 
 def by_id(job_id: str) -> Work[JobRecord | None]:
@@ -235,7 +291,7 @@ def unfinished_of(context_id: str) -> Select[Any]:
 def start(fence: Fence, job_id: str, attempt: int, at: datetime, server: str) -> Change[bool]:
     values = {"attempt_before": attempt - 1, "new_attempt": attempt, "at": micros(at)}
     move = JobMove(attempt, JobState.RUNNING, at, server, fence.epoch)
-    return _change(START, fence, job_id, values, move)
+    return _change(START, fence, job_id, values, move, many=START_MANY)
 
 
 def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime, server: str) -> Change[bool]:
@@ -248,7 +304,8 @@ def finish(fence: Fence, outcome: AttemptOutcome, state: JobState, at: datetime,
         "new_result": storable_json(outcome.result) if state is JobState.FINISHED else None,
     }
     move = JobMove(outcome.attempt, state, at, server, fence.epoch, history.reason_of(outcome.error))
-    return _change(finish_statement(state), fence, outcome.job_id, values, move)
+    many = finish_statement(state, many=True)
+    return _change(finish_statement(state), fence, outcome.job_id, values, move, many=many)
 
 
 def restart(
@@ -293,10 +350,17 @@ def _past(at: datetime, server: str, epoch: int | None, error: ErrorInfo | None)
 
 
 def _change(
-    statement: Statement, fence: Fence, job_id: str, values: dict[str, Any], move: JobMove
+    statement: Statement,
+    fence: Fence,
+    job_id: str,
+    values: dict[str, Any],
+    move: JobMove,
+    *,
+    many: Statement | None = None,
 ) -> Change[bool]:
     parameters = {"job": job_id, **fence_values(fence), **values}
-    return Change((Step(statement, parameters), history.record(job_id, move)), changed_one)
+    steps = (Step(statement, parameters, many=many), history.record(job_id, move))
+    return Change(steps, changed_one, gate=None if many is None else fence_gate(fence))
 
 
 def _one(query: Select[Any]) -> Work[JobRecord | None]:
@@ -316,12 +380,13 @@ def _starting_order(job: JobRecord) -> tuple[int, datetime, str]:
 
 
 @cache
-def finish_statement(state: JobState) -> Statement:
+def finish_statement(state: JobState, *, many: bool = False) -> Statement:
     sources = job_end_sources(state, ENDABLE_JOB_STATES)
+    updated, own = (_UPDATE_MANY, _OWN_JOBS) if many else (update(jobs), _OWN_JOB)
     return Statement(
-        update(jobs)
-        .where(*_OWN_JOB, among(jobs.c.state, sources), jobs.c.attempt == bindparam("this_attempt"))
-        .values(**_ended(state), outcome=bindparam("new_outcome"), result=bindparam("new_result"))
+        updated.where(*own, among(jobs.c.state, sources), jobs.c.attempt == bindparam("this_attempt")).values(
+            **_ended(state), outcome=bindparam("new_outcome"), result=bindparam("new_result")
+        )
     )
 
 

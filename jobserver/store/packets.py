@@ -24,6 +24,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobserver.errors import JobServerError, OutcomeUnknown, StoreUnavailable
+from jobserver.store.bulk import LARGEST, Bulk, Piece, Rest, Variable
 from jobserver.store.change import Change
 from jobserver.store.transaction import Outcome, Work, run_alone, unavailable
 
@@ -65,14 +66,20 @@ class _Sent:
         return _number(self.error)
 
 
-def run_together(engine: Engine, works: Sequence[Work[Any]], *, patience: float = math.inf) -> list[Outcome]:
+def run_together(
+    engine: Engine, works: Sequence[Work[Any]], *, patience: float = math.inf, rest: Rest | None = None
+) -> list[Outcome]:
     """Changes in as few packets as fit; every other work in a transaction of its own.
 
     After `patience` seconds nothing more is begun: those who wait have given up, and others wait for the next group.
+    `rest` is kept by the caller from group to group and says whether they are tried in bulk; without it none is.
     """
     deadline = time.monotonic() + patience
     outcomes: dict[int, Outcome] = {}
     changes = [(n, work) for n, work in enumerate(works) if isinstance(work, Change)]
+    if rest is not None and rest.over() and not _run_in_bulk(engine, changes, outcomes, deadline):
+        rest.begin()
+    changes = [(n, change) for n, change in changes if n not in outcomes]
     for packet in _packets(changes, engine.dialect, outcomes):
         _run_packet(engine, packet, outcomes, deadline)
     for n, work in enumerate(works):
@@ -101,6 +108,54 @@ def _number(error: BaseException | None) -> int:
     """The database's number of an error; 0 for others."""
     arguments = error.args if isinstance(error, pymysql.MySQLError) else ()
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+
+
+def _run_in_bulk(
+    engine: Engine,
+    changes: Sequence[tuple[int, Change[Any]]],
+    outcomes: dict[int, Outcome],
+    deadline: float,
+) -> bool:
+    """Those that have others of their kind, with few statements (`bulk.py`). What has no outcome then did not happen.
+
+    False: such a packet was rolled back, for a change that is refused, or for another's lock.
+    """
+    writing = Bulk(engine.dialect, _literals)
+    packets: list[list[Piece]] = [[]]
+    length = 0
+    for place, change in changes:
+        if change.gate is None:
+            continue
+        try:
+            piece = writing.piece(place, change)
+        except (KeyError, TypeError, ValueError):  # it will say so where it is written out by itself
+            continue
+        if (size := piece.size) > LARGEST:
+            continue
+        if length + size > LARGEST_PACKET:
+            packets.append([])
+            length = 0
+        packets[-1].append(piece)
+        length += size
+    return all(
+        _sent_in_bulk(engine, writing, pieces, outcomes)
+        for pieces in packets
+        if len(pieces) > 1 and time.monotonic() < deadline
+    )
+
+
+def _sent_in_bulk(
+    engine: Engine, writing: Bulk, pieces: Sequence[Piece], outcomes: dict[int, Outcome]
+) -> bool:
+    packet = writing.packet(pieces)
+    sent = _send(engine, packet.texts)
+    for piece in pieces if sent.end is not _End.FAILED else ():
+        if sent.end is _End.COMMITTED:
+            counts = packet.counts(piece, sent.counts)
+            outcomes[piece.place] = Outcome(value=piece.change.conclude(counts))
+        else:
+            outcomes[piece.place] = Outcome(error=_failure(sent))
+    return sent.end is not _End.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +353,16 @@ def _literals(values: Sequence[Any]) -> tuple[str, ...]:
 
 def _literal(value: object) -> str:
     """A value in the text of a statement. `mysql.prepared_session` fixes the mode that this way of quoting needs."""
+    if isinstance(value, str):
+        if isinstance(value, Variable):
+            return f"@{value}"
+        if not value.isascii():
+            value.encode()  # raises for what has no UTF-8
+        return f"'{escape_string(value)}'"
+    if isinstance(value, int):
+        return repr(int(value))
     if value is None:
         return "NULL"
-    if isinstance(value, str):
-        value.encode()  # raises for what has no UTF-8
-        return f"'{escape_string(value)}'"
-    if isinstance(value, int | float):
-        return repr(int(value)) if isinstance(value, int) else repr(value)
+    if isinstance(value, float):
+        return repr(value)
     raise TypeError(f"no statement of ours holds a {type(value).__name__}")

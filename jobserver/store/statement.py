@@ -69,6 +69,10 @@ class Statement(_Texts):
         prepared = self._prepared_for(connection.dialect)
         connection.exec_driver_sql(prepared.text, [prepared.parameters(row) for row in rows])
 
+    def in_order(self, dialect: Dialect, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values of its parameters, in the order of `parts`. Raises KeyError for one that is missing."""
+        return self._prepared_for(dialect).parameters(values)
+
     def written_out(
         self,
         dialect: Dialect,
@@ -79,6 +83,11 @@ class Statement(_Texts):
         prepared = self._prepared_for(dialect)
         return prepared.text % literals(prepared.parameters(values))
 
+    def parts(self, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+        """The text with a place (%s) for each parameter, and the parameters' names in that order."""
+        prepared = self._prepared_for(dialect)
+        return prepared.text, prepared.names
+
 
 class _Prepared:
     """The text for one driver, with the order of its parameters."""
@@ -88,11 +97,11 @@ class _Prepared:
         self.text = str(compiled)
         if compiled.positiontup is None:
             raise TypeError(f"the driver {dialect.driver} has no parameters by position")
-        self._names = compiled.positiontup
+        self.names = tuple(compiled.positiontup)
         self._constants = {
             name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required
         }
 
     def parameters(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         all_values = {**self._constants, **values}
-        return tuple([all_values[name] for name in self._names])
+        return tuple([all_values[name] for name in self.names])

@@ -47,6 +47,16 @@ def context(context_id: str, name: str) -> ContextRecord:
 
 Write = Callable[[Metadata], Awaitable[Any]]
 
+
+async def at_once(store: Metadata, *writes: Write) -> None:
+    """The first goes alone, the others in one packet meanwhile; each is repeated as callers do."""
+    await asyncio.gather(*(repeated(store, write) for write in writes))
+
+
+def one_of_many(job_id: str) -> Write:
+    return lambda one: one.insert_job(job(job_id), queue_limit=9)
+
+
 WRITES: dict[str, Write] = {
     "upload": lambda one: one.put_binary(BinaryRecord("demo", BinaryType.EGG, "e" * 64, 12, T0)),
     "create a context": lambda one: one.create_context(context("c2", "other")),
@@ -62,6 +72,15 @@ WRITES: dict[str, Write] = {
     "start": lambda one: one.start_attempt(FENCE, "waiting", 1, T0),
     "finish": lambda one: one.finish_job(
         FENCE, AttemptOutcome("running", 1, OutcomeKind.FINISHED, '{"n":1}'), JobState.FINISHED, T0
+    ),
+    "accept four at once": lambda one: at_once(one, *(one_of_many(f"n{number}") for number in range(4))),
+    "finish and start at once": lambda one: at_once(
+        one,
+        lambda each: each.request_stop("nobody"),
+        lambda each: each.start_attempt(FENCE, "waiting", 1, T0),
+        lambda each: each.finish_job(
+            FENCE, AttemptOutcome("running", 1, OutcomeKind.FINISHED, '{"n":1}'), JobState.FINISHED, T0
+        ),
     ),
     "restart": lambda one: one.restart_job(FENCE, "running", 1, died=True, error=PROBLEM, at=T0),
     "end a waiting job": lambda one: one.end_waiting_job(FENCE, "waiting", JobState.KILLED, PROBLEM, T0),

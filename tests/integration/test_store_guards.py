@@ -31,7 +31,7 @@ from jobserver.model import (
     JobState,
     OutcomeKind,
 )
-from jobserver.store import contexts, jobs
+from jobserver.store import contexts, jobs, packets
 from jobserver.store.change import one
 from jobserver.store.database import Database
 from jobserver.store.guards import fence_values
@@ -203,6 +203,79 @@ async def test_a_write_that_waits_for_a_grant_under_way_is_refused(
     assert await state_of(store, "j1") is JobState.RUNNING
 
 
+async def test_writes_in_bulk_that_wait_for_a_grant_under_way_are_refused(
+    store: Metadata, outsider: pymysql.Connection, databases: Databases
+) -> None:
+    """Their fence is looked at once, for all of them, and is locked from then on."""
+    fence, other = await owned(store), await owned(store, "c2")
+    for number in range(3):
+        await running(store, fence, f"j{number}")
+        await running(store, other, f"k{number}")
+    rows(outsider, "BEGIN", "UPDATE fences SET epoch = 2, token = 't2' WHERE context_id = 'c1'")
+    blocker = asyncio.create_task(store.request_stop("nobody"))
+    late = [
+        asyncio.create_task(store.finish_job(owner, finished(f"{name}{number}"), JobState.FINISHED, T0))
+        for number in range(3)
+        for owner, name in ((fence, "j"), (other, "k"))
+    ]
+    await blocker
+    await until(lambda: waiting_for_locks(databases) == 1, "the old owner's writes wait")
+    rows(outsider, "COMMIT")
+    assert await asyncio.gather(*late) == [False, True] * 3
+    states = {await state_of(store, f"j{number}") for number in range(3)}
+    assert states == {JobState.RUNNING}
+
+
+async def test_jobs_that_end_do_not_wait_for_a_count_of_the_queue(
+    store: Metadata, mariadb_url: str, databases: Databases
+) -> None:
+    """What SET reads is locked until the commit; the count must be read without."""
+    fence = await owned(store)
+    await running(store, fence, "j1")
+    for text in (
+        jobs.COUNT.written_out(
+            store._database.writing.dialect, {"unfinished": "n", "this_context": "c1"}, packets._literals
+        ),
+        jobs.ACCEPTING.written_out(
+            store._database.writing.dialect,
+            {"this_context": "c1", "queue_limit": 9, "latest_name": None, "latest_code": ""}
+            | {"asked": 1, "gate": "g"},
+            packets._literals,
+        ),
+    ):
+        counting, ending = connected(mariadb_url), connected(mariadb_url)
+        rows(counting, "BEGIN", text)
+        rows(ending, "SET SESSION innodb_lock_wait_timeout = 1", "BEGIN")
+        rows(ending, "UPDATE jobs SET priority = 1 WHERE id = 'j1'")
+        counting.close()
+        ending.close()
+
+
+async def test_many_jobs_at_once_are_written_by_few_statements(
+    store: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = await owned(store)
+    assert await store.move_context(fence, [ContextState.STARTED], ContextState.RUNNING, at=T0)
+    sent: list[int] = []
+    send = packets._send
+    monkeypatch.setattr(
+        packets, "_send", lambda engine, texts: sent.append(len(texts)) or send(engine, texts)
+    )
+    records = [
+        JobRecord(f"j{n}", "c1", "name-c1", JobSpec("demo.Job", ()), JobState.QUEUED, T0) for n in range(41)
+    ]
+    begun = await asyncio.gather(
+        *(store.insert_started_job(fence, record, queue_limit=41, at=T0) for record in records)
+    )
+    assert {job.state for job in begun} == {JobState.RUNNING}
+    ended = await asyncio.gather(
+        *(store.finish_job(fence, finished(job.id), JobState.FINISHED, T0) for job in begun)
+    )
+    assert ended == [True] * 41
+    assert sent == [4, 4, 2, 3], "the first of each crowd alone, the others together"
+    assert {len(await store.job_history(job.id)) for job in begun} == {2}
+
+
 async def test_looking_at_the_fence_before_writing_is_no_fence(
     store: Metadata, mariadb_url: str, outsider: pymysql.Connection
 ) -> None:
@@ -254,28 +327,33 @@ async def test_an_acceptance_that_starts_its_job_and_waits_for_a_grant_under_way
     assert (await late).state is await state_of(store, "j1") is JobState.QUEUED
 
 
-async def test_a_full_queue_and_a_key_that_exists_cost_their_group_no_second_try(
+async def test_a_full_queue_and_a_key_that_exists_cost_one_group_a_second_try_and_the_next_ones_none(
     store: Metadata, mariadb_url: str
 ) -> None:
-    """They are no errors of the database, so the packet that they are part of is committed as it was sent."""
+    """By themselves they are no errors of the database; only a packet in bulk is rolled back for them, seldom."""
     await owned(store)
     job = JobRecord("j1", "c1", "name-c1", JobSpec("demo.Job", ()), JobState.QUEUED, T0, idempotency_key="k")
     await store.insert_job(job, queue_limit=2)
     async with proxy_to(mariadb_url) as proxy:
         watched = await Metadata.open(proxy.url, timeout=10)
         assert not await watched.request_stop("nobody")
-        proxy.record()
-        blocker = asyncio.create_task(watched.request_stop("nobody"))
-        group = [
-            watched.insert_job(replace(job, id=f"g{n}", idempotency_key=None if n else "k"), queue_limit=2)
-            for n in range(4)
-        ]
-        answers = await asyncio.gather(*group, return_exceptions=True)
-        await blocker
+        packets = []
+        for group in range(3):
+            proxy.record()
+            blocker = asyncio.create_task(watched.request_stop("nobody"))
+            calls = [
+                watched.insert_job(
+                    replace(job, id=f"g{group}{n}", idempotency_key=None if n else "k"), queue_limit=2 + group
+                )
+                for n in range(4)
+            ]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            await blocker
+            assert [type(answer) for answer in answers] == [JobRecord, JobRecord, QueueFull, QueueFull]
+            packets.append(bytes(proxy.requests).count(b"START TRANSACTION"))
         await watched.close()
-    assert [type(answer) for answer in answers] == [JobRecord, JobRecord, QueueFull, QueueFull]
-    assert [job.id for job in await store.unfinished_jobs("c1")] == ["g1", "j1"]
-    assert bytes(proxy.requests).count(b"START TRANSACTION") == 1
+    assert [job.id for job in await store.unfinished_jobs("c1")] == ["g01", "g11", "g21", "j1"]
+    assert packets == [2, 1, 1]
 
 
 # Deadlocks, waits, killed connections

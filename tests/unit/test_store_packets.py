@@ -104,7 +104,7 @@ def test_the_turns_of_a_packet_are_taken_first_once_each_and_in_one_order(
     assert [one.value for one in outcomes] == [True, True, False, True]
     [statements] = seen
     assert [text.split("contexts.id = ")[1] for text in statements[:4:2]] == ["'c1'", "'c2'"]
-    assert [text.split()[0] for text in statements[:4]] == ["UPDATE", "SET"] * 2, "counted behind the turn"
+    assert [text.split()[0] for text in statements[:4]] == ["UPDATE", "SELECT"] * 2, "counted behind the turn"
     assert not any(text.startswith("UPDATE contexts SET state=contexts.state") for text in statements[4:])
 
 

@@ -201,4 +201,4 @@ def test_an_acceptance_takes_its_turn_at_the_context_before_it_counts_the_queue(
             " ".join(str(one.clause.compile(dialect=mysql.dialect())).split()) for one in change.steps[0].turn
         ]
         assert lock == "UPDATE contexts SET state=contexts.state WHERE contexts.id = %s"
-        assert count.startswith("SET @%s = (SELECT COUNT(*) FROM jobs WHERE context_id = %s AND state IN (")
+        assert count.startswith("SELECT COUNT(*) INTO @%s FROM jobs WHERE context_id = %s AND state IN (")
