@@ -287,6 +287,36 @@ class JobRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedJob:
+    """What a list shows of a job; a list has many, and most of a record is not shown."""
+
+    id: str
+    context_id: str
+    context_name: str
+    main_class: str
+    state: JobState
+    submitted_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: ErrorInfo | None = None
+
+
+def listed(job: JobRecord) -> ListedJob:
+    """The job as a list shows it."""
+    return ListedJob(
+        job.id,
+        job.context_id,
+        job.context_name,
+        job.spec.main_class,
+        job.state,
+        job.submitted_at,
+        job.started_at,
+        job.ended_at,
+        job.error,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRef:
     """One execution of a job."""
 

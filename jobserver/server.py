@@ -27,6 +27,7 @@ from jobserver.model import (
     BinaryType,
     ContextRecord,
     JobRecord,
+    ListedJob,
     NamedObjectInfo,
     ObjectOrder,
 )
@@ -125,7 +126,7 @@ class JobServer:
     async def submit(self, submission: Submission) -> Submitted:
         return await self._jobs.submit(submission)
 
-    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+    async def find_jobs(self, query: JobQuery) -> list[ListedJob]:
         return await self._store.find_jobs(query)
 
     async def job_history(self, job_id: str) -> list[JobMove]:

@@ -19,6 +19,7 @@ from jobserver.model import (
     BinaryType,
     ContextRecord,
     JobRecord,
+    ListedJob,
     NamedObjectInfo,
     ObjectOrder,
     Pool,
@@ -153,7 +154,7 @@ class Service(Protocol):
         Raises NotFound (binary, context), ContextStopping, QueueFull, KeyReused, TimedOut (with the job's id), Unavailable.
         """
 
-    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+    async def find_jobs(self, query: JobQuery) -> list[ListedJob]:
         """Newest first, without results."""
 
     async def job_history(self, job_id: str) -> list[JobMove]:

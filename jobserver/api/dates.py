@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
-
-_MILLISECOND = timedelta(milliseconds=1)
+from datetime import UTC, datetime, tzinfo
 
 
 def job_time(moment: datetime, zone: tzinfo | None = None) -> str:
@@ -22,4 +20,5 @@ def duration(started: datetime, ended: datetime | None) -> str:
     """`"6.341 secs"`, or the contract's words for a job that has not ended."""
     if ended is None:
         return "Job not done yet"
-    return f"{max(0, (ended - started) // _MILLISECOND) / 1000.0} secs"
+    took = ended - started
+    return f"{max(0, (took.days * 86400 + took.seconds) * 1000 + took.microseconds // 1000) / 1000.0} secs"

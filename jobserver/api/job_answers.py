@@ -22,7 +22,7 @@ from jobserver.api.envelopes import (
     validation_failed,
 )
 from jobserver.errors import TimedOut
-from jobserver.model import ErrorInfo, JobRecord, JobState, OutcomeKind
+from jobserver.model import ErrorInfo, JobRecord, JobState, ListedJob, OutcomeKind, listed
 from jobserver.service import Submitted
 from jobserver.stored_results import stored_result
 
@@ -32,6 +32,11 @@ _WITH_ERROR = (JobState.ERROR, JobState.KILLED, JobState.RESTARTING)
 
 def report(job: JobRecord, zone: tzinfo | None = None) -> dict[str, object]:
     """The job JSON in its fixed key order, without the value of a finished job."""
+    return in_list(listed(job), zone)
+
+
+def in_list(job: ListedJob, zone: tzinfo | None = None) -> dict[str, object]:
+    """The same of a job in a list."""
     shown: dict[str, object] = _head(job, zone)
     shown["duration"] = duration(job.started_at or job.submitted_at, job.ended_at)
     shown["status"] = job.state.value
@@ -40,11 +45,11 @@ def report(job: JobRecord, zone: tzinfo | None = None) -> dict[str, object]:
     return shown
 
 
-def _head(job: JobRecord, zone: tzinfo | None) -> dict[str, object]:
+def _head(job: ListedJob, zone: tzinfo | None) -> dict[str, object]:
     return {
         "jobId": job.id,
         "startTime": job_time(job.started_at or job.submitted_at, zone),
-        "classPath": job.spec.main_class,
+        "classPath": job.main_class,
         "context": job.context_name or "<<ad-hoc>>",
         "contextId": job.context_id,
     }
@@ -79,7 +84,7 @@ def submitted(outcome: Submitted, *, sync: bool, zone: tzinfo | None = None) -> 
 
 def _started(job: JobRecord, zone: tzinfo | None) -> Answer:
     """The 202 of an accepted job: always in the words of its start, also when it has already ended."""
-    shown = _head(job, zone)
+    shown = _head(listed(job), zone)
     return json_answer({**shown, "duration": duration(job.submitted_at, None), "status": "STARTED"}, 202)
 
 

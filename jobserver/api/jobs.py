@@ -44,7 +44,7 @@ async def list_jobs(call: Call) -> Answer:
     page = found[: query.limit]
     more = len(found) > query.limit > 0
     place = next_page(call, cursor=Place(page[-1].submitted_at, page[-1].id).cursor()) if more else None
-    return json_answer([job_answers.report(job) for job in page], headers=place)
+    return json_answer([job_answers.in_list(job) for job in page], headers=place)
 
 
 def _job_query(call: Call) -> JobQuery:

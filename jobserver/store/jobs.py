@@ -49,7 +49,6 @@ from jobserver.model import (
 from jobserver.store import history
 from jobserver.store.change import Change, Gate, Step, changed_one, ignoring_duplicates
 from jobserver.store.guards import among, context_in, fence_gate, fence_values, fenced, noted
-from jobserver.store.listings import LISTED
 from jobserver.store.rows import error_text, job_of, job_values, json_text, micros, storable_json
 from jobserver.store.statement import Statement
 from jobserver.store.tables import binaries, contexts, jobs
@@ -149,6 +148,9 @@ ACCEPTING = _gate(ACCEPTING_CONTEXT_STATES)
 ACCEPTING_STARTED = _gate({ContextState.RUNNING}, fenced(contexts.c.id))
 INSERT_MANY = _insert_many(_INSERTED)
 INSERT_MANY_STARTED = _insert_many(_STARTED)
+
+LISTED: Final = [column for column in jobs.c if column.name != "result"]
+"""All of a job but its result."""
 
 _OWN_JOB = (jobs.c.id == bindparam("job"), fenced(jobs.c.context_id))
 _OWN_JOBS = (jobs.c.id.in_([bindparam("job")]), jobs.c.context_id == bindparam("gate"))

@@ -29,6 +29,7 @@ from jobserver.model import (
     FenceRow,
     JobRecord,
     JobState,
+    ListedJob,
     References,
 )
 from jobserver.store import binaries, callbacks, contexts, fences, history, jobs, listings, references, schema
@@ -305,8 +306,8 @@ class Metadata:
             return []
         return await self._database.read(history.of_job(job_id))
 
-    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
-        """The jobs that the query asks for, newest first, without results."""
+    async def find_jobs(self, query: JobQuery) -> list[ListedJob]:
+        """The jobs that the query asks for, newest first."""
         return await self._database.read(listings.found(query))
 
     async def unfinished_jobs(self, context_id: str) -> list[JobRecord]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from jobserver.model import (
     JobRecord,
     JobSpec,
     JobState,
+    ListedJob,
     OnFailover,
     OutcomeKind,
     Pool,
@@ -204,6 +206,22 @@ def job_of(row: Row[Any]) -> JobRecord:
         request_digest=fields["request_digest"],
         outcome=None if outcome is None else OutcomeKind(outcome),
         changed_at=instant(fields["changed_at"]),
+    )
+
+
+def listed_of(row: Sequence[Any]) -> ListedJob:
+    """A job in a list, from the columns that `listings` reads; the spec is there where the class is not whole."""
+    job_id, context_id, context_name, main_class, state, submitted, started, ended, error, spec = row
+    return ListedJob(
+        job_id,
+        context_id,
+        context_name,
+        main_class if spec is None else json.loads(spec)["main_class"],
+        JobState(state),
+        instant(submitted),
+        None if started is None else instant(started),
+        None if ended is None else instant(ended),
+        None if error is None else _error_of(error),
     )
 
 

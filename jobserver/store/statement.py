@@ -48,6 +48,16 @@ class Query(_Texts):
         finally:
             cursor.close()
 
+    def all(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """All its rows."""
+        prepared = self._prepared_for(connection.dialect)
+        cursor = executed(connection, prepared.text, prepared.parameters(values))
+        try:
+            rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+        finally:
+            cursor.close()
+
 
 class Statement(_Texts):
     """An UPDATE, INSERT or DELETE, or a text with named binds; values are integers, texts and None."""

@@ -21,6 +21,8 @@ from jobserver.model import (
     Fence,
     JobRecord,
     JobState,
+    ListedJob,
+    listed,
 )
 from jobserver.store.acceptance import check_insertable
 from tests.fakes.database import Access
@@ -82,12 +84,12 @@ class FakeJobs(Access):
     async def job(self, job_id: str) -> JobRecord | None:
         return await self._call("job", lambda: self._store.jobs.get(job_id))
 
-    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
-        def newest() -> list[JobRecord]:
+    async def find_jobs(self, query: JobQuery) -> list[ListedJob]:
+        def newest() -> list[ListedJob]:
             jobs = [job for job in self._store.jobs.values() if query.takes(job)]
             jobs.sort(key=lambda job: (job.submitted_at, job.id), reverse=True)
             page = jobs[query.offset : query.offset + max(query.limit, 0)]
-            return [replace(job, result=None) for job in page]
+            return [listed(job) for job in page]
 
         return await self._call("find_jobs", newest)
 

@@ -45,12 +45,14 @@ from jobserver.model import (
     JobRecord,
     JobSpec,
     JobState,
+    ListedJob,
     NamedObjectInfo,
     ObjectDeed,
     ObjectOrder,
     OnFailover,
     OutcomeKind,
     ResultFormat,
+    listed,
 )
 from jobserver.progress import JobProgress
 from jobserver.records import Records
@@ -357,11 +359,11 @@ class FakeService:
         kind = self._kinds[job.id]
         return Submitted(job, None if kind in (None, OutcomeKind.FINISHED) else kind.value)
 
-    async def find_jobs(self, query: JobQuery) -> list[JobRecord]:
+    async def find_jobs(self, query: JobQuery) -> list[ListedJob]:
         self._fault("find_jobs")
         jobs = [job for job in self._jobs.values() if query.takes(job)]
         jobs.sort(key=lambda job: (job.submitted_at, job.id), reverse=True)
-        return jobs[query.offset : query.offset + query.limit]
+        return [listed(job) for job in jobs[query.offset : query.offset + query.limit]]
 
     async def job_history(self, job_id: str) -> list[JobMove]:
         self._fault("job_history")
