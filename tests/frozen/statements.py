@@ -61,10 +61,10 @@ def present() -> dict[str, ClauseElement]:
 
 
 def _prepared() -> dict[str, ClauseElement]:
-    """Every prepared statement in a module of the store; those of jobs first, which others refer to."""
+    """Every prepared statement in a module of the store; first those that insert jobs, which others refer to."""
     found: dict[str, ClauseElement] = {}
     for module in sorted(
-        pkgutil.iter_modules(jobserver.store.__path__), key=lambda one: (one.name != "jobs", one.name)
+        pkgutil.iter_modules(jobserver.store.__path__), key=lambda one: (one.name != "insertions", one.name)
     ):
         if module.ispkg:
             continue

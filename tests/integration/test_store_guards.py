@@ -31,7 +31,7 @@ from jobserver.model import (
     JobState,
     OutcomeKind,
 )
-from jobserver.store import contexts, jobs, packets
+from jobserver.store import contexts, insertions, jobs, packets
 from jobserver.store.change import one
 from jobserver.store.database import Database
 from jobserver.store.guards import fence_values
@@ -233,10 +233,10 @@ async def test_jobs_that_end_do_not_wait_for_a_count_of_the_queue(
     fence = await owned(store)
     await running(store, fence, "j1")
     for text in (
-        jobs.COUNT.written_out(
+        insertions.COUNT.written_out(
             store._database.writing.dialect, {"unfinished": "n", "this_context": "c1"}, packets._literals
         ),
-        jobs.ACCEPTING.written_out(
+        insertions.ACCEPTING.written_out(
             store._database.writing.dialect,
             {"this_context": "c1", "queue_limit": 9, "latest_name": None, "latest_code": ""}
             | {"asked": 1, "gate": "g"},

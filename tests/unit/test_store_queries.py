@@ -20,6 +20,7 @@ from jobserver.store import (
     contexts,
     fences,
     history,
+    insertions,
     jobs,
     retention,
     saved,
@@ -93,13 +94,13 @@ GUARDED: dict[str, Statement] = {
     "end context": contexts.move_statement(frozenset({ContextState.STARTED}), ContextState.ERROR),
     "driver": contexts.DRIVER,
     "failover": contexts.FAILOVER,
-    "accept and start": jobs.INSERT_STARTED,
+    "accept and start": insertions.INSERT_STARTED,
 }
 
 
 OTHERS: dict[str, Statement] = {
-    "insert": jobs.INSERT,
-    "turn": jobs.TURN,
+    "insert": insertions.INSERT,
+    "turn": insertions.TURN,
     "grant": fences.GRANT,
     "history of an end": history.RECORD_END,
     "history of a context's end": history.RECORD_END_OF_CONTEXT,
@@ -181,7 +182,7 @@ def test_a_guarded_write_looks_at_epoch_and_token_and_locks_the_fence_where_that
 
 @pytest.mark.parametrize(
     "statement",
-    [jobs.INSERT, jobs.INSERT_STARTED, history.RECORD],
+    [insertions.INSERT, insertions.INSERT_STARTED, history.RECORD],
     ids=["queued", "started", "history"],
 )
 def test_no_insertion_of_the_hot_path_selects_its_row(statement: Statement) -> None:
