@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 
 from ha.coordination import OwnerNode
 from jobserver.api.job_records import accepted_bytes, driver_fields, job_fields, offer_of
+from jobserver.api.offers import OfferDesk
 from jobserver.api.peers import SECRET_HEADER
 from jobserver.contexts.drain import Drainer
 from jobserver.contexts.peers import MoveOrder
@@ -48,8 +49,7 @@ class InternalRoutes:
     def application(self) -> web.Application:
         """To be mounted under /internal."""
         app = web.Application(middlewares=[self._guard])
-        # first, as the only one that comes with every job: paths are compared in this order
-        app.router.add_post("/contexts/{context}/jobs", self._submit)
+        OfferDesk(self._registry.submit).add_routes(app)
         app.router.add_get("/incarnation", self._own_incarnation)
         app.router.add_get("/standbys", self._behind)
         app.router.add_post("/contexts/{context}/claim", self._claim)
@@ -64,6 +64,7 @@ class InternalRoutes:
         app.router.add_post("/contexts/{context}/take-over", self._take_over)
         app.router.add_post("/drain", self._drain)
         app.router.add_post("/undrain", self._undrain)
+        app.router.add_post("/contexts/{context}/jobs", self._submit)
         app.router.add_post("/contexts/{context}/jobs/{job}/follow", self._follow)
         app.router.add_post("/contexts/{context}/jobs/{job}/kill", self._kill)
         app.router.add_post("/contexts/{context}/jobs/{job}/look", self._look)
@@ -165,6 +166,7 @@ class InternalRoutes:
         return web.json_response({"object": found})
 
     async def _submit(self, request: web.Request) -> web.Response:
+        """For servers of an older release: newer ones offer jobs as `offers.py` tells."""
         accepted = await self._registry.submit(
             offer_of(await request.read()), Until(request.query["until"]), float(request.query["seconds"])
         )

@@ -6,6 +6,7 @@ nonsense is `OwnerUnavailable`: the caller looks for the owner again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ import aiohttp
 
 from ha.coordination import OwnerNode
 from jobserver.api.job_records import accepted_of, driver_of, job_of, offer_bytes
+from jobserver.api.offers import NotSpoken, OfferLink
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.looks import LOOK_TIMEOUT, Look
 from jobserver.contexts.moving import FLUSH_TIMEOUT
@@ -50,9 +52,11 @@ class HttpPeers:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._offers: dict[str, OfferLink] = {}
 
     async def close(self) -> None:
         """Ends the connections."""
+        await asyncio.gather(*(link.close() for link in self._offers.values()))
         await self._session.close()
 
     async def incarnation(self, url: str, *, timeout: float) -> str:
@@ -69,6 +73,18 @@ class HttpPeers:
             raise TimedOut(answer["message"])
 
     async def submit(self, url: str, context_id: str, offer: Offer, until: Until, seconds: float) -> Accepted:
+        link = self._offers.get(url)
+        if link is None:
+            link = self._offers[url] = OfferLink(self._session, url)
+        try:
+            return await link.submit(offer, until, seconds)
+        except NotSpoken:
+            return await self._submit_by_call(url, context_id, offer, until, seconds)
+
+    async def _submit_by_call(
+        self, url: str, context_id: str, offer: Offer, until: Until, seconds: float
+    ) -> Accepted:
+        """To a server of an older release."""
         path = f"{url}/internal/contexts/{context_id}/jobs"
         body = offer_bytes(offer)
         answer = await self._read("POST", path, seconds, body, seconds=seconds, until=until.value)

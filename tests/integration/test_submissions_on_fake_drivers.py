@@ -140,3 +140,18 @@ async def test_a_context_made_anew_takes_the_jobs_of_its_name(server):
         await server.jobs.submit(submission("answer:1"))
     second = await server.contexts.create("ctx", {})
     assert (await server.jobs.submit(submission("answer:1"))).job.context_id == second.id != first.id
+
+
+async def test_a_driver_is_told_whether_anybody_waits_for_the_acceptance(cluster, server, monkeypatch):
+    """Only then it is told at once; else it comes with the end of a quick job."""
+    await server.contexts.create("ctx", {})
+    runs, on_run = [], cluster.driver()._on_run
+
+    def noted(message, writer):
+        runs.append(message["awaited"])
+        return on_run(message, writer)
+
+    monkeypatch.setattr(cluster.driver(), "_on_run", noted)
+    await server.jobs.submit(submission("answer:1"))
+    await server.jobs.submit(submission("answer:1", sync=False))
+    assert runs == [False, True]

@@ -9,7 +9,7 @@ import uvloop
 
 from jobserver.contexts.link import DriverLink, LinkBroken
 from jobserver.model import DriverRecord
-from jobserver.protocol import VERSION, Request, frame
+from jobserver.protocol import VERSION, Frames, Request, frame
 
 
 @pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
@@ -45,3 +45,80 @@ def test_a_request_in_any_step_of_a_connections_reset_finds_a_broken_link(loop):
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(requested())
+
+
+class Pieces:
+    """A StreamWriter that keeps each piece which it was given."""
+
+    def __init__(self):
+        self.written = []
+        self.closed = False
+
+    def write(self, data):
+        assert not self.closed
+        self.written.append(data)
+
+    def close(self):
+        self.closed = True
+
+    def kinds(self):
+        """The types of the messages in each piece."""
+        return [[message["t"] for message in Frames().messages(piece)] for piece in self.written]
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def pieces():
+    return Pieces()
+
+
+@pytest.fixture
+async def link(pieces):
+    made = DriverLink.over(asyncio.StreamReader(), pieces, "d1")
+    yield made
+    await made.close()
+
+
+async def test_what_is_sent_in_one_turn_goes_out_in_one_piece_and_in_order(link, pieces):
+    asked = asyncio.gather(*(link.request(Request.RUN, timeout=10) for _ in range(2)), return_exceptions=True)
+    await asyncio.sleep(0)
+    link.tell(Request.KILL)
+    await until(lambda: pieces.written)
+    link.tell(Request.KILL)
+    await until(lambda: len(pieces.written) > 1)
+    assert pieces.kinds() == [["run", "run", "kill"], ["kill"]]
+    await link.close()
+    assert [type(end) for end in await asked] == [LinkBroken, LinkBroken]
+
+
+async def test_what_may_wait_goes_out_with_what_is_sent_next(link, pieces):
+    link.tell_soon(Request.ACK)
+    link.tell_soon(Request.ACK)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not pieces.written
+    link.tell(Request.KILL)
+    await until(lambda: pieces.written)
+    assert pieces.kinds() == [["ack", "ack", "kill"]]
+
+
+async def test_what_may_wait_goes_out_although_nothing_follows(link, pieces):
+    link.tell_soon(Request.ACK)
+    await until(lambda: pieces.written)
+    assert pieces.kinds() == [["ack"]]
+
+
+async def test_what_was_not_sent_yet_goes_out_before_this_side_closes(link, pieces):
+    link.tell(Request.KILL)
+    link.tell_soon(Request.ACK)
+    await link.close()
+    assert pieces.kinds() == [["kill", "ack"]]
+    link.tell(Request.KILL)
+    link.tell_soon(Request.ACK)
+    await asyncio.sleep(0)
+    assert len(pieces.written) == 1

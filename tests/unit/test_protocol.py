@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jobserver.model import AttemptOutcome, ErrorInfo, OutcomeKind
 from jobserver.protocol import (
     MAX_FRAME,
+    Frames,
     ProtocolError,
     decode,
     frame,
@@ -67,3 +68,20 @@ def test_outcomes_travel_whole():
     assert outcome_of(outcome_message(outcome)) == outcome
     with pytest.raises(ProtocolError):
         outcome_of({"job_id": "j"})
+
+
+@given(st.lists(st.text(max_size=20), max_size=6), st.lists(st.integers(1, 40), max_size=40))
+def test_messages_come_whole_and_in_order_whatever_the_pieces(texts, sizes):
+    messages = [{"t": "run", "text": text} for text in texts]
+    data, frames, got = b"".join(map(frame, messages)), Frames(), []
+    for size in [*sizes, len(data) or 1]:
+        piece, data = data[:size], data[size:]
+        got += frames.messages(piece)
+    assert got == messages
+
+
+def test_what_came_before_a_broken_frame_is_still_a_message():
+    messages = Frames().messages(frame({"t": "run"}) + struct.pack(">I", MAX_FRAME + 1))
+    assert next(messages) == {"t": "run"}
+    with pytest.raises(ProtocolError):
+        next(messages)
