@@ -149,10 +149,11 @@ class Database:
 
 
 def _sqlite(address: SqliteAddress, timeout: float, synchronous: str) -> Backend:
+    writing = sqlite.writing_engine(address.path, timeout=timeout, synchronous=synchronous)
     return Backend(
         reading=sqlite.reading_engine(address.path, timeout=timeout, connections=READERS),
-        writing=sqlite.writing_engine(address.path, timeout=timeout, synchronous=synchronous),
-        run_together=sqlite.run_together,
+        writing=writing,
+        run_together=sqlite.grouping(writing),
         readers=READERS,
     )
 

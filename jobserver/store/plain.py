@@ -1,7 +1,7 @@
 """The driver's own connection, for writes that are prepared statements only: what they need of SQLAlchemy's, without its cost.
 
 A transaction of one change costs a third more processor time on SQLAlchemy's connection, and a job is two of
-them. Connections are still the pool's, errors those that SQLAlchemy makes of the driver's.
+them. Errors are those that SQLAlchemy makes of the driver's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy import Engine, PoolProxiedConnection, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
@@ -21,6 +21,7 @@ class PlainConnection:
     def __init__(self, connection: PoolProxiedConnection, dialect: Dialect, begin: str) -> None:
         self.connection = connection
         self.dialect = dialect
+        self.valid = True
         self._begin = begin
 
     def begin(self) -> PlainConnection:
@@ -39,26 +40,64 @@ class PlainConnection:
         except self.dialect.loaded_dbapi.Error as error:
             raise _as_sqlalchemy(error, self.dialect, "ROLLBACK", (), gone=False) from error
 
-    def invalidate(self, error: BaseException | None = None) -> None:
-        """The pool makes a new one in its place."""
-        self.connection.invalidate(error)
+    def end_transaction(self) -> None:
+        """Rolled back, or closed where that fails."""
+        if self.valid:
+            try:
+                self.rollback()
+            except DBAPIError:
+                self.invalidate()
+
+    def invalidate(self, _error: BaseException | None = None) -> None:
+        """It is closed: the next transaction gets a new one."""
+        self.valid = False
+        self.connection.close()
 
     def exec_driver_sql(self, text: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Runs the statement for each row. Raises DBAPIError."""
         executed(self, text, rows, many=True).close()
 
 
-@contextmanager
-def opened(engine: Engine, begin: str) -> Iterator[PlainConnection]:
-    """A connection of the engine's pool; what it has not committed is rolled back. Raises DBAPIError."""
-    try:
-        connection = engine.raw_connection()
-    except engine.dialect.loaded_dbapi.Error as error:
-        raise _as_sqlalchemy(error, engine.dialect, "connect", (), gone=False) from error
-    try:
-        yield PlainConnection(connection, engine.dialect, begin)
-    finally:
-        connection.close()
+class KeptConnection:
+    """A plain connection that is kept from one transaction to the next: to take it from a pool and to give it back needs
+    more of Python than a transaction of one change.
+
+    For one thread. It is made as the engine's pool makes its own, which stay free for others, and ends with the engine.
+    """
+
+    def __init__(self, engine: Engine, begin: str) -> None:
+        self._engine = engine
+        self._begin = begin
+        self._kept: PlainConnection | None = None
+        event.listen(engine, "engine_disposed", self._end)
+
+    @contextmanager
+    def opened(self, _engine: Engine) -> Iterator[PlainConnection]:
+        """The connection; what it has not committed when something fails is rolled back. Raises DBAPIError."""
+        kept = self._kept or self._open()
+        self._kept = None
+        try:
+            yield kept
+        except BaseException:
+            kept.end_transaction()
+            raise
+        finally:
+            if kept.valid:
+                self._kept = kept
+
+    def _open(self) -> PlainConnection:
+        dialect = self._engine.dialect
+        try:
+            connection = self._engine.raw_connection()
+        except dialect.loaded_dbapi.Error as error:
+            raise _as_sqlalchemy(error, dialect, "connect", (), gone=False) from error
+        connection.detach()
+        return PlainConnection(connection, dialect, self._begin)
+
+    def _end(self, _engine: Engine) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.connection.close()
 
 
 def executed(connection: Any, text: str, parameters: Sequence[Any], *, many: bool = False) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
@@ -17,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from jobserver.errors import BadConfig
 from jobserver.store import plain, transaction
 from jobserver.store.change import Change
-from jobserver.store.transaction import Outcome, Work
+from jobserver.store.transaction import Outcome, RunTogether, Work
 
 SYNCHRONOUS: Final = ("FULL", "NORMAL")
 """FULL survives power loss; NORMAL survives only the death of processes and may lose the last commits."""
@@ -43,14 +42,15 @@ def reading_engine(path: str, *, timeout: float, connections: int) -> Engine:
     return engine
 
 
-def run_together(engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
-    """See `transaction.RunTogether`. A group of declared changes needs no connection of SQLAlchemy's."""
-    declared = all(isinstance(work, Change) for work in works)
-    return transaction.run_together(engine, works, _opened if declared else Engine.connect)
+def grouping(engine: Engine) -> RunTogether:
+    """How groups of writes are run on this engine. Those of declared changes need no connection of SQLAlchemy's."""
+    kept = plain.KeptConnection(engine, BEGIN)
 
+    def run_together(_engine: Engine, works: Sequence[Work[Any]]) -> list[Outcome]:
+        declared = all(isinstance(work, Change) for work in works)
+        return transaction.run_together(engine, works, kept.opened if declared else Engine.connect)
 
-def _opened(engine: Engine) -> AbstractContextManager[plain.PlainConnection]:
-    return plain.opened(engine, BEGIN)
+    return run_together
 
 
 def _engine(path: str, *, timeout: float, synchronous: str, connections: int) -> Engine:

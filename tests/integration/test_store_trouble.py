@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pymysql
 import pytest
+from sqlalchemy import text
 
 from jobserver.errors import JobServerError, OutcomeUnknown, StoreUnavailable, Unavailable
 from jobserver.local.mariadb import MariaDbServer
 from jobserver.model import ContextRecord, ContextState, JobRecord, JobSpec, JobState
+from jobserver.store.change import Change, Step
 from jobserver.store.metadata import Metadata
+from jobserver.store.statement import Statement
 from tests.fakes.cluster import FakeCluster, submission, until
 from tests.mariadb import Databases, connected, of_server
 from tests.sql_proxy import SqlProxy, proxy_to
@@ -174,19 +177,23 @@ async def _fill_up(store: Metadata, size: int) -> None:
     assert "full" in str(await store.write_trouble())
 
 
+async def _bound_pages(store: Metadata, most: int) -> None:
+    """On both connections of the writer: that for declared changes, and that for all else."""
+    pragma = f"PRAGMA max_page_count = {most}"
+    await store._database.write(lambda one: one.exec_driver_sql(pragma).scalar())
+    await store._database.write(Change((Step(Statement(text(pragma)), {}),), lambda counts: None))
+
+
 async def test_a_full_disk_under_sqlite_is_told_until_there_is_room_again(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/metadata.db"
     store = await with_context(url)
-    pages = "PRAGMA max_page_count = {}"
-    await store._database.write(
-        lambda one: one.exec_driver_sql(pages.format(1)).scalar()
-    )  # as many as there are
+    await _bound_pages(store, 1)  # as many as there are
     with pytest.raises(StoreUnavailable, match="full"):
         await store.insert_job(a_job("j1", "x" * 100_000), queue_limit=9)
     for _ in range(2):
         assert "full" in str(await store.write_trouble())
     assert await store.job("j1") is None
-    await store._database.write(lambda one: one.exec_driver_sql(pages.format(1 << 30)).scalar())
+    await _bound_pages(store, 1 << 30)
     assert await store.write_trouble() is None
     assert (await store.insert_job(a_job("j1", "x" * 100_000), queue_limit=9)).id == "j1"
     await store.close()
