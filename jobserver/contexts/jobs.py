@@ -222,8 +222,6 @@ class ContextJobs:
     async def _accept_started(self, offer: Offer, accepted: asyncio.Future[JobRecord]) -> None:
         """Who submits is told as soon as it is committed, and does not wait for the driver."""
         at = _now()
-        begun = replace(offer.record, state=JobState.RUNNING, attempt=1, started_at=at)
-
         try:
             try:
                 job = await self._writes.insert_started(offer, at)
@@ -235,22 +233,17 @@ class ContextJobs:
             self._table.release(offer.record.id)
             _settle(accepted, error)
             return
-        if job != begun and not await self._began_before(job, begun):
+        if (job.id, job.state, job.attempt) != (offer.record.id, JobState.RUNNING, 1):
             self._table.release(offer.record.id)
             await self.arrive(job)
             _settle(accepted, job)
             return
+        if job.started_at != at:  # begun by a write of which no reply came: of this epoch, or of another
+            await self._writes.check_fence()
         self._table.rows[job.id] = job
         _settle(accepted, job)
         self._limits.begin(job, at)
         await self._delivery.deliver(job)
-
-    async def _began_before(self, job: JobRecord, begun: JobRecord) -> bool:
-        """Whether a write of which no reply came began the attempt, and no other epoch did. Raises Superseded."""
-        if (job.id, job.state, job.attempt) != (begun.id, begun.state, begun.attempt):
-            return False
-        await self._writes.check_fence()
-        return True
 
     async def _start(self, job: JobRecord) -> None:
         attempt = job.attempt + 1

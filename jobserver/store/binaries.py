@@ -106,8 +106,8 @@ class KnownNeeds:
 
     def unknown(self, record: JobRecord) -> set[str]:
         """Those digests of the job that may not be on record for its context."""
-        digests = {ref.digest for ref in record.spec.binaries}
-        return {digest for digest in digests if (record.context_id, digest) not in self._known}
+        known, context = self._known, record.context_id
+        return {ref.digest for ref in record.spec.binaries if (context, ref.digest) not in known}
 
     def learn(self, record: JobRecord) -> None:
         """The job was accepted, so its digests are on record."""
