@@ -183,7 +183,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if self._ready or process.state is not _RUNNING:
             self.call_soon(callback, *args, context=process.context)
         else:
-            self._numbers += 1
+            self._numbers += 1  # it is a step all the same
             process.context.run(callback, *args)
 
     def create_future(self) -> asyncio.Future[Any]:
