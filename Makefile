@@ -24,10 +24,10 @@ test: setup
 
 # What touches Spark, with Spark 3.5 in an environment of its own. Java 17 is needed.
 SPARK35 := 3.5.9
-ON_SPARK := driver driver_rehearsals job_kinds main_job failover object_strategies hdfs_cluster
+ON_SPARK := driver.py driver_rehearsals.py job_kinds main_job.py failover object_strategies.py hdfs_cluster.py
 spark35:
 	@$(MAKE) --no-print-directory test VENV=.venv-spark35 SPARK=$(SPARK35) \
-	  TESTS="$(ON_SPARK:%=tests/integration/test_%.py)"
+	  TESTS="$(ON_SPARK:%=tests/integration/test_%)"
 
 # The whole cluster on fakes in virtual time. One seed with its story: python -m tests.sim --story 7
 SEEDS ?= 500

@@ -21,7 +21,7 @@ from tests.mariadb import Databases, engine_trouble, in_container, of_server
 
 IMAGE = "JOBSERVER_MARIADB_IMAGE"
 BUSY = frozenset(
-    f"test_{name}.py"
+    f"test_{name}"
     for name in (
         "deaths_in_takeovers_on_spark",
         "failover",
@@ -31,20 +31,25 @@ BUSY = frozenset(
         "up_mysql",
     )
 )
-"""Files that start driver after driver, or have clients at work all the time: two of them at once would starve each other."""
+"""Files, and folders of files, that start driver after driver, or have clients at work all the time: two of them at once would
+starve each other."""
 
 _used: list[str] = []
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files to each process of a parallel run, and to one of them all files in `BUSY`, one after the other."""
+    """Whole files to each process of a parallel run, and to one of them all in `BUSY`, one after the other.
+
+    Files in a folder that is named as a test is share what it has started: they go to one process, as a file does.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "busy" if Path(file).name in BUSY else str(file)
+            file = Path(nodeid.partition("::")[0])
+            unit = file.parent if file.parent.name.startswith("test_") else file
+            return "busy" if unit.stem in BUSY else str(unit)
 
     return ByFile(config, log)
 
