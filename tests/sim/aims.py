@@ -19,7 +19,7 @@ from tests.sim.world import Fences
 SEEDS = 8
 """Runs for each fence."""
 ENOUGH = 4
-"""So many of them notice that it is off, or the aim is lost; at the time of writing, seven at least do."""
+"""So many of them notice that it is off, or the aim is lost; at the time of writing, six at least do."""
 
 
 @dataclass(frozen=True)
