@@ -102,7 +102,8 @@ class Bulk:
 
     def piece(self, place: int, change: Change[Any]) -> Piece:
         """A change written out. Raises KeyError, TypeError or ValueError for values that no statement holds."""
-        gate, rows, own = change.gate, [], []
+        gate = None if change.gate is None else change.gate()
+        rows, own = [], []
         for step in change.steps:
             if gate is not None and step.many is not None:
                 values = {**step.values, "gate": self._variable(gate)}

@@ -68,13 +68,14 @@ class Change(Generic[T]):
     """Steps that happen all or not at all, in their order; `conclude` makes a value of the rows that each changed.
 
     `duplicate` is the value where the first step met a key that exists (nothing has changed then); without it that is an
-    error, as it is in a later step. With a `gate` the steps that have `many` may be done together with those of others.
+    error, as it is in a later step. With a `gate` (made only where it is needed) the steps that have `many` may be done together
+    with those of others.
     """
 
     steps: tuple[Step, ...]
     conclude: Callable[[Sequence[int]], T]
     duplicate: Callable[[], T] | None = None
-    gate: Gate | None = None
+    gate: Callable[[], Gate] | None = None
 
     def then(self, *steps: Step) -> Change[T]:
         """The same change with more steps behind it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -155,8 +155,12 @@ def _insertion(
     unfinished = hashlib.blake2b(context.encode(), digest_size=16).hexdigest()
     known = {**values, **conditions, "unfinished": unfinished}
     insertion = Step(ways.alone, known, turn=(TURN, COUNT), after_turn=ways.counted, many=ways.many)
-    gate = Gate(context, ways.gate, tuple(conditions.items()), TURN)
-    return Change((insertion, history.record(values["id"], move, of_new=True)), changed_one, gate=gate)
+    steps = (insertion, history.record(values["id"], move, of_new=True))
+    return Change(steps, changed_one, gate=partial(_gate, ways, conditions))
+
+
+def _gate(ways: Insertions, conditions: dict[str, Any]) -> Gate:
+    return Gate(conditions["this_context"], ways.gate, tuple(conditions.items()), TURN)
 
 
 def by_id(job_id: str) -> Work[JobRecord | None]:
@@ -249,7 +253,7 @@ def _change(
 ) -> Change[bool]:
     parameters = {"job": job_id, **fence_values(fence), **values}
     steps = (Step(statement, parameters, many=many), history.record(job_id, move))
-    return Change(steps, changed_one, gate=None if many is None else fence_gate(fence))
+    return Change(steps, changed_one, gate=None if many is None else partial(fence_gate, fence))
 
 
 def _one(query: Select[Any]) -> Work[JobRecord | None]:
