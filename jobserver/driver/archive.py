@@ -17,8 +17,12 @@ from pathlib import Path
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.java import Java, archive_key, flags_of
 
+_BASE = ".base.jsa"
+
 DUMP_PATIENCE = 120.0
 """Seconds for the JVM to write the archive at its exit."""
+UNUSED = 30 * 86400.0
+"""Seconds after its last use when an archive goes: a later Spark, Java or set of flags has one of its own."""
 
 
 def path_for(config: DriverConfig, java: Java) -> Path | None:
@@ -28,11 +32,15 @@ def path_for(config: DriverConfig, java: Java) -> Path | None:
     return config.archive_dir / f"spark-{archive_key(java, flags_of(config))}.jsa"
 
 
-def using(path: Path | None, java: Java) -> tuple[str, ...]:
-    """JVM options to use the archive, none if it does not exist."""
+def using(path: Path | None) -> tuple[str, ...]:
+    """JVM options to use the archive, none if it does not exist. Its times tell when it was used last."""
     if path is None or not path.exists():
         return ()
-    base = path.with_suffix(".base.jsa")
+    with contextlib.suppress(
+        OSError
+    ):  # another user's, or on a disk that takes nothing: it serves all the same
+        os.utime(path)
+    base = path.with_suffix(_BASE)
     return (f"-XX:SharedArchiveFile={base}:{path}",) if base.exists() else (f"-XX:SharedArchiveFile={path}",)
 
 
@@ -45,7 +53,7 @@ def making(path: Path, java: Java) -> tuple[Path, tuple[str, ...]]:
 
 def _make_base(path: Path, java: Java) -> Path:
     """For runtimes without an archive of their own, which silently make none on top of nothing."""
-    base = path.with_suffix(".base.jsa")
+    base = path.with_suffix(_BASE)
     if not base.exists():
         unfinished = base.with_name(f".{base.name}.{os.getpid()}")
         dump = [str(java.executable), "-Xshare:dump", f"-XX:SharedArchiveFile={unfinished}"]
@@ -65,6 +73,18 @@ def only_maker(path: Path) -> Iterator[bool]:
             yield False
             return
         yield not path.exists()
+
+
+def remove_unused(folder: Path, now: float) -> list[Path]:
+    """Remove the archives that nobody has used for `UNUSED` seconds, and return them; a running JVM keeps what it has mapped."""
+    removed = []
+    for path in folder.glob("spark-*.jsa"):
+        with contextlib.suppress(FileNotFoundError):  # gone already, by another maker
+            if not path.name.endswith(_BASE) and now - path.stat().st_mtime > UNUSED:
+                for part in (path.with_suffix(".lock"), path.with_suffix(_BASE), path):
+                    part.unlink(missing_ok=True)
+                removed.append(path)
+    return removed
 
 
 def start_maker(config_file: Path, folder: Path) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def _make(config: DriverConfig, path: Path) -> None:
             jvm.end(archive.DUMP_PATIENCE)
             if unfinished.exists():
                 unfinished.rename(path)
+                archive.remove_unused(path.parent, time.time())
         finally:
             jvm.end(0)
             unfinished.unlink(missing_ok=True)
