@@ -46,7 +46,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --markdown benchmarks/RESULTS.md $(BENCH)
 
 # The newest versions that pyproject.toml allows, for every Python from 3.11 on.
 lock: setup

@@ -84,7 +84,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="hardly any rounds: shows that it runs, not how fast"
     )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="file for the tables as Markdown")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="file of tables, in which those that were measured replace the older ones of their titles",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for all values as JSON")
     chosen = parser.parse_args(words)
     if unknown := set(chosen.names) - set(NAMES):
@@ -98,7 +103,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
 def keep(chosen: argparse.Namespace, sections: list[Section], machine: str) -> None:
     """Writes what there is so far, after each benchmark."""
     if chosen.markdown:
-        chosen.markdown.write_text(markdown(sections, machine))
+        older = chosen.markdown.read_text() if chosen.markdown.exists() else ""
+        chosen.markdown.write_text(markdown(sections, machine, older))
     if chosen.json:
         chosen.json.write_text(
             json.dumps({"machine": machine, "sections": plain_data(sections)}, indent=2) + "\n"

@@ -65,15 +65,23 @@ def table(section: Section) -> Table:
     return shown
 
 
-def markdown(sections: Sequence[Section], machine: str) -> str:
-    """All sections as one text; `machine` says where it was measured."""
-    parts = [machine]
+def markdown(sections: Sequence[Section], machine: str, older: str = "") -> str:
+    """`older` with each section in the place of the one of its title, or behind all; `machine` says where it was measured."""
+    text = older.rstrip("\n")
     for section in sections:
-        body = [list(COLUMNS), ["---"] * len(COLUMNS), *rows(section)]
-        lines = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in body)
-        notes = "\n".join(f"* {note}" for note in section.notes)
-        parts += [f"### {section.title}", section.about, lines, *([notes] if notes else [])]
-    return "\n\n".join(parts) + "\n"
+        heading = f"### {section.title}"
+        before, _, rest = f"\n{text}\n".partition(f"\n{heading}\n")
+        _, more, behind = rest.partition("\n### ")
+        parts = [before, f"{heading}\n\n{_section(section, machine)}", f"### {behind}" if more else ""]
+        text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
+    return text + "\n"
+
+
+def _section(section: Section, machine: str) -> str:
+    body = [list(COLUMNS), ["---"] * len(COLUMNS), *rows(section)]
+    lines = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in body)
+    notes = "\n".join(f"* {note}" for note in section.notes)
+    return "\n\n".join([machine, section.about, lines, *([notes] if notes else [])])
 
 
 def _cell(text: str) -> str:

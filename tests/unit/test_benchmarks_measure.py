@@ -74,10 +74,26 @@ def test_a_quantity_shows_three_figures_and_its_unit(value, unit, text):
 def test_the_markdown_is_a_table_whose_rows_have_as_many_cells_as_its_head():
     text = markdown([Section("Title", "About.", [Series("a | b", values=[1.0])], ["a note"])], "Here.")
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert text.startswith("Here.\n\n### Title\n\nAbout.\n\n|")
+    assert text.startswith("### Title\n\nHere.\n\nAbout.\n\n|")
     assert {line.replace("\\|", "").count("|") for line in table} == {8}
     assert len(table) == 3
     assert text.endswith("* a note\n")
+
+
+def test_what_is_measured_again_replaces_the_section_of_its_title_only():
+    def about(title: str, value: float) -> Section:
+        return Section(title, f"About {title}.", [Series("a", values=[value])])
+
+    older = markdown([about("A", 1.0), about("AB", 2.0), about("C", 3.0)], "Then.", "# Results\n\nWords.\n")
+    assert older.startswith("# Results\n\nWords.\n\n### A\n\nThen.\n")
+    for title in ("A", "AB", "C"):
+        newer = markdown([about(title, 4.0)], "Now.", older)
+        changed = [
+            (was, now) for was, now in zip(older.splitlines(), newer.splitlines(), strict=True) if was != now
+        ]
+        assert changed[0][1] == "Now."
+        assert len(changed) == 2
+    assert markdown([about("D", 5.0)], "Now.", older) == older + "\n" + markdown([about("D", 5.0)], "Now.")
 
 
 def test_series_without_values_are_left_out():
