@@ -69,7 +69,6 @@ class ForkedServers:
         )
         self._python.chmod(0o755)
         one = database or f"sqlite:///{folder}/jobserver.db"
-        one = database or f"sqlite:///{folder}/jobserver.db"
         self._databases = {name: (ways or {}).get(name, one) for name in self.urls}
         upgrade_url(self._databases["s1"])
 
