@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from urllib.parse import urlsplit
 
@@ -10,16 +11,23 @@ PATIENCE = 120.0
 
 
 class Connection:
-    """HTTP/1.1, one request at a time. Raises OSError or EOFError when the server goes away."""
+    """HTTP/1.1, one request at a time. Raises OSError or EOFError when the server goes away.
+
+    Servers end connections that are idle for long; then the next request opens another.
+    """
 
     def __init__(self, url: str, patience: float = PATIENCE) -> None:
         target = urlsplit(url)
-        self._socket = socket.create_connection((target.hostname or "", target.port or 80), patience)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = target.hostname or "", target.port or 80
+        self._patience = patience
+        self._socket = self._opened()
         self._rest = b""
 
     def ask(self, request: bytes) -> tuple[int, bytes]:
         """Status and body."""
+        if select.select([self._socket], [], [], 0)[0]:  # between two requests, only the end can be read
+            self._socket.close()
+            self._socket, self._rest = self._opened(), b""
         self._socket.sendall(request)
         head = self._until(b"\r\n\r\n").lower()
         length = int(head.partition(b"content-length: ")[2].split(b"\r", 1)[0] or 0)
@@ -27,6 +35,11 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+    def _opened(self) -> socket.socket:
+        opened = socket.create_connection(self._address, self._patience)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
 
     def _until(self, mark: bytes) -> bytes:
         while mark not in self._rest:

@@ -36,6 +36,22 @@ def test_a_server_that_goes_away_in_an_answer_is_no_answer():
         Connection(url).ask(b"x")
 
 
+def test_a_connection_that_the_server_ended_while_it_was_idle_is_opened_again():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        listener.accept()[0].close()
+
+        def serve():
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert connection.ask(b"x") == (200, b"a")
+        connection.close()
+
+
 def test_a_request_carries_its_length_and_headers():
     sent = http_request("POST", "/jobs", b"{}", Idempotency_Key="k1")
     assert sent == b"POST /jobs HTTP/1.1\r\nHost: bench\r\nContent-Length: 2\r\nIdempotency-Key: k1\r\n\r\n{}"
