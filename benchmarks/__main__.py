@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ WIDTH = 160
 
 def main() -> None:
     """Entry point of `python -m benchmarks`. Ends with 1 when a benchmark could not be run to its end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
     chosen = arguments(sys.argv[1:])
     console, machine = Console(), machine_text()
     console.width = max(console.width, WIDTH)
