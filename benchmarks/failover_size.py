@@ -74,7 +74,7 @@ def _round(bench: Any, name: str, wanted: Any) -> tuple[float, float, dict[str, 
     asked = bench.other_than(before["owner"])
     began, began_clock = time.time(), time.perf_counter()
     os.kill(before["driver"]["pid"], signal.SIGKILL)
-    row = asked_until_answered(bench, asked, name, "row_of_size")
+    row = asked_until_answered(bench, asked, name, "row_of_size", {})
     seconds = time.perf_counter() - began_clock
     if row != wanted:
         raise Refused(f"the row after the failover: {row}, before: {wanted}")

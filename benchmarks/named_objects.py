@@ -64,7 +64,7 @@ class _Context:
         writer = CheckpointWriter(files, "bench", epoch, f"t{epoch}", base, SECRET)
         journal = Journal(files, "bench", writer, lambda _epoch: None, SECRET)
         loader = JobLoader(folder / "bundles", lambda _path: None)
-        shelf = SparkShelf(None, loader, journal.folder)  # type: ignore[arg-type]  # values never reach Spark
+        shelf = SparkShelf(None, loader, journal.folder, SEALERS)  # type: ignore[arg-type]  # values never reach Spark
         self.registry = Registry(shelf, journal, SEALERS, BACKGROUND)
 
 

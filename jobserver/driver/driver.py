@@ -157,7 +157,7 @@ class Driver:
         if files is None:
             return
         folder = ContextFolder(files, context.id)
-        shelf = SparkShelf(self.spark, self._loader, folder)
+        shelf = self._shelf(folder)
         standby = Standby(lambda known: follow(files, context.id, known, self._secret), shelf)
         try:
             warm_up_parquet(self.spark, self.config.dir)
@@ -186,7 +186,7 @@ class Driver:
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)
-            shelf = SparkShelf(self.spark, self._loader, journal.folder if journal else None)
+            shelf = self._shelf(journal.folder if journal else None)
             prepared = self._standby.end() if self._standby else None
             self._registry = Registry(
                 shelf, journal, self._sealers, self._background, prepared,
@@ -202,6 +202,9 @@ class Driver:
     def _rebuilds(self, journal: Journal) -> Rebuilds:
         rebuilder = SparkRebuilder(self._loader, journal.folder.files, self, self.config.driver_id)
         return Rebuilds(rebuilder, JobNamedObjects)
+
+    def _shelf(self, folder: ContextFolder | None) -> SparkShelf:
+        return SparkShelf(self.spark, self._loader, folder, self._sealers)
 
     def _open_journal(self, context: ContextRef, epoch: int, token: str, base: str | None) -> Journal | None:
         files = self._files()
@@ -305,7 +308,7 @@ class Driver:
             self.journal,
             self._sealers,
             lambda fraction, message: self._progress(attempt, fraction, message),
-            SparkShelf(self.spark, self._loader, self.journal.folder if self.journal else None),
+            self._shelf(self.journal.folder if self.journal else None),
             lambda path: registry.hold(path, ref),
         )
         return JobEnvironment(

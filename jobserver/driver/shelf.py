@@ -26,6 +26,7 @@ from checkpoint.manifest import INLINE_LIMIT, FileEntry, Kind, NamedObject
 from jobserver.driver import sources
 from jobserver.driver.held import Held, Making
 from jobserver.driver.journal import ContextFolder
+from jobserver.driver.keeper import Keeper
 from jobserver.driver.loading import JobLoader
 from jobserver.driver.object_options import ObjectOptions, choose
 from jobserver.driver.origins import (
@@ -50,11 +51,12 @@ VALUE_FILE = "value.pickle"
 
 @dataclass(frozen=True, slots=True)
 class SparkShelf:
-    """See `held.Shelf`. `folder` is None when nothing is written."""
+    """See `held.Shelf`. `folder` is None when nothing is written; `sealers` make data durable beside the job's thread."""
 
     spark: Spark
     loader: JobLoader
     folder: ContextFolder | None
+    sealers: Keeper
 
     def make(self, making: Making) -> Held:
         """Cache what a job built, by its strategy; written first if asked for."""
@@ -69,11 +71,22 @@ class SparkShelf:
         )  # fmt: skip
         if kind is Kind.DATAFRAME:
             held.schema = making.value.schema.json()
-        if making.write:
-            held.record = self.write(held)
-        held.value = self._lasting(held, origin)
+        if making.write and kind is Kind.DATAFRAME and strategy == "materialize":
+            held.record, held.value = self._written_rows(held)
+        else:
+            held.record = self.write(held) if making.write else None
+            held.value = self._lasting(held, origin)
         self._cache(held, options.force_computation)
         return held
+
+    def _written_rows(self, held: Held) -> tuple[NamedObject, DataFrame]:
+        """Write a DataFrame: its record, and what was written. The store makes it durable while Spark opens it."""
+        self._write_rows(held)
+        durable = self.sealers.submit(lambda: self._record(held))
+        root = self.spark.root
+        reader = root._jsparkSession.read().schema(held.value._jdf.schema())
+        written = DataFrame(reader.parquet(self._url(held)), root)
+        return durable.result(), written
 
     def _lasting(self, held: Held, origin: Origin) -> Any:
         """What readers get: the written version, the files, or what the job built, freed from the job's session."""
@@ -88,8 +101,7 @@ class SparkShelf:
         if held.strategy in ("recipe", "source"):
             return _record_of(held)
         if held.kind == Kind.DATAFRAME:
-            self._in_background()
-            self._by_spark(lambda: held.value.write.mode("overwrite").parquet(self._url(held)))
+            self._write_rows(held)
             return self._record(held)
         if held.kind == Kind.RDD:
             self._in_background()
@@ -98,6 +110,10 @@ class SparkShelf:
             self._by_spark(lambda: held.value.saveAsPickleFile(self._url(held)))
             return self._record(held)
         return self._write_value(held)
+
+    def _write_rows(self, held: Held) -> None:
+        self._in_background()
+        self._by_spark(lambda: held.value.write.mode("overwrite").parquet(self._url(held)))
 
     def restore(self, record: NamedObject) -> Held:
         """An object whose data is checked, and read when it is used. Raises ObjectDamaged."""

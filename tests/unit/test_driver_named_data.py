@@ -171,7 +171,7 @@ def test_a_write_of_sparks_that_fails_says_so_in_the_stores_words_if_that_is_in_
     fault: Fault | None, error: type[Exception], words: str
 ) -> None:
     files = FaultyFiles()
-    shelf = SparkShelf(None, None, ContextFolder(files, "ctx"))  # type: ignore[arg-type]
+    shelf = SparkShelf(None, None, ContextFolder(files, "ctx"), None)  # type: ignore[arg-type]
     if fault is not None:
         files.inject(fault, "write_new", "ctx/probe")
     with pytest.raises(error, match=words) as caught:
