@@ -227,7 +227,7 @@ class ContextJobs:
                 job = await self._writes.insert_started(offer, at)
             except OutcomeUnknown as unknown:
                 # its client is told so at once; whether it began must be known here, and repeating the write tells
-                accepted.set_exception(unknown)
+                _settle(accepted, unknown)
                 job = await self._writes.once_answered(partial(self._writes.insert_started, offer, at))
         except JobServerError as error:
             self._table.release(offer.record.id)

@@ -8,11 +8,13 @@ import pytest
 
 from jobserver.errors import (
     NotFound,
+    OutcomeUnknown,
     OwnerUnavailable,
     TimedOut,
 )
 from jobserver.model import AttemptRef, ContextState, JobState
 from tests.fakes.cluster import FakeCluster, submission, until
+from tests.fakes.database import Link
 
 
 @pytest.fixture
@@ -190,6 +192,38 @@ async def test_a_job_of_which_no_message_came_is_found_by_the_sweep(cluster, thr
         await other.jobs.submit(submission("answer:1", wait=0.2))
     await owner.registry.sweep()
     await until(lambda: job_of(cluster, caught.value.job_id).state is JobState.FINISHED, "it ran")
+
+
+class LosesTheReplyOfAnAcceptance(Link):
+    """Once, and only when the test says so."""
+
+    def __init__(self):
+        self.written, self.lost = asyncio.Event(), asyncio.Event()
+
+    async def after(self, operation):
+        if operation == "insert_started_job" and not self.written.is_set():
+            self.written.set()
+            await self.lost.wait()
+            raise OutcomeUnknown("the reply was lost")
+
+
+async def test_an_owner_keeps_its_context_when_who_offered_a_job_has_gone_before_its_outcome_is_unknown(
+    cluster, three
+):
+    """As at the end of a connection between two servers: nobody waits for the answer any more."""
+    context = await three[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    other = next(server for server in three if server is not owner)
+    owner.store._link = link = LosesTheReplyOfAnAcceptance()
+    offered = asyncio.create_task(other.jobs.submit(submission("answer:1")))
+    await link.written.wait()
+    offered.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await offered
+    link.lost.set()
+    (job_id,) = cluster.store.jobs
+    await until(lambda: job_of(cluster, job_id).state is JobState.FINISHED, "the accepted job ran")
+    assert (job_of(cluster, job_id).attempt, cluster.store.fences[context.id].epoch) == (1, 1)
 
 
 async def test_who_waits_at_a_living_server_for_a_frozen_owner_is_answered_by_the_next_one(cluster):
