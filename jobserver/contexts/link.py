@@ -122,7 +122,7 @@ class DriverLink:
     async def request(
         self, kind: Request, *, timeout: float, sent: Callable[[], None] = _nothing, **fields: Any
     ) -> Message:
-        """The driver's answer; `sent` is called when the request is on its way.
+        """The driver's answer; `sent` is called once the request has left this process.
 
         Raises RefusedByDriver, or LinkBroken when the outcome is unknown.
         """
@@ -134,7 +134,9 @@ class DriverLink:
         self._pending[number] = answer
         try:
             self._send({"t": kind.value, "n": number, **fields})
-            sent()
+            if sent is not _nothing:
+                await self._leave()
+                sent()
             reply = await within(answer, timeout)
         except TimeoutError as error:
             raise LinkBroken(f"the driver gave no answer to {kind} within {timeout:g} s") from error
@@ -174,6 +176,11 @@ class DriverLink:
             RuntimeError,
         ) as error:  # uvloop's word for one that was reset and whose end is not read yet
             self._end(f"the connection to the driver broke: {error}")
+
+    async def _leave(self) -> None:
+        """Returns when the kernel has what was sent, as far as the peer reads; uvloop gives it that at the end of a turn."""
+        self._send_all()
+        await asyncio.sleep(0)
 
     async def until_closed(self, timeout: float) -> None:
         """Returns at the connection's end. Raises TimeoutError."""

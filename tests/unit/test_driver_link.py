@@ -1,6 +1,7 @@
 """The owner's end of a driver's connection, on the event loop that servers run on."""
 
 import asyncio
+import socket
 import struct
 from socket import SO_LINGER, SOL_SOCKET
 
@@ -45,6 +46,30 @@ def test_a_request_in_any_step_of_a_connections_reset_finds_a_broken_link(loop):
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(requested())
+
+
+@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def test_a_request_that_is_called_sent_has_left_the_process(loop):
+    """A server that ends at this very moment has spent its epoch: the driver may read of it."""
+    mine, peer = socket.socketpair()
+    arrived = []
+
+    async def requested():
+        link = DriverLink.over(*await asyncio.open_connection(sock=mine), "d1")
+        peer.setblocking(False)
+        asked = link.request(
+            Request.ADOPT, timeout=10, sent=lambda: arrived.extend(Frames().messages(peer.recv(4096)))
+        )
+        asking = asyncio.create_task(asked)
+        while not arrived and not asking.done():
+            await asyncio.sleep(0)
+        peer.send(frame({"t": "reply", "n": 1, "ok": True}))
+        assert await asking
+        await link.close()
+
+    with peer, asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(requested())
+    assert [message["t"] for message in arrived] == ["adopt"]
 
 
 class Pieces:
