@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import struct
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -51,21 +52,25 @@ class OfferLink:
         self._url = url
         self._number = 0
         self._answers: dict[int, asyncio.Future[Accepted]] = {}
+        self._unsent: deque[tuple[int, bytes]] = deque()
+        self._wanted = asyncio.Event()
         self._socket: asyncio.Task[aiohttp.ClientWebSocketResponse] | None = None
         self._reading: asyncio.Task[None] | None = None
 
     async def submit(self, offer: Offer, until: Until, seconds: float) -> Accepted:
         """The job as its owner accepted it. Raises NotSpoken, and OwnerUnavailable: then it may have been accepted."""
-        socket = await self._connected()
+        await self._connected()
         self._number += 1
         number = self._number
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         head = _OFFER.pack(number, seconds, until is Until.ENDED)
+        data = head + offer_bytes(offer)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._unsent.append((number, data))
+        self._wanted.set()
         try:
-            await socket.send_bytes(head + offer_bytes(offer))
             return await within(answer, seconds + GRACE)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise OwnerUnavailable(f"{self._url} does not answer: {type(error).__name__}") from error
+        except TimeoutError as error:
+            raise OwnerUnavailable(f"{self._url} does not answer: TimeoutError") from error
         finally:
             del self._answers[number]
 
@@ -76,16 +81,18 @@ class OfferLink:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def _connected(self) -> aiohttp.ClientWebSocketResponse:
+    async def _connected(self) -> None:
         if self._socket is None:
             self._socket = asyncio.create_task(self._connect())
         connecting = self._socket
         try:
-            return await asyncio.shield(connecting)
+            await asyncio.shield(connecting)
         except Exception:
             if self._socket is connecting:
                 self._socket = None
             raise
+        if self._socket is not connecting:
+            raise OwnerUnavailable(f"the connection to {self._url} ended as soon as it was made")
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
         try:
@@ -103,16 +110,33 @@ class OfferLink:
         return socket
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        writing = asyncio.create_task(self._write(socket))
         try:
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
                     self._settle(message.data)
         finally:
             self._socket = None
+            self._unsent.clear()
+            writing.cancel()
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(OwnerUnavailable(f"the connection to {self._url} ended"))
             await socket.close()
+
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Alone: those who wait until an owner reads again all wait for one future of aiohttp's, and who gave up would end it."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._unsent:
+                number, data = self._unsent.popleft()
+                if number in self._answers:  # else who waited has given up
+                    try:
+                        await socket.send_bytes(data)
+                    except (aiohttp.ClientError, OSError):
+                        await socket.close()  # then the reader ends, and all that wait
+                        return
 
     def _settle(self, data: bytes) -> None:
         number, accepted = _ANSWER.unpack_from(data)

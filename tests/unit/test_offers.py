@@ -175,3 +175,58 @@ async def test_without_the_clusters_secret_nothing_is_offered():
         with pytest.raises(OwnerUnavailable, match="401"):
             await peers.submit(str(server.make_url("")).rstrip("/"), "c1", offer("j"), Until.ENDED, 5.0)
         await peers.close()
+
+
+LARGE = '"' + "x" * 2_000_000 + '"'
+"""Ten of them are more than the kernel holds of one connection."""
+
+
+@asynccontextmanager
+async def clogged():
+    """A link whose owner reads nothing until it is told to, and offers that fill it."""
+    owner = Owner()
+    async with linked(owner) as (link, server):
+        owner.end("first").set_result("1")
+        await link.submit(offer("first"), Until.ENDED, 20.0)
+        transports = [handler.transport for handler in server.handler.connections]
+        for transport in transports:
+            transport.pause_reading()
+        small = [offer(f"j{n}") for n in range(10)]
+        large = [replace(one, record=replace(one.record, spec=replace(SPEC, config=LARGE))) for one in small]
+
+        def read():
+            for transport in transports:
+                transport.resume_reading()
+
+        try:
+            yield owner, link, large, read
+        finally:
+            read()
+
+
+async def test_an_owner_that_reads_nothing_costs_no_offer_more_than_its_time(monkeypatch):
+    """Frozen, or behind a cut link: once the kernel's buffers are full, to send waits for it, too."""
+    monkeypatch.setattr(offers, "GRACE", 0.05)
+    async with clogged() as (_, link, asked, _), asyncio.timeout(offers.HEARTBEAT / 2):
+        calls = [link.submit(one, Until.ENDED, 0.05) for one in asked]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(end) for end in ends] == [OwnerUnavailable] * len(asked)
+
+
+async def test_who_gives_up_while_the_owner_reads_nothing_takes_no_other_along():
+    async with clogged() as (owner, link, asked, read), asyncio.timeout(offers.HEARTBEAT):
+        tasks = [asyncio.create_task(link.submit(one, Until.ENDED, 20.0)) for one in asked]
+        for one in asked:
+            owner.end(one.record.id).set_result("1")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        read()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(end) for end in ends] == [asyncio.CancelledError, Accepted] * (len(asked) // 2)
+        # what nobody waited for any more before it went out was not offered
+        given_up = {one.record.id for one in asked[::2]}
+        assert len(given_up.intersection(job for job, *_ in owner.asked)) < len(given_up)
