@@ -124,8 +124,9 @@ class ContextRegistry:
             return await asked
         except asyncio.CancelledError:
             caller = asyncio.current_task()
-            if self.owner(context_id) == node or (caller is not None and caller.cancelling()):
+            if caller is not None and caller.cancelling():
                 raise
+            # by its owner's change, which may be over already: who asks was not cancelled, and must not end as if
             raise OwnerMoved("the context has lost the owner that was asked") from None
         finally:
             del self._asked[asked]

@@ -245,3 +245,25 @@ async def test_who_waits_at_a_living_server_for_a_frozen_owner_is_answered_by_th
     async with asyncio.timeout(30):
         assert (await waiting).job.result == "7"
     assert cluster.owner(context.id) is other
+
+
+async def test_who_waits_for_an_owner_that_goes_and_comes_back_at_once_is_answered(cluster):
+    """As the watches tell it that were held up: both before the call that the first one ends has ended."""
+    servers = [await cluster.start(name) for name in ("s1", "s2")]
+    context = await servers[0].contexts.create("ctx", {})
+    owner = cluster.owner(context.id)
+    other = next(server for server in servers if server is not owner)
+    asked = asyncio.Event()
+
+    async def silent(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    owner.registry.submit = silent
+    waiting = asyncio.create_task(other.jobs.submit(submission("answer:7")))
+    await asked.wait()
+    node = other.coordination._owners.pop(context.id)
+    other.registry._tell_changed()
+    other.coordination._owners[context.id] = node
+    assert (await waiting).job.result == "7"
+    assert cluster.owner(context.id) is owner
