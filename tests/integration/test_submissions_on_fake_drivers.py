@@ -155,3 +155,35 @@ async def test_a_driver_is_told_whether_anybody_waits_for_the_acceptance(cluster
     await server.jobs.submit(submission("answer:1"))
     await server.jobs.submit(submission("answer:1", sync=False))
     assert runs == [False, True]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.1], ids=["right behind it", "after its end is committed"])
+async def test_a_jobs_progress_and_its_end_may_come_before_its_acceptance(cluster, monkeypatch, late):
+    """Drivers send an acceptance for which nobody waits with what comes next, and progress at once."""
+    server = await cluster.start("s1")
+    await server.contexts.create("ctx", {})
+    driver, loop, accepted = cluster.driver(), asyncio.get_running_loop(), []
+    event = driver._event
+
+    def accept(fields):
+        event("accepted", fields)
+        accepted.append(fields["job_id"])
+
+    def reordered(name, fields):
+        attempt = {"job_id": fields["job_id"], "attempt": fields["attempt"]}
+        if name == "accepted":
+            event("progress", {**attempt, "fraction": 0.5, "message": "half"})
+            loop.call_later(late, accept, fields)
+        else:
+            event(name, fields)
+
+    monkeypatch.setattr(driver, "_event", reordered)
+    for sync in (True, False, True):
+        job = (await server.jobs.submit(submission("answer:1", sync=sync))).job
+        assert (job.state, job.attempt) == (JobState.FINISHED, 1)
+    await until(lambda: len(accepted) == 3, "every acceptance was sent")
+    monkeypatch.undo()
+    await server.jobs.submit(submission("answer:1"))  # what was sent before it has been heard
+    (keeper,) = server.registry.owned()
+    table = keeper.jobs._table
+    assert (table.rows, table.accepted, table.admission.running) == ({}, set(), set())
