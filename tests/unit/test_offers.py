@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from jobserver.api import offers
+from jobserver.api.internal import InternalRoutes
 from jobserver.api.job_records import accepted_bytes, offer_of
 from jobserver.api.offers import OfferDesk, OfferLink
 from jobserver.api.peers import HttpPeers
@@ -164,17 +166,21 @@ async def test_a_server_of_an_older_release_is_called_for_each_job():
     assert calls == [("c1", {"seconds": "5.0", "until": "ended"})]
 
 
-async def test_without_the_clusters_secret_nothing_is_offered():
-    async def refuse(request):
-        return web.Response(status=401)
-
+@pytest.mark.parametrize("given", ["wrong", ""])
+async def test_without_the_clusters_secret_nothing_is_offered(given):
+    owner, none = Owner(), Mock()
+    owner.end("j").set_result("1")
+    routes = InternalRoutes(owner, none, none, none, incarnation="i1", secret="right")  # type: ignore[arg-type]
     app = web.Application()
-    app.router.add_get("/internal/offers", refuse)
+    app.add_subapp("/internal", routes.application())
     async with TestServer(app, host="127.0.0.1") as server:
-        peers = HttpPeers("wrong")
+        url, strange, own = str(server.make_url("")).rstrip("/"), HttpPeers(given), HttpPeers("right")
         with pytest.raises(OwnerUnavailable, match="401"):
-            await peers.submit(str(server.make_url("")).rstrip("/"), "c1", offer("j"), Until.ENDED, 5.0)
-        await peers.close()
+            await strange.submit(url, "c1", offer("j"), Until.ENDED, 5.0)
+        assert not owner.asked
+        assert (await own.submit(url, "c1", offer("j"), Until.ENDED, 5.0)).job.result == "1"
+        await strange.close()
+        await own.close()
 
 
 LARGE = '"' + "x" * 2_000_000 + '"'
