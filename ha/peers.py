@@ -26,6 +26,7 @@ CLOSE_TIMEOUT = 1.0
 """Seconds a leaving server waits for the others to say goodbye."""
 
 _CLOSING = aiohttp.ClientWSTimeout(ws_receive=None, ws_close=CLOSE_TIMEOUT)
+_NOT_PROVEN = 401
 _NOBODY_THERE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 
 
@@ -51,6 +52,7 @@ class PeerLinks(PeerWatch):
             timeout=aiohttp.ClientTimeout(total=None),
         )
         self._accepted: set[web.WebSocketResponse] = set()
+        self._strangers: set[str] = set()
 
     async def stop(self) -> None:
         """Closes what is left of the connections; what others hold, the HTTP application's shutdown ends."""
@@ -104,6 +106,8 @@ class PeerLinks(PeerWatch):
                     f"{info.url}/internal/link", autoping=False, timeout=_CLOSING
                 )
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if isinstance(error, aiohttp.WSServerHandshakeError) and error.status == _NOT_PROVEN:
+                self._tell_stranger(info)
             feed(_failure(error))
             return
         try:
@@ -113,6 +117,17 @@ class PeerLinks(PeerWatch):
                 feed(await _end_of(socket))
         finally:
             await socket.close()
+
+    def _tell_stranger(self, info: ServerInfo) -> None:
+        """Once for each life of the other: it is tried again every second."""
+        if info.incarnation not in self._strangers:
+            self._strangers.add(info.incarnation)
+            log.error(
+                "server %s at %s has another secret than this one, so neither hears the other: give all servers the same"
+                " cluster.secret or cluster.secret_file and start them again",
+                info.id,
+                info.url,
+            )
 
     async def _greeting(self, info: ServerInfo, socket: aiohttp.ClientWebSocketResponse) -> Event:
         try:

@@ -228,13 +228,16 @@ async def test_another_life_at_the_address_tells_that_the_earlier_one_is_gone(gr
     await phase(three, again, LinkPhase.LINKED)
 
 
-async def test_without_the_clusters_secret_there_is_no_link(group):
+async def test_without_the_clusters_secret_there_is_no_link_and_the_operator_is_told_once(group, caplog):
     one = await group.start("s1")
     stranger = await group.start("s2", headers={"X-Secret": "wrong"})
     await group.announce(one, stranger)
     await phase(one, stranger, LinkPhase.LINKED)
     await until(lambda: one.turned_away >= 2, "it has tried again")
     assert stranger.sees(one) is LinkPhase.CONNECTING
+    (told,) = [record.getMessage() for record in caplog.records if "secret" in record.getMessage()]
+    assert told.startswith("server s1 at http://127.0.0.1:")
+    assert "give all servers the same cluster.secret or cluster.secret_file" in told
 
 
 async def test_who_is_announced_no_more_is_forgotten(group):
