@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from socket import SO_LINGER, SOL_SOCKET
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -236,3 +239,32 @@ async def test_who_gives_up_while_the_owner_reads_nothing_takes_no_other_along()
         # what nobody waited for any more before it went out was not offered
         given_up = {one.record.id for one in asked[::2]}
         assert len(given_up.intersection(job for job, *_ in owner.asked)) < len(given_up)
+
+
+@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def test_an_offer_in_any_step_of_a_connections_reset_finds_an_owner_that_is_gone(loop):
+    async def offered():
+        owner = Owner()
+        async with linked(owner) as (link, server):
+            calls = [asyncio.create_task(link.submit(offer("first"), Until.ENDED, 20.0))]
+            await until_asked(owner, 1)
+            reading = link._reading
+            for handler in list(server.handler.connections):
+                # Closed without lingering, the kernel resets it.
+                handler.transport.get_extra_info("socket").setsockopt(
+                    SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0)
+                )
+                handler.transport.abort()
+            while not reading.done():
+                calls.append(asyncio.create_task(link.submit(offer("next"), Until.ENDED, 20.0)))
+                await asyncio.sleep(0)
+            owner.end("next").set_result("1")
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(end) for end in ends} <= {OwnerUnavailable, Accepted}
+        assert type(ends[0]) is OwnerUnavailable
+
+    unheard = []
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        runner.run(offered())
+    assert not unheard
