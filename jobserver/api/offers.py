@@ -159,7 +159,7 @@ class OfferDesk:
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
 
     def add_routes(self, app: web.Application) -> None:
         """Where other servers connect; to an application that checks the secret."""
@@ -169,7 +169,7 @@ class OfferDesk:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=0, timeout=CLOSE_TIMEOUT)
         await socket.prepare(request)
-        self._sockets.add(socket)
+        self._sockets[socket] = request.transport
         at_work: set[asyncio.Task[None]] = set()
         try:
             async for message in socket:
@@ -178,7 +178,7 @@ class OfferDesk:
                     at_work.add(task)
                     task.add_done_callback(at_work.discard)
         finally:
-            self._sockets.discard(socket)
+            del self._sockets[socket]
             for task in at_work:  # what was accepted goes on without it
                 task.cancel()
         return socket
@@ -204,6 +204,13 @@ class OfferDesk:
             return False, b"the owner failed; its log has the details"
 
     async def _say_goodbye(self, _app: web.Application) -> None:
-        """This server leaves: what others wait for here, they ask the next owner."""
-        closing = [socket.close(code=WSCloseCode.GOING_AWAY) for socket in list(self._sockets)]
-        await asyncio.gather(*closing, return_exceptions=True)
+        """This server leaves: what others wait for here, they ask the next owner. One that reads nothing is not waited for."""
+        known = dict(self._sockets)
+        with contextlib.suppress(TimeoutError):
+            # the sockets' own limit holds for the other's goodbye, not for the way of ours
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT):
+                closing = [socket.close(code=WSCloseCode.GOING_AWAY) for socket in known]
+                await asyncio.gather(*closing, return_exceptions=True)
+        for transport in known.values():
+            if transport is not None:
+                transport.abort()

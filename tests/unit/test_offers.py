@@ -241,6 +241,25 @@ async def test_who_gives_up_while_the_owner_reads_nothing_takes_no_other_along()
         assert len(given_up.intersection(job for job, *_ in owner.asked)) < len(given_up)
 
 
+async def test_a_server_leaves_although_another_reads_none_of_its_answers():
+    owner = Owner()
+    async with linked(owner) as (link, server):
+        calls = [asyncio.create_task(link.submit(offer(f"j{n}"), Until.ENDED, 20.0)) for n in range(10)]
+        await until_asked(owner, len(calls))
+        (mine,) = [handler.transport for handler in server.handler.connections]
+        theirs = link._socket.result()._conn.transport
+        theirs.pause_reading()
+        for n in range(len(calls)):
+            owner.end(f"j{n}").set_result(LARGE)
+        async with asyncio.timeout(10):
+            while mine.get_write_buffer_size() < len(LARGE):
+                await asyncio.sleep(0)
+            await server.close()
+        theirs.resume_reading()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert OwnerUnavailable in {type(end) for end in ends}
+
+
 @pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 def test_an_offer_in_any_step_of_a_connections_reset_finds_an_owner_that_is_gone(loop):
     async def offered():
