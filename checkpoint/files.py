@@ -60,6 +60,13 @@ class FileStore(Protocol):
         Raises Missing when there is no such folder.
         """
 
+    def share(self, folder: str, user: str) -> None:
+        """Make the folder if it is absent, and let another user of the store write in it, by Spark.
+
+        What he writes there this client can read, seal and remove as if it were its own, and nobody else can. A directory
+        of this machine knows only the user of the process, for whom Spark writes, too: nothing is to be done.
+        """
+
     def discard_unfinished(self, folder: str) -> None:
         """Remove what writers that died left half written in the folder. Only for the folder's single writer.
 

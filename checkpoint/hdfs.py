@@ -109,6 +109,12 @@ class HdfsFiles:
                     found[inner + entry.name] = entry.size
         return found
 
+    def share(self, folder: str, user: str) -> None:
+        """See FileStore. Both users are named, also for all that will be made in the folder, whoever makes it."""
+        path = self._at(folder)
+        self._hdfs.make_folder(path)
+        self._hdfs.permit(path, {self._hdfs.owner(path), user})
+
     def discard_unfinished(self, folder: str) -> None:
         """See FileStore."""
         try:

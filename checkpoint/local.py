@@ -114,6 +114,10 @@ class LocalFiles:
             self._sync_upwards(top)
         return found
 
+    def share(self, folder: str, user: str) -> None:
+        """See FileStore."""
+        self._at(folder)
+
     def discard_unfinished(self, folder: str) -> None:
         """See FileStore."""
         target = self._at(folder)

@@ -70,6 +70,10 @@ class WatchedFiles:
         """See FileStore."""
         return self._counted(lambda: self._files.seal_tree(folder))
 
+    def share(self, folder: str, user: str) -> None:
+        """See FileStore."""
+        self._counted(lambda: self._files.share(folder, user))
+
     def discard_unfinished(self, folder: str) -> None:
         """See FileStore."""
         self._counted(lambda: self._files.discard_unfinished(folder))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import getpass
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +117,24 @@ class WebHdfs:
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it; no error when it is absent."""
         self._call(path, lambda: self._client._delete(path, recursive=True))
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder with those around it; no error when it is there."""
+        self._call(path, lambda: self._client._mkdirs(path))
+
+    def owner(self, path: str) -> str:
+        """To whom it belongs. Raises Missing."""
+        status = self._json(path, lambda: self._client._get_file_status(path))["FileStatus"]
+        return str(status["owner"])
+
+    def permit(self, path: str, users: Iterable[str]) -> None:
+        """Let these users read, write and enter a folder, and all that is made in it later; others are kept out of that.
+
+        By HDFS's own access lists, which files and folders inherit whatever the umask of their writer is.
+        """
+        entries = [f"{scope}user:{user}:rwx" for user in sorted(users) for scope in ("", "default:")]
+        wanted = ",".join([*entries, "default:group::---", "default:other::---"])
+        self._call(path, lambda: self._client._modify_acl_entries(path, aclspec=wanted))
 
     def entry(self, path: str) -> Entry:
         """What has the path. Raises Missing."""

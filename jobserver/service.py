@@ -26,13 +26,17 @@ from jobserver.model import (
     ResultFormat,
     SqlQuery,
 )
+from jobserver.proxy_users import belonging_to, with_proxy_user
 from jobserver.records import Records
 from jobserver.watching import Output
+
+LONGEST_NAME = 255
+"""Characters of a stored context's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One POST /jobs, parsed. `binaries` are uploaded names; `context` None means an ad-hoc one.
+    """One POST /jobs, parsed. `binaries` are uploaded names; `context` None means an ad-hoc one, for `proxy_user`.
 
     With `sql` there are no binaries. `config` is the resolved posted configuration. `time_limit`: seconds for one attempt.
     `wait_seconds` bounds the wait for acceptance (async) or for the end (sync).
@@ -55,6 +59,24 @@ class Submission:
     principal: str = "anonymous"
     idempotency_key: str | None = None
     request_digest: str | None = None
+    proxy_user: str | None = None
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """Settings of the ad-hoc context: `spark.context-settings` of the configuration, for this proxy user."""
+        return with_proxy_user(context_settings(self.config), self.proxy_user)
+
+    def own_context(self, context_id: str) -> str:
+        """The name of the ad-hoc context."""
+        name = f"{context_id}-{self.main_class}"
+        return (name if self.proxy_user is None else belonging_to(self.proxy_user, name))[:LONGEST_NAME]
+
+
+def context_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`spark.context-settings` of a posted configuration."""
+    spark = config.get("spark")
+    settings = spark.get("context-settings") if isinstance(spark, Mapping) else None
+    return settings if isinstance(settings, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,9 +183,7 @@ class JobDesk:
     async def _accept_in_its_own(self, submission: Submission) -> Accepted:
         """The same for a job that gets a context of its own."""
         refs = await self._binaries.refs(submission.binaries)
-        own = await self._new_adhoc_context(
-            f"{self._new_id()}-{submission.main_class}", _context_settings(submission.config)
-        )
+        own = await self._new_adhoc_context(submission.own_context(self._new_id()), submission.own_settings)
         job = await self._insert(await self._offered(self._new_id(), submission, refs, own))
         if job.context_id == own.id:
             self._start_context(own)
@@ -357,13 +355,6 @@ def _record(
         idempotency_key=submission.idempotency_key,
         request_digest=submission.request_digest,
     )
-
-
-def _context_settings(config: Any) -> dict[str, Any]:
-    """`spark.context-settings` of a posted configuration."""
-    spark = config.get("spark") if isinstance(config, dict) else None
-    settings = spark.get("context-settings") if isinstance(spark, dict) else None
-    return dict(settings) if isinstance(settings, dict) else {}
 
 
 def _killed_or_refused(job: JobRecord, first: bool) -> JobRecord:

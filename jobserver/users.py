@@ -102,6 +102,19 @@ class User:
         """Whether a permission of `PERMISSIONS` is granted: itself, its parent, or everything."""
         return bool(self.permissions & {permission, permission.partition(":")[0], "*"})
 
+    @property
+    def caller(self) -> Caller:
+        """As handlers know it."""
+        return Caller(self.name, "*" in self.permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request. `unrestricted`: whoever may do everything, and so may act for others, too."""
+
+    name: str
+    unrestricted: bool = False
+
 
 def users_of(document: Any) -> dict[str, User]:
     """The users by name in a parsed users file. Raises SettingsRefused, which names every fault in a line of its own."""

@@ -36,6 +36,7 @@ from jobserver.contexts.link import DriverLink
 from jobserver.contexts.turns import machine_turn
 from jobserver.data_files import DataFiles
 from jobserver.processes import own_start_ticks
+from jobserver.proxy_users import ProxyUsers
 from jobserver.server import JobServer, Moving
 from jobserver.settings import Settings
 from jobserver.store.metadata import Metadata
@@ -157,6 +158,7 @@ def _app(settings: Settings, server: JobServer, internal: web.Application) -> we
         max_wait=settings.api.max_wait,
         default_wait=settings.contexts.sync_timeout,
         private_callbacks=settings.callbacks.private_addresses,
+        proxy_users=ProxyUsers(settings.access.proxy_users),
     )
     users = settings.access.users_file
     app = make_app(server, limits, None if users is None else UsersFile(users))

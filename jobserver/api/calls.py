@@ -13,6 +13,7 @@ from jobserver.api.parameters import Query
 from jobserver.api.principals import ANONYMOUS
 from jobserver.api.rejections import broken_body, too_large, too_slow
 from jobserver.service import Service
+from jobserver.users import Caller
 
 if TYPE_CHECKING:
     from jobserver.api.metrics import Metrics
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A routed request. `name` is the decoded name or id in its path, `item` that of something inside it, `principal` who asks.
+    """A routed request. `name` is the decoded name or id in its path, `item` that of something inside it, `caller` who asks.
 
     What a handler does not ask for is not computed.
     """
@@ -32,7 +33,12 @@ class Call:
     request: web.Request
     metrics: Metrics
     item: str = ""
-    principal: str = ANONYMOUS
+    caller: Caller = ANONYMOUS
+
+    @property
+    def principal(self) -> str:
+        """The name of who asks."""
+        return self.caller.name
 
     @property
     def query_text(self) -> str:

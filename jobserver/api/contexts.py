@@ -8,11 +8,13 @@ from typing import Any
 from jobserver.api.bodies import configuration, refuse
 from jobserver.api.calls import Call
 from jobserver.api.code_names import check_names, name_list
+from jobserver.api.context_names import of_context, told_of
 from jobserver.api.dates import instant
 from jobserver.api.envelopes import Answer, json_answer, ok
-from jobserver.api.names import check_context_name
+from jobserver.api.names import MAX_NAME, check_context_name, check_text
 from jobserver.api.parameters import Flag, Word
 from jobserver.model import Failover
+from jobserver.proxy_users import asked_in, proxy_user, shown_name, stored_name, with_proxy_user
 from jobserver.service import ContextView
 
 _CODE_KEYS = ("cp", "dependent-jar-uris")
@@ -27,12 +29,16 @@ SYNC = Flag("sync", "Answer when it is done.", default=True)
 
 async def list_contexts(call: Call) -> Answer:
     """GET /contexts"""
-    return json_answer(await call.service.list_contexts())
+    names = await call.service.list_contexts()
+    mine = (shown_name(call.limits.proxy_users, call.caller, name) for name in names)
+    return json_answer([name for name in mine if name is not None])
 
 
 async def get_context(call: Call) -> Answer:
     """GET /contexts/<name>"""
-    return json_answer(shown(await call.service.context(call.name)))
+    view = await of_context(call, call.name, call.service.context)
+    stored = view.record.name
+    return json_answer(shown(view, shown_name(call.limits.proxy_users, call.caller, stored) or stored))
 
 
 async def post_context(call: Call) -> Answer:
@@ -42,14 +48,21 @@ async def post_context(call: Call) -> Answer:
     settings = merged_settings(call.query, config)
     for key in _CODE_KEYS:
         check_names(name_list(key, settings.get(key)), call.limits.max_binaries)
-    await call.service.create_context(call.name, settings)
+    rule = call.limits.proxy_users
+    settings = with_proxy_user(settings, proxy_user(rule, call.caller, asked_in(settings)))
+    stored = check_text("context name", stored_name(rule, call.caller, call.name), MAX_NAME)
+    with told_of(call.name, stored):
+        await call.service.create_context(stored, settings)
     return ok("Context initialized")
 
 
 async def delete_context(call: Call) -> Answer:
     """DELETE /contexts/<name>: 202 with the address to poll when it is still stopping at the end of the wait."""
     force = FORCE.read(call.query)
-    if await call.service.delete_context(call.name, force=force, keep=KEEP.read(call.query)):
+    keep = KEEP.read(call.query)
+    if await of_context(
+        call, call.name, lambda name: call.service.delete_context(name, force=force, keep=keep)
+    ):
         return ok("Context stopped")
     return Answer(202, b"", headers={"Location": call.uri, "Retry-After": "1"})
 
@@ -87,12 +100,12 @@ def _flat(block: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def shown(view: ContextView) -> dict[str, Any]:
-    """A context as clients see it: the contract's keys in their order, then ours."""
+def shown(view: ContextView, name: str) -> dict[str, Any]:
+    """A context as the client sees it who calls it so: the contract's keys in their order, then ours."""
     record = view.record
     value: dict[str, Any] = {
         "id": record.id,
-        "name": record.name,
+        "name": name,
         "startTime": instant(record.started_at),
         "endTime": "Empty" if record.ended_at is None else instant(record.ended_at),
         "state": record.state.value,

@@ -9,6 +9,7 @@ from jobserver.api import job_answers
 from jobserver.api.bodies import configuration
 from jobserver.api.calls import Call
 from jobserver.api.conditions import applied, preferred_wait, tagged
+from jobserver.api.context_names import of_context, told_of
 from jobserver.api.envelopes import JSON, Answer, Streamed, encoded, json_answer
 from jobserver.api.job_views import filled, valued
 from jobserver.api.names import check_key
@@ -17,7 +18,7 @@ from jobserver.api.parameters import Moment, Span, Whole, Word
 from jobserver.api.queries import laid_under_query
 from jobserver.api.representations import submitted_format
 from jobserver.api.statements import QUERY
-from jobserver.api.submissions import CONFIG, Asker, request_digest, submission, waiting
+from jobserver.api.submissions import CONFIG, Asker, for_user, request_digest, submission, waiting
 from jobserver.listing import JobQuery, Place, place_of
 from jobserver.model import JobRecord, JobState
 from jobserver.records import laid_under
@@ -112,7 +113,9 @@ async def post_job(call: Call) -> Answer | Streamed:
     asked = submission(call.query, config, wait, asker, call.limits)
     if context is not None and asked.context is None:
         asked = replace(asked, context=context)
-    outcome = await call.service.submit(asked)
+    sent = for_user(asked, call.query, call.caller, call.limits.proxy_users)
+    with told_of(asked.context or "", sent.context or ""):
+        outcome = await call.service.submit(sent)
     preferred = preferred_wait(call.request.headers)
     if asked.sync or preferred is None:
         return await valued(call, job_answers.submitted(outcome, sync=asked.sync), outcome.job)
@@ -137,5 +140,6 @@ async def delete_job(call: Call) -> Answer:
 
 async def delete_jobs(call: Call) -> Answer:
     """DELETE /jobs?context=<name> (ours): every job of the context that has not ended."""
-    killed = await call.service.kill_jobs(ALL_OF.read(call.query) or "")
+    name = ALL_OF.read(call.query) or ""
+    killed = await of_context(call, name, call.service.kill_jobs)
     return json_answer({"status": "KILLED", "jobs": killed})

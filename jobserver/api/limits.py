@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobserver.proxy_users import ProxyUsers
+
 
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
@@ -26,6 +28,8 @@ class ApiLimits:
     """A larger `limit` is cut to this."""
     private_callbacks: bool = True
     """Whether `callbackUrl` may name loopback and private addresses."""
+    proxy_users: ProxyUsers = ProxyUsers.NONE
+    """Whom requests may have Spark work for."""
     max_binaries: int = 100
     """Names that one job may load."""
     max_sql: int = 1_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobserver.api.calls import Call
+from jobserver.api.context_names import of_context
 from jobserver.api.envelopes import Answer, json_answer, ok
 from jobserver.api.parameters import Whole, Word
 from jobserver.errors import BadRequest
@@ -17,17 +18,18 @@ TIMEOUT = Whole("timeout", "Seconds to wait for the build; it goes on after them
 
 async def list_objects(call: Call) -> Answer:
     """GET /contexts/<name>/objects"""
-    return json_answer([_shown(item) for item in await call.service.named_objects(call.name)])
+    found = await of_context(call, call.name, call.service.named_objects)
+    return json_answer([_shown(item) for item in found])
 
 
 async def get_object(call: Call) -> Answer:
     """GET /contexts/<name>/objects/<object>: with its schema, and older versions if it is damaged."""
-    return _answer(await call.service.named_object(call.name, ObjectOrder(call.item)))
+    return _answer(await _carried_out(call, ObjectOrder(call.item)))
 
 
 async def delete_object(call: Call) -> Answer:
     """DELETE /contexts/<name>/objects/<object>: durable when it is answered."""
-    await call.service.named_object(call.name, ObjectOrder(call.item, ObjectDeed.DESTROY))
+    await _carried_out(call, ObjectOrder(call.item, ObjectDeed.DESTROY))
     return ok(f"Named object {call.item} destroyed")
 
 
@@ -44,7 +46,11 @@ async def post_object(call: Call) -> Answer:
         seconds = TIMEOUT.read(call.query)
         wait = call.limits.default_wait if seconds is None else min(seconds, call.limits.max_wait)
         order = ObjectOrder(call.item, ObjectDeed.REFRESH, float(wait))
-    return _answer(await call.service.named_object(call.name, order))
+    return _answer(await _carried_out(call, order))
+
+
+async def _carried_out(call: Call, order: ObjectOrder) -> NamedObjectInfo | None:
+    return await of_context(call, call.name, lambda name: call.service.named_object(name, order))
 
 
 def _answer(found: NamedObjectInfo | None) -> Answer:

@@ -114,7 +114,8 @@ OPERATIONS: dict[Route, Operation] = {
     ),
     Route.POST_CONTEXT: Operation(
         "contexts",
-        "Starts a context. Every query parameter is one of its settings; `spark.context-settings` of the body wins.",
+        "Starts a context. Every query parameter is one of its settings; `spark.context-settings` of the body wins. "
+        "`spark.proxy.user` names for whom its Spark works, where `access.proxy_users` of the settings allows it.",
         (Reply(200, "It runs.", _OK),),
         (408, 413),
         body=CONFIGURATION,

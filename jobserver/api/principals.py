@@ -21,11 +21,11 @@ import yaml
 
 from jobserver.api.rejections import not_allowed, not_authenticated
 from jobserver.errors import SettingsRefused
-from jobserver.users import NOBODY, User, users_of
+from jobserver.users import NOBODY, Caller, User, users_of
 
 log = logging.getLogger(__name__)
 
-ANONYMOUS = "anonymous"
+ANONYMOUS = Caller("anonymous", unrestricted=True)
 LOOK_EVERY = 2.0
 """Seconds between two looks whether the users file has changed."""
 HASHES_AT_ONCE = 2
@@ -36,14 +36,14 @@ REMEMBERED = 10_000
 class Principals(Protocol):
     """Who asks."""
 
-    async def admit(self, headers: Mapping[str, str], permission: str | None) -> str:
-        """The name of who sends these headers and has this permission (None: nobody needs one). Raises Rejected."""
+    async def admit(self, headers: Mapping[str, str], permission: str | None) -> Caller:
+        """Who sends these headers and has this permission (None: nobody needs one). Raises Rejected."""
 
 
 class Everybody:
     """No authentication: the contract's default."""
 
-    async def admit(self, headers: Mapping[str, str], permission: str | None) -> str:
+    async def admit(self, headers: Mapping[str, str], permission: str | None) -> Caller:
         """See Principals."""
         return ANONYMOUS
 
@@ -61,7 +61,7 @@ class UsersFile:
         self._looked = now()
         self._users = read_users(path)
 
-    async def admit(self, headers: Mapping[str, str], permission: str | None) -> str:
+    async def admit(self, headers: Mapping[str, str], permission: str | None) -> Caller:
         """See Principals."""
         if permission is None:
             return ANONYMOUS
@@ -73,7 +73,7 @@ class UsersFile:
             raise not_authenticated(supplied=True)
         if not user.may(permission):
             raise not_allowed()
-        return user.name
+        return user.caller
 
     async def _user(self, header: str) -> User | None:
         self._look()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobserver.api.bodies import refuse
@@ -14,9 +14,12 @@ from jobserver.api.names import check_text
 from jobserver.api.parameters import Flag, Query, Whole, Word, in_range
 from jobserver.api.statements import LIMIT, QUERY, SQL, SQL_CLASS, sql_query
 from jobserver.callback_rules import check_url
+from jobserver.contexts.launch_spec import PROXY_USER
 from jobserver.errors import BadRequest
 from jobserver.model import OnFailover, Pool, ResultFormat
-from jobserver.service import Submission
+from jobserver.proxy_users import ProxyUsers, asked_in, proxy_user, stored_name
+from jobserver.service import Submission, context_settings
+from jobserver.users import Caller
 
 _MAX_CLASS = 255
 _MAX_PRIORITY = 1_000_000
@@ -40,15 +43,15 @@ CONFIG = Word("config", "Name of a saved configuration (PUT /configs/<name>) to 
 CALLBACK = Word(
     "callbackUrl", "http or https address that is told of the job's end, with its id and outcome."
 )
+FOR_USER = Word(
+    PROXY_USER,
+    "User for whom Spark works in the job's own context, where access.proxy_users of the settings allows it.",
+)
 PARAMETERS = (
     *(APP_NAME, CLASS_PATH, CP, MAIN_CLASS, SQL, LIMIT, QUERY, CONTEXT, SYNC, TIMEOUT),
-    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT, CONFIG, CALLBACK),
+    *(ATTEMPTS, ON_FAILOVER, PRIORITY, POOL, TIME_LIMIT, CONFIG, CALLBACK, FOR_USER),
 )
 """What POST /jobs reads of its query."""
-
-_NOT_SERVED = {
-    "spark.proxy.user": "spark.proxy.user is not supported: jobs run as the user of the server",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,6 @@ def submission(
     query: Query, config: Mapping[str, Any], wait: Waiting, asker: Asker, limits: ApiLimits
 ) -> Submission:
     """The whole of a submission. Raises BadConfig, BadRequest and the refusals of 1.5."""
-    _refuse_unserved(query)
     sql = sql_query(query, config, limits)
     main_class, binaries = (SQL_CLASS, ()) if sql is not None else _code(query, config, limits)
     extras = _block(config)
@@ -119,11 +121,20 @@ def request_digest(method: str, path: str, query: str, body: bytes) -> str:
     return digest.hexdigest()
 
 
-def _refuse_unserved(query: Query) -> None:
-    """Parameters of existing servers that would silently do nothing here."""
-    for name, sentence in _NOT_SERVED.items():
-        if query.get(name):
-            raise BadRequest(sentence)
+def for_user(asked: Submission, query: Query, caller: Caller, rule: ProxyUsers) -> Submission:
+    """The submission with the stored name of its context, or with the proxy user of its own one. Raises BadRequest."""
+    named = FOR_USER.read(query)
+    if asked.context is None:
+        settings = context_settings(asked.config)
+        user = proxy_user(rule, caller, asked_in(settings) or named)
+        return asked if user is None else replace(asked, proxy_user=user)
+    if named is not None and rule is not ProxyUsers.CALLER:
+        proxy_user(rule, caller, named)
+        raise BadRequest(
+            f"{PROXY_USER} is for the context that a job gets of its own; {asked.context} has the user it was made with"
+        )
+    stored = stored_name(rule, caller, asked.context)
+    return asked if stored == asked.context else replace(asked, context=stored)
 
 
 def _code(query: Query, config: Mapping[str, Any], limits: ApiLimits) -> tuple[str, tuple[str, ...]]:

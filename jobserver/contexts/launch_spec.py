@@ -15,6 +15,9 @@ from typing import Any
 
 from jobserver.errors import BadRequest, ContextInitFailed
 
+PROXY_USER = "spark.proxy.user"
+"""The context setting that names the user for whom Spark works."""
+_USER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 MOST_CORES = 1_000_000
 """Largest `num-cpu-cores`."""
 _MEMORY = re.compile(r"^[0-9]+[kmgt]?$")
@@ -24,11 +27,13 @@ _SPARKS_MEMORY = re.compile(r"[1-9][0-9]{0,9}([kmgtp]b?|b)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """Spark settings as sorted pairs, the driver's heap and the Python that runs it; hashable, so a pool can be keyed by it."""
+    """Spark settings as sorted pairs, the driver's heap, the Python that runs it, and for whom Spark works if not for the
+    user of the process; hashable, so a pool can be keyed by it."""
 
     spark_conf: tuple[tuple[str, str], ...]
     driver_memory: str
     python: str
+    proxy_user: str | None = None
 
     @property
     def digest(self) -> str:
@@ -57,7 +62,23 @@ def launch_spec(
             "Context error: spark.driver.memory has invalid value. Accepted formats 1024k, 2g, 512m"
         )
     executable = flat.get("python.executable", python)
-    return LaunchSpec(tuple(sorted(spark.items())), memory, executable)
+    return LaunchSpec(tuple(sorted(spark.items())), memory, executable, proxy_user_in(flat))
+
+
+def proxy_user_in(flat: Mapping[str, str]) -> str | None:
+    """The name in `spark.proxy.user` of flattened settings. Raises BadRequest for one that is no plain user name."""
+    name = flat.get(PROXY_USER)
+    return check_user_name(f"context setting {PROXY_USER}", name) if name else None
+
+
+def check_user_name(what: str, name: str) -> str:
+    """A user's name, as Unix and HDFS know them: it goes into a command line and access lists. Raises BadRequest."""
+    if not _USER_NAME.fullmatch(name):
+        raise BadRequest(
+            f"{what} is {name[:100]!r}; it must be a plain user name: a letter or underscore, then at most 31 letters, "
+            f"digits, dots, underscores or hyphens"
+        )
+    return name
 
 
 def heap_bytes(memory: str) -> int:
@@ -78,7 +99,7 @@ def _spark_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """`spark.*` as they are, `passthrough.*` without the prefix, `hadoop.*` as Spark's own way to set Hadoop's."""
     spark: dict[str, str] = {}
     for key, value in flatten(settings):
-        if key.startswith("spark.") and key != "spark.proxy.user":
+        if key.startswith("spark.") and key != PROXY_USER:
             spark[key] = value
         elif key.startswith("passthrough."):
             spark[key.removeprefix("passthrough.")] = value
@@ -90,7 +111,7 @@ def _spark_settings(settings: Mapping[str, Any]) -> dict[str, str]:
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys and their values as text; lists are joined by commas, null is left out."""
     for key, value in settings.items():
-        name = f"{prefix}{_unquoted(str(key))}"
+        name = f"{prefix}{unquoted(str(key))}"
         if isinstance(value, Mapping):
             yield from flatten(value, f"{name}.")
         elif isinstance(value, list | tuple):
@@ -111,7 +132,8 @@ def whole_number(settings: Mapping[str, Any], key: str, default: int, *, least: 
     return int(text)
 
 
-def _unquoted(key: str) -> str:
+def unquoted(key: str) -> str:
+    """A key of HOCON without the quotes that keep its dots together."""
     return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
 
 

@@ -123,6 +123,7 @@ class ProcessLauncher:
             "spark_conf": dict(spec.spark_conf),
             "java": {"executable": settings.java},
             "driver_memory": spec.driver_memory,
+            "proxy_user": spec.proxy_user,
             "archive_dir": str(settings.archive_dir) if settings.archive_dir else None,
             "dir": str(folder),
             "checkpoint_root": settings.checkpoint_root,

@@ -20,7 +20,8 @@ _UNITS = {"": 1024**2, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 class DriverConfig:
     """The configuration file of a driver. Times in seconds; `checkpoint_root` is a path or URL, or empty for none.
 
-    It listens on `bind_host`; servers and executors reach it at `host` (empty: the same).
+    It listens on `bind_host`; servers and executors reach it at `host` (empty: the same). Spark works for `proxy_user`, if
+    there is one, who is not the user of the process.
     """
 
     driver_id: str
@@ -37,6 +38,7 @@ class DriverConfig:
     java_options: tuple[str, ...] = ()
     quick_compiler: bool | None = None
     driver_memory: str = "1g"
+    proxy_user: str | None = None
     archive_dir: Path | None = None
     orphan_timeout: float = 60.0
     unbound_timeout: float = 5.0

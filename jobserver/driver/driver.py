@@ -216,7 +216,7 @@ class Driver:
         except CheckpointError as error:
             raise BindingRefused(Refused.FAILED, f"manifest {base} cannot be loaded: {error}") from error
         writer = CheckpointWriter(files, context.id, epoch, token, loaded, self._secret)
-        return Journal(files, context.id, writer, self._superseded, self._secret)
+        return Journal(files, context.id, writer, self._superseded, self._secret, self.config.proxy_user)
 
     def _files(self) -> FileStore | None:
         if not self.config.checkpoint_root:

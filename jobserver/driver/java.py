@@ -103,12 +103,16 @@ def command(java: Java, config: DriverConfig, archive: tuple[str, ...], properti
         "org.apache.spark.deploy.SparkSubmit",
         "--properties-file",
         str(properties),
+        *(() if config.proxy_user is None else ("--proxy-user", config.proxy_user)),
         "pyspark-shell",
     ]
 
 
 def environment(base: Mapping[str, str], java: Java, host: str, python: str) -> dict[str, str]:
-    """The JVM's environment, from ours: what Spark's scripts would have set."""
+    """The JVM's environment, from ours: what Spark's scripts would have set.
+
+    Without `SPARK_USER`, which Spark would believe before it looks for whom it works.
+    """
     ours = {
         "SPARK_HOME": str(java.spark_home),
         "SPARK_CONNECT_MODE": "0",
@@ -116,7 +120,8 @@ def environment(base: Mapping[str, str], java: Java, host: str, python: str) -> 
         "SPARK_ENV_LOADED": "1",
         "PYTHONHASHSEED": "0",
     }
-    return {"PYSPARK_PYTHON": python, **base, **ours}
+    inherited = {key: value for key, value in base.items() if key != "SPARK_USER"}
+    return {"PYSPARK_PYTHON": python, **inherited, **ours}
 
 
 def _listed(conf: Mapping[str, str], key: str) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from checkpoint import layout
 from checkpoint.base import read_manifest
@@ -27,14 +27,28 @@ SWEEP_EVERY = 32
 
 @dataclass(frozen=True, slots=True)
 class ContextFolder:
-    """Where the data of one context lies."""
+    """Where the data of one context lies. `spark_user`: for whom Spark writes there, if not for this process's own user."""
 
     files: FileStore
     context_id: str
+    spark_user: str | None = None
+    _shared: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def path(self, relative: str) -> str:
         """The store's path of something relative to the context's folder."""
         return layout.in_context(self.context_id, relative)
+
+    def url(self, relative: str) -> str:
+        """Where Spark reads something."""
+        return self.files.url(self.path(relative))
+
+    def url_to_write(self, relative: str) -> str:
+        """Where Spark is about to write something: its user is let into the folder around it. Raises StoreUnavailable."""
+        around = relative.rpartition("/")[0]
+        if self.spark_user is not None and around not in self._shared:
+            self.files.share(self.path(around), self.spark_user)
+            self._shared.add(around)
+        return self.url(relative)
 
     def check(self) -> None:
         """Whether the store takes data: one that is full or takes no writes still lists. Raises CheckpointError."""
@@ -56,8 +70,9 @@ class Journal:
         writer: CheckpointWriter,
         superseded: Callable[[int], None],
         secret: bytes = b"",
+        spark_user: str | None = None,
     ) -> None:
-        self.folder = ContextFolder(files, context_id)
+        self.folder = ContextFolder(files, context_id, spark_user)
         self._secret = secret
         self._writer = writer
         self._superseded = superseded

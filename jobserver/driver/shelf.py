@@ -107,13 +107,13 @@ class SparkShelf:
             self._in_background()
             folder = self._needed_folder()
             folder.files.remove(folder.path(layout.object_path(held.name, held.version)))
-            self._by_spark(lambda: held.value.saveAsPickleFile(self._url(held)))
+            self._by_spark(lambda: held.value.saveAsPickleFile(self._new_url(held)))
             return self._record(held)
         return self._write_value(held)
 
     def _write_rows(self, held: Held) -> None:
         self._in_background()
-        self._by_spark(lambda: held.value.write.mode("overwrite").parquet(self._url(held)))
+        self._by_spark(lambda: held.value.write.mode("overwrite").parquet(self._new_url(held)))
 
     def restore(self, record: NamedObject) -> Held:
         """An object whose data is checked, and read when it is used. Raises ObjectDamaged."""
@@ -206,9 +206,11 @@ class SparkShelf:
     def _url(self, held: Held) -> str:
         return self._files_url(layout.object_path(held.name, held.version))
 
+    def _new_url(self, held: Held) -> str:
+        return self._needed_folder().url_to_write(layout.object_path(held.name, held.version))
+
     def _files_url(self, path: str | None) -> str:
-        folder = self._needed_folder()
-        return folder.files.url(folder.path(path or ""))
+        return self._needed_folder().url(path or "")
 
     def _by_spark(self, write: Callable[[], None]) -> None:
         """Spark's failures have no common class: the store tells, in its own words, whether it is the one in trouble."""
@@ -292,7 +294,9 @@ class SparkShelf:
 
     def write_frame(self, frame: Any, path: str) -> SavedFrame:
         """Write a DataFrame durably below a path of the context's folder."""
-        self._by_spark(lambda: frame.write.mode("overwrite").parquet(self._files_url(path)))
+        self._by_spark(
+            lambda: frame.write.mode("overwrite").parquet(self._needed_folder().url_to_write(path))
+        )
         folder = self._needed_folder()
         sizes = folder.files.seal_tree(folder.path(path))
         return SavedFrame(frame.schema.json(), tuple(FileEntry(*each) for each in sorted(sizes.items())))

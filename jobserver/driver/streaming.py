@@ -117,7 +117,7 @@ class JobStreams(Streams):
         if self._folder is None:
             raise RuntimeError("streaming state cannot be kept: this context has no checkpoint")
         self._jobs.joined(self._attempt)
-        return self._folder.files.url(self._folder.path(layout.streaming_path(name)))
+        return self._folder.url_to_write(layout.streaming_path(name))
 
     def run(self, name: str, start: Callable[[str], Any]) -> Any:
         """See the base class."""

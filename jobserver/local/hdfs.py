@@ -72,10 +72,14 @@ class HdfsPorts:
 
 @dataclass(slots=True)
 class LocalHdfs:
-    """One NameNode and one DataNode; use again the same directory to find the same files."""
+    """One NameNode and one DataNode; use again the same directory to find the same files.
+
+    `impersonator` may act there for every other user.
+    """
 
     directory: Path
     ports: HdfsPorts = field(default_factory=lambda: HdfsPorts(*free_ports(5)))
+    impersonator: str | None = None
     namenode: Child | None = None
     datanode: Child | None = None
 
@@ -216,10 +220,18 @@ class LocalHdfs:
         conf = self.directory / "conf"
         conf.mkdir(parents=True, exist_ok=True)
         self._temporary.mkdir(exist_ok=True)
-        (conf / "core-site.xml").write_text(site_xml({"fs.defaultFS": self.url}))
+        (conf / "core-site.xml").write_text(site_xml(core_values(self.url, self.impersonator)))
         (conf / "hdfs-site.xml").write_text(site_xml(site_values(self.directory, self.ports)))
         (conf / "log4j2.properties").write_text(_LOG)
         (conf / "hadoop-metrics2.properties").write_text("*.period=1\n")  # else its counters are 10 s old
+
+
+def core_values(url: str, impersonator: str | None) -> dict[str, str]:
+    """core-site.xml: its own address, and who may act for others."""
+    if impersonator is None:
+        return {"fs.defaultFS": url}
+    before = f"hadoop.proxyuser.{impersonator}"
+    return {"fs.defaultFS": url, f"{before}.hosts": "*", f"{before}.groups": "*"}
 
 
 def site_values(directory: Path, ports: HdfsPorts) -> dict[str, str]:

@@ -6,6 +6,7 @@ Restarts nothing by itself. After `stop` no process is left: servers, ZooKeeper,
 from __future__ import annotations
 
 import fcntl
+import getpass
 import http.client
 import os
 import sys
@@ -213,7 +214,7 @@ class LocalCluster:
     def _with_hdfs(self, java: Path, base: Mapping[str, Any]) -> dict[str, Any]:
         """Starts HDFS; the settings' sections with its address."""
         self._say("Starting HDFS (its jar, 56 MB, is fetched once) …")
-        self._hdfs = LocalHdfs(self.layout.hdfs)
+        self._hdfs = LocalHdfs(self.layout.hdfs, impersonator=_impersonator(base))
         self._hdfs.start(java, fetch_jar(java), self._note_leftovers)
         values = files.with_hdfs(base, HdfsPlace(self._hdfs.url, self._hdfs.web_url))
         root, user = values["checkpoint"]["root"], values.get("webhdfs", {}).get("user")
@@ -311,6 +312,13 @@ def healthy(url: str, timeout: float = 1.0) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _impersonator(base: Mapping[str, Any]) -> str | None:
+    """Who acts for others in HDFS: the servers' user, where contexts may name proxy users."""
+    if (base.get("access") or {}).get("proxy_users", "none") == "none":
+        return None
+    return (base.get("webhdfs") or {}).get("user") or getpass.getuser()
 
 
 def _java_of(base: Mapping[str, Any]) -> Path | None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from jobserver.contexts.launch_spec import PROXY_USER, flatten, proxy_user_in
+from jobserver.errors import BadRequest
 from jobserver.settings.units import duration_text as text
 
 if TYPE_CHECKING:
@@ -208,6 +210,40 @@ def _drivers_can_be_reached(s: Settings) -> Iterator[str]:
         )
 
 
+def _proxy_users_can_be(s: Settings) -> Iterator[str]:
+    rule = s.access.proxy_users
+    if rule == "caller" and s.access.users_file is None:
+        yield (
+            "access.proxy_users is 'caller' and access.users_file is not set: every caller would be 'anonymous'. Set "
+            "access.users_file, or access.proxy_users to 'named'."
+        )
+    if rule != "none" and s.webhdfs.auth == "token":
+        yield (
+            f"access.proxy_users is '{rule}' and webhdfs.auth is 'token': HDFS lets nobody act for others by a token. Set "
+            f"webhdfs.auth to 'simple' or 'kerberos'."
+        )
+
+
+def _proxy_users_belong_to_contexts(s: Settings) -> Iterator[str]:
+    for section, given in (
+        ("contexts.defaults", s.contexts.defaults),
+        ("driver.spark_conf", s.driver.spark_conf),
+    ):
+        if PROXY_USER in dict(flatten(given)):
+            yield f"{section} names {PROXY_USER}, and all contexts would have it: only a single context may name it."
+    for name, given in s.contexts.predefined.items():
+        flat = dict(flatten(given))
+        if PROXY_USER in flat and s.access.proxy_users == "none":
+            yield (
+                f"contexts.predefined.{name} names {PROXY_USER} and access.proxy_users is 'none': set it to 'named' or "
+                f"'caller'."
+            )
+        try:
+            proxy_user_in(flat)
+        except BadRequest as error:
+            yield f"contexts.predefined.{name}: {error.message}."
+
+
 RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _checkpoints_in_a_known_store,
     _webhdfs_is_for_hdfs,
@@ -227,4 +263,6 @@ RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _others_know_the_address,
     _advertised_can_be_reached,
     _drivers_can_be_reached,
+    _proxy_users_can_be,
+    _proxy_users_belong_to_contexts,
 )

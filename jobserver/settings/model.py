@@ -286,6 +286,9 @@ class AccessSettings(Section):
 
     users_file: LocalPath | None = None
     """File of users, their hashed passwords, roles and permissions; null: no authentication. It is read again when it changes."""
+    proxy_users: Literal["none", "named", "caller"] = "none"
+    """For whom Spark works: none: always for the user of the service; named: for whom `spark.proxy.user` of a context names;
+    caller: for each caller, whose contexts then have names of their own (needs `users_file`)."""
 
 
 class BinariesSettings(Section):

@@ -233,9 +233,12 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "5.3 stored result gone": "test_rest_behind.test_a_job_whose_stored_result_was_removed_is_shown_without_it",
     "5.5 context stopping": "test_rest_behind.test_every_error_of_the_tree_has_its_answer",
     "5.5 all slots taken": "test_rest_behind.test_a_full_context_is_a_503_with_the_contract_s_title",
-    "5.5 proxy user": "test_rest_behind.test_what_is_not_served_yet_is_refused_rather_than_ignored",
+    "4.1 only the caller's": "test_rest_proxy_users.test_two_callers_use_one_name_for_contexts_of_their_own",
+    "4.4 proxy user": "test_rest_proxy_users.test_a_context_is_made_for_whom_its_settings_name",
+    "5.5 proxy user": "test_rest_proxy_users.test_a_job_s_own_context_is_made_for_whom_the_query_or_the_body_names",
     "6 reset, PUT /data": "test_rest_data.test_reset_deletes_all_and_knows_one_value",
     "7 sick": "test_rest_behind.test_a_sick_server_says_what_is_wrong",
+    "8 use as proxy user": "test_rest_proxy_users.test_two_callers_use_one_name_for_contexts_of_their_own",
     "8 wrong credentials": "test_rest_access.test_wrong_credentials_are_a_401_also_for_a_name_that_was_right_before",
 }
 """Outcomes that a row cannot bring about (or not without harm to a cluster that others use), and the test that does."""

@@ -25,6 +25,15 @@ class FileStorePromises:
         assert files.read("c/manifest/1.json") == data
         assert files.size("c/manifest/1.json") == len(data)
 
+    def test_a_folder_shared_with_another_user_is_still_our_own(self, files: FileStore) -> None:
+        files.share("c/objects/a", "somebody")
+        files.write_new("c/objects/a/1/value", b"x")
+        files.share("c/objects/a", "somebody")
+        assert files.read("c/objects/a/1/value") == b"x"
+        assert files.seal_tree("c/objects/a") == {"1/value": 1}
+        files.remove("c")
+        assert files.names("c/objects/a") == []
+
     def test_an_empty_file_is_a_file(self, files: FileStore) -> None:
         files.write_new("c/marker/1", b"")
         assert files.read("c/marker/1") == b""

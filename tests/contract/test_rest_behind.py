@@ -282,15 +282,6 @@ async def test_wrong_settings_of_a_job_in_its_body_are_refused(
     assert fake.submissions == []
 
 
-@pytest.mark.parametrize("query", ["spark.proxy.user=joe"])
-async def test_what_is_not_served_yet_is_refused_rather_than_ignored(
-    rest: Rest, fake: FakeService, query: str
-) -> None:
-    reply = await rest("POST", f"/jobs?cp=a&mainClass=b&{query}")
-    assert reply.status == 400
-    assert "not supported" in reply.json["result"]
-
-
 @pytest.mark.parametrize(
     ("error", "status", "title", "retry"),
     [

@@ -168,6 +168,9 @@ class FaultyFiles:
             raise Missing(folder)
         return {name: size for name, size in found.items() if not name.split("/")[-1].startswith(".")}
 
+    def share(self, folder: str, user: str) -> None:
+        self._enter("share", folder)
+
     def discard_unfinished(self, folder: str) -> None:
         self._enter("discard_unfinished", folder)
 

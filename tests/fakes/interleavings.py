@@ -72,6 +72,9 @@ class SteppedFiles:
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         raise NotImplementedError
 
+    def share(self, folder: str, user: str) -> None:
+        raise NotImplementedError
+
     def discard_unfinished(self, folder: str) -> None:
         """Nothing is unfinished here."""
 

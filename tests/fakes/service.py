@@ -278,7 +278,9 @@ class FakeService:
     def _context_for(self, submission: Submission) -> ContextRecord:
         name = submission.context
         if name is None:
-            return self._new_context(f"{self._id('adhoc')}-{submission.main_class}", adhoc=True)
+            name = submission.own_context(self._id("adhoc"))
+            self.created_with[name] = submission.own_settings
+            return self._new_context(name, adhoc=True)
         context = self._find(name)
         if context is None or context.state.final:
             raise NotFound(f"context {name} not found")

@@ -62,6 +62,7 @@ def live(start_cluster, tmp_path_factory) -> Iterator[Live]:
         hdfs=True,
         ha={"standby": "cold"},
         webhdfs={"user": USER},
+        access={"proxy_users": "named"},
     ) as cluster:
         yield Live(cluster)
 
@@ -289,3 +290,74 @@ class TestTroubleOfHdfs:
         healed(live, jobs, context)
         assert live.value(jobs, "job:frame", context, rows | {"n": 20}) == 20
         live.eventually(lambda: behind(live, context), lambda objects: objects == 0)
+
+
+JOES = """
+def make(spark, env, config):
+    for number in range(3):
+        env.named_objects.update("rows", lambda: spark.range(config["n"] + number))
+    env.named_objects.update("pickled", lambda: spark.sparkContext.parallelize(range(5), 2))
+    return spark.sparkContext.sparkUser()
+
+def age(spark, env, config):
+    for number in range(33):
+        env.named_objects.update("young", lambda: number)
+    return env.named_objects.get("rows").count()
+
+def read(spark, env, config):
+    objects = env.named_objects
+    return [spark.sparkContext.sparkUser(), objects.get("rows").count(), objects.get("pickled").sum()]
+
+def write(spark, env, config):
+    spark.range(3).write.mode("overwrite").parquet(config["url"])
+"""
+
+
+class TestForAnotherUser:
+    """A context whose Spark is joe in HDFS, where the servers are an ordinary user, too."""
+
+    @pytest.fixture(scope="class")
+    def code(self, live: Live) -> str:
+        return live.upload(JOES)
+
+    @pytest.fixture(scope="class")
+    def joes(self, live: Live) -> str:
+        return live.context("joes", **{"spark.proxy.user": "joe"})
+
+    def versions(self, live: Live, joes: str) -> dict[str, str]:
+        """The folders of the versions of `rows`, and whose they are."""
+        superuser = InsecureClient(live.cluster.hdfs.web_url, user=getpass.getuser())
+        folder = f"/jobserver/default/{live.seen(joes)['id']}/objects/rows"
+        return {name: status["owner"] for name, status in superuser.list(folder, status=True)}
+
+    def test_spark_s_files_are_his_the_sweep_removes_them_and_a_new_driver_restores_them(
+        self, live: Live, code: str, joes: str
+    ) -> None:
+        assert live.value(code, "job:make", joes, {"n": 100}) == "joe"
+        written = self.versions(live, joes)
+        assert list(written.values()) == ["joe"] * 3
+        assert live.value(code, "job:age", joes) == 102
+        swept = live.eventually(lambda: self.versions(live, joes), lambda left: len(left) == 1)
+        assert swept.keys() < written.keys()
+        before = live.running(joes)
+        assert not end_all(session_of(live.driver(joes)), grace=0)
+        assert live.value(code, "job:read", joes) == ["joe", 102, 10]
+        assert live.running(joes)["epoch"] > before["epoch"]
+
+    def test_he_may_write_what_is_his_and_not_what_is_the_servers(
+        self, live: Live, code: str, joes: str
+    ) -> None:
+        hdfs = live.cluster.hdfs
+        hdfs.give("/home/joe", "joe")
+        live.value(code, "job:write", joes, {"url": f"{hdfs.url}/home/joe/out"})
+        superuser = InsecureClient(hdfs.web_url, user=getpass.getuser())
+        made = superuser.status("/home/joe/out")
+        assert (made["owner"], made["permission"]) == ("joe", "755")
+        refused = live.ended(live.start(code, "job:write", joes, {"url": f"{hdfs.url}/jobserver/default/x"}))
+        assert "Permission denied: user=joe, access=WRITE" in refused["result"]["message"]
+
+    def test_nothing_of_it_is_left_when_it_is_deleted(self, live: Live, joes: str) -> None:
+        context_id = live.seen(joes)["id"]
+        assert live.ask("DELETE", f"/contexts/{joes}").status == 200
+        superuser = InsecureClient(live.cluster.hdfs.web_url, user=getpass.getuser())
+        live.eventually(lambda: superuser.list("/jobserver/default"), lambda left: context_id not in left)

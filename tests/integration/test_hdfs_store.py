@@ -64,6 +64,60 @@ class TestHdfsKeepsThePromises(FileStorePromises):
         assert files.names("m/folder") == ["file"]
 
 
+class TestAFolderSharedWithAnotherUser:
+    """The service is an ordinary user there, as everybody is: permissions are enforced."""
+
+    @pytest.fixture
+    def files(self, hdfs: LocalHdfs) -> HdfsFiles:
+        folder = f"/shared {uuid.uuid4().hex}"
+        hdfs.give(folder, "service")
+        return HdfsFiles(f"{hdfs.url}{folder}", HdfsAccess((hdfs.web_url,), "service"))
+
+    def of(self, hdfs: LocalHdfs, files: HdfsFiles, user: str) -> HdfsFiles:
+        return HdfsFiles(files.url("x").removesuffix("/x"), HdfsAccess((hdfs.web_url,), user))
+
+    def write_as_spark(self, files: HdfsFiles, folder: str) -> None:
+        """With the permissions that Hadoop's client asks for."""
+        files._hdfs._client._mkdirs(files._at(folder), permission="777")
+        files._hdfs._client.write(files._at(f"{folder}/part-0"), b"123", permission="666")
+
+    @pytest.mark.parametrize("earlier", ["nothing", "a value of ours", "a folder of ours"])
+    def test_he_writes_there_and_we_seal_read_and_remove_it(
+        self, hdfs: LocalHdfs, files: HdfsFiles, earlier: str
+    ) -> None:
+        if earlier == "a folder of ours":
+            files.write_new("c/objects/a/0/value", b"before")
+        files.share("c/objects/a", "joe")
+        if earlier == "a value of ours":
+            files.write_new("c/objects/a/0/value", b"before")
+        joes = self.of(hdfs, files, "joe")
+        self.write_as_spark(joes, "c/objects/a/1")
+        assert files._hdfs.owner(files._at("c/objects/a/1/part-0")) == "joe"
+        assert files.seal_tree("c/objects/a/1") == {"part-0": 3}
+        assert files.read("c/objects/a/1/part-0") == b"123"
+        assert joes.read("c/objects/a/1/part-0") == b"123"
+        files.remove("c/objects/a/1")
+        assert "1" not in files.names("c/objects/a")
+        self.write_as_spark(joes, "c/objects/a/2")
+        files.remove("c")
+        assert files.top() == []
+
+    def test_nobody_else_reads_it_and_he_writes_nowhere_else(self, hdfs: LocalHdfs, files: HdfsFiles) -> None:
+        files.write_new("c/marker/1", b"")
+        files.share("c/objects/a", "joe")
+        joes, eves = self.of(hdfs, files, "joe"), self.of(hdfs, files, "eve")
+        self.write_as_spark(joes, "c/objects/a/1")
+        for ask in (
+            lambda: eves.read("c/objects/a/1/part-0"),
+            lambda: eves.write_new("c/objects/a/2", b"x"),
+            lambda: joes.write_new("c/marker/2", b""),
+            lambda: joes.remove("c/marker/1"),
+        ):
+            with pytest.raises(StoreUnavailable, match="HDFS refuses this user") as refused:
+                ask()
+            assert refused.value.trouble is Trouble.REFUSED
+
+
 def test_a_written_file_is_fsynced_by_its_datanode(hdfs: LocalHdfs) -> None:
     """As the DataNode itself counts: SYNC_BLOCK reaches it through two redirects, and nothing tells if it were lost."""
     files = store_in(hdfs)

@@ -70,6 +70,9 @@ class SimFiles:
         self._reach(folder)
         return self._shelf.content.seal_tree(folder)
 
+    def share(self, folder: str, user: str) -> None:
+        self._reach(folder)
+
     def discard_unfinished(self, folder: str) -> None:
         self._reach(folder)
 
