@@ -313,16 +313,18 @@ def write(spark, env, config):
 """
 
 
+@pytest.fixture(scope="module")
+def code(live: Live) -> str:
+    return live.upload(JOES)
+
+
+@pytest.fixture(scope="module")
+def joes(live: Live) -> str:
+    return live.context("joes", **{"spark.proxy.user": "joe"})
+
+
 class TestForAnotherUser:
     """A context whose Spark is joe in HDFS, where the servers are an ordinary user, too."""
-
-    @pytest.fixture(scope="class")
-    def code(self, live: Live) -> str:
-        return live.upload(JOES)
-
-    @pytest.fixture(scope="class")
-    def joes(self, live: Live) -> str:
-        return live.context("joes", **{"spark.proxy.user": "joe"})
 
     def versions(self, live: Live, joes: str) -> dict[str, str]:
         """The folders of the versions of `rows`, and whose they are."""
@@ -356,8 +358,11 @@ class TestForAnotherUser:
         refused = live.ended(live.start(code, "job:write", joes, {"url": f"{hdfs.url}/jobserver/default/x"}))
         assert "Permission denied: user=joe, access=WRITE" in refused["result"]["message"]
 
-    def test_nothing_of_it_is_left_when_it_is_deleted(self, live: Live, joes: str) -> None:
-        context_id = live.seen(joes)["id"]
+    def test_its_checkpoint_is_the_servers_to_remove(self, live: Live, joes: str) -> None:
+        """As the leader does some time after the context's end, or does at the same time."""
+        folder = live.seen(joes)["id"]
         assert live.ask("DELETE", f"/contexts/{joes}").status == 200
-        superuser = InsecureClient(live.cluster.hdfs.web_url, user=getpass.getuser())
-        live.eventually(lambda: superuser.list("/jobserver/default"), lambda left: context_id not in left)
+        access = HdfsAccess((live.cluster.hdfs.web_url,), USER)
+        files = open_store(live.cluster.picture.checkpoint_root, "default", access)
+        files.remove(folder)
+        assert folder not in files.top()
