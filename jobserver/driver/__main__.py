@@ -100,9 +100,10 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     importlib.import_module(
         "jobserver.driver.commands"
     )  # all imports, Spark's first, happen while the JVM starts
-    from jobserver.driver.spark import connect, warm_up, warm_up_parquet
+    from jobserver.driver.spark import check_user, connect, warm_up, warm_up_parquet
 
     spark = connect(jvm, config)
+    check_user(spark, config.proxy_user)
     if config.warm_up:
         warm_up(spark)
         warm_up_parquet(spark, config.dir)

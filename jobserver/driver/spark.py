@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 import sparkjobserver
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.jobthreads import RunningAttempt
-from jobserver.driver.jvm import Jvm
+from jobserver.driver.jvm import Jvm, JvmFailed
 from jobserver.driver.waits import SlicedLock
 
 MAJOR = int(pyspark.__version__.partition(".")[0])
@@ -84,6 +84,23 @@ def connect(jvm: Jvm, config: DriverConfig) -> Spark:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     root = SparkSession.builder.getOrCreate()
     return Spark(root, root.sparkContext, JavaClasses.look_up(root.sparkContext))
+
+
+def check_user(spark: Spark, wanted: str | None) -> None:
+    """Whether Hadoop takes our threads for the proxy user's. Raises JvmFailed.
+
+    SparkSubmit begins its work in his name, and Java hands that on to the threads that begin there; not every release does.
+    """
+    if wanted is None:
+        return
+    found = (
+        spark.context._jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser().getShortUserName()
+    )
+    if found != wanted:
+        raise JvmFailed(
+            f"Spark would work for {found} instead of {wanted}: this Java does not hand a proxy user on to other threads; use "
+            f"Java 17 or 21"
+        )
 
 
 def warm_up(spark: Spark) -> None:

@@ -294,13 +294,13 @@ class TestTroubleOfHdfs:
 
 JOES = """
 def make(spark, env, config):
-    for number in range(3):
+    for number in range(2):
         env.named_objects.update("rows", lambda: spark.range(config["n"] + number))
     env.named_objects.update("pickled", lambda: spark.sparkContext.parallelize(range(5), 2))
     return spark.sparkContext.sparkUser()
 
 def age(spark, env, config):
-    for number in range(33):
+    for number in range(32):
         env.named_objects.update("young", lambda: number)
     return env.named_objects.get("rows").count()
 
@@ -337,13 +337,13 @@ class TestForAnotherUser:
     ) -> None:
         assert live.value(code, "job:make", joes, {"n": 100}) == "joe"
         written = self.versions(live, joes)
-        assert list(written.values()) == ["joe"] * 3
-        assert live.value(code, "job:age", joes) == 102
+        assert list(written.values()) == ["joe"] * 2
+        assert live.value(code, "job:age", joes) == 101
         swept = live.eventually(lambda: self.versions(live, joes), lambda left: len(left) == 1)
         assert swept.keys() < written.keys()
         before = live.running(joes)
         assert not end_all(session_of(live.driver(joes)), grace=0)
-        assert live.value(code, "job:read", joes) == ["joe", 102, 10]
+        assert live.value(code, "job:read", joes) == ["joe", 101, 10]
         assert live.running(joes)["epoch"] > before["epoch"]
 
     def test_he_may_write_what_is_his_and_not_what_is_the_servers(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,8 @@ from jobserver.contexts.launch_spec import launch_spec
 from jobserver.driver import config as driver_config
 from jobserver.driver.java import Java, command, environment
 from jobserver.driver.journal import ContextFolder
+from jobserver.driver.jvm import JvmFailed
+from jobserver.driver.spark import check_user
 from jobserver.errors import BadRequest, SettingsRefused
 from jobserver.proxy_users import (
     ProxyUsers,
@@ -129,6 +133,24 @@ def test_the_jvm_is_started_for_the_user_and_believes_no_other_word_of_it() -> N
     assert line[-1] == "pyspark-shell"
     assert "--proxy-user" not in command(java, driver_config.parse(PLAIN), (), Path("/p"))
     assert "SPARK_USER" not in environment({"SPARK_USER": "root"}, java, "127.0.0.1", "python")
+
+
+@pytest.mark.parametrize("wanted", ["joe", None])
+def test_a_driver_whose_spark_works_for_whom_it_should_starts(wanted: str | None) -> None:
+    check_user(spark_of(wanted or "service"), wanted)
+
+
+def test_a_driver_whose_java_forgets_the_user_does_not_start() -> None:
+    """As Java 25 does: threads that begin in the user's name go on in the service's."""
+    with pytest.raises(JvmFailed, match=r"Spark would work for service instead of joe: .*use Java 17 or 21"):
+        check_user(spark_of("service"), "joe")
+
+
+def spark_of(user: str) -> Any:
+    spark = MagicMock()
+    hadoop = spark.context._jvm.org.apache.hadoop.security.UserGroupInformation
+    hadoop.getCurrentUser().getShortUserName.return_value = user
+    return spark
 
 
 class SharedFiles(FaultyFiles):
