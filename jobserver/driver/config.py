@@ -36,7 +36,6 @@ class DriverConfig:
     spark_conf: Mapping[str, str] = field(default_factory=dict)
     java_executable: str = "java"
     java_options: tuple[str, ...] = ()
-    quick_compiler: bool | None = None
     driver_memory: str = "1g"
     proxy_user: str | None = None
     archive_dir: Path | None = None
@@ -74,7 +73,6 @@ def parse(plain: Mapping[str, Any]) -> DriverConfig:
             **values,
             java_executable=_executable(java),
             java_options=tuple(java.get("options", ())),
-            quick_compiler=java.get("quick_compiler"),
         )
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise BrokenConfig(f"the driver's configuration is not as expected: {error}") from error
@@ -92,8 +90,6 @@ def memory_bytes(text: str) -> int:
 
 def is_small(config: DriverConfig) -> bool:
     """Whether a quick start is worth more than a fast optimizing compiler."""
-    if config.quick_compiler is not None:
-        return config.quick_compiler
     return memory_bytes(config.driver_memory) <= SMALL_MEMORY
 
 

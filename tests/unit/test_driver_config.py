@@ -48,7 +48,6 @@ def test_memory_is_read_as_spark_reads_it(text, expected):
 def test_small_drivers_start_quickly_and_big_ones_optimize():
     assert is_small(parse({**NEEDED, "driver_memory": "2g"}))
     assert not is_small(parse({**NEEDED, "driver_memory": "3g"}))
-    assert is_small(parse({**NEEDED, "driver_memory": "3g", "java": {"quick_compiler": True}}))
 
 
 def test_given_settings_win_over_ours():
