@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.sim.aims import AIMS, ENOUGH, SEEDS
 from tests.sim.scenario import from_json, scenario_of, to_json
-from tests.sim.simulation import Report, run
+from tests.sim.simulation import run
+
+CHUNK = 25
+"""Seeds that a process is handed at once: two seconds of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one seed showed: the promises that it broke, and what the summary adds up. `worked`: seconds of processor time."""
+
+    seed: int
+    broken: tuple[str, ...]
+    steps: int
+    acknowledgements: int
+    owned_after: float
+    worked: float
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=500, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="processes; all processors if absent"
+    )
     parser.add_argument("--story", type=int, metavar="SEED", help="run one seed and print its story")
     parser.add_argument("--file", type=Path, help="run a kept scenario and print its story")
     parser.add_argument(
@@ -30,7 +51,7 @@ def main() -> int:
         report = run(scenario, tell=True)
         sys.stdout.write(report.text + "\n")
         return bool(report.broken)
-    return _many(options.first, options.seeds, options.keep)
+    return _many(options.first, options.seeds, options.jobs, options.keep)
 
 
 def _fences() -> int:
@@ -42,34 +63,48 @@ def _fences() -> int:
     return bool(missed)
 
 
-def _many(first: int, seeds: int, keep: Path | None) -> int:
-    began, busy, failed, steps, acknowledged, slowest = time.perf_counter(), time.process_time(), 0, 0, 0, 0.0
-    for seed in range(first, first + seeds):
-        report = run(scenario_of(seed))
-        steps += report.steps
-        acknowledged += report.acknowledgements
-        slowest = max(slowest, report.owned_after)
-        if report.broken:
-            failed += 1
-            _tell(report, keep)
-    took, worked = time.perf_counter() - began, time.process_time() - busy
+def _many(first: int, seeds: int, jobs: int, keep: Path | None) -> int:
+    began, shown = time.perf_counter(), []
+    with ProcessPoolExecutor(jobs) as processes:
+        for one in processes.map(_one, range(first, first + seeds), chunksize=CHUNK):
+            shown.append(one)
+            if one.broken:
+                _tell(one, keep)
+    took, worked = time.perf_counter() - began, sum(one.worked for one in shown)
+    failed = sum(1 for one in shown if one.broken)
+    steps, acknowledged = (
+        sum(one.steps for one in shown) / seeds,
+        sum(one.acknowledgements for one in shown) / seeds,
+    )
     sys.stdout.write(
         f"{seeds} seeds from {first}: {failed} broke a promise; "
-        f"{seeds / took * 60:.0f} seeds a minute by the clock, {seeds / worked * 60:.0f} by the processor's time; "
-        f"{steps / seeds:.0f} steps and {acknowledged / seeds:.1f} acknowledged updates each; "
-        f"owned at most {slowest:.1f} s after healing\n"
+        f"{seeds / took * 60:.0f} seeds a minute by the clock in {jobs} processes, "
+        f"{seeds / worked * 60:.0f} a minute of processor time; "
+        f"{steps:.0f} steps and {acknowledged:.1f} acknowledged updates each; "
+        f"owned at most {max(one.owned_after for one in shown):.1f} s after healing\n"
     )
     return bool(failed)
 
 
-def _tell(report: Report, keep: Path | None) -> None:
-    sys.stdout.write(
-        "\n".join([f"seed {report.scenario.seed}:", *(f"  * {one}" for one in report.broken)]) + "\n"
+def _one(seed: int) -> Shown:
+    began = time.process_time()
+    report = run(scenario_of(seed))
+    return Shown(
+        seed,
+        report.broken,
+        report.steps,
+        report.acknowledgements,
+        report.owned_after,
+        time.process_time() - began,
     )
+
+
+def _tell(shown: Shown, keep: Path | None) -> None:
+    sys.stdout.write("\n".join([f"seed {shown.seed}:", *(f"  * {one}" for one in shown.broken)]) + "\n")
     sys.stdout.flush()
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-        (keep / f"seed_{report.scenario.seed}.json").write_text(to_json(report.scenario))
+        (keep / f"seed_{shown.seed}.json").write_text(to_json(scenario_of(shown.seed)))
 
 
 if __name__ == "__main__":
