@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +123,29 @@ class BenchCluster:
         wanted = len(self.server_ids) * self._warm + contexts
         if not wait_until(lambda: len(self.drivers()) >= wanted, QUIET_LIMIT):
             raise Refused(f"{len(self.drivers())} of {wanted} drivers after {QUIET_LIMIT:g} s")
+
+    def wait_rehearsed(self) -> None:
+        """Returns when no driver of this machine has rehearsed for a second: they take turns, and look for theirs more often."""
+        settings = yaml.safe_load((self.folder / "s1" / "server.yaml").read_text())
+        lock = Path(settings["driver"]["archive_dir"]) / "rehearsal.lock"
+        since = [time.monotonic()]
+
+        def rested() -> bool:
+            if lock.exists() and _locked(lock):
+                since[0] = time.monotonic()
+            return time.monotonic() - since[0] > 1.0
+
+        if not wait_until(rested, QUIET_LIMIT):
+            raise Refused(f"drivers still rehearse after {QUIET_LIMIT:g} s")
+
+
+def _locked(path: Path) -> bool:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

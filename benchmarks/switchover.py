@@ -1,7 +1,8 @@
 """Planned moves under load: the longest answer that a client sees while its context moves, and whether any request fails.
 
 Two clients ask through the server that is neither the owner nor the next one, each as quickly as it is answered, without
-keys and without repeating anything. The same clients on a context that stays are the baseline.
+keys and without repeating anything. The same clients on a context that stays are the baseline. Each move begins when no driver
+that waits is being started or rehearses any more.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def run(effort: Effort) -> Section:
         for _ in range(effort.rounds_of(20)):
             for keep in (False, True):
                 bench.wait_warm(1)
+                bench.wait_rehearsed()
                 load = _move(bench, wanted, calm, *series[keep], keep=keep)
                 failed.values.append(len(load.failures))
                 failures += load.failures
