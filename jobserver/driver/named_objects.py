@@ -112,8 +112,8 @@ class Registry:
             free, noted = self._versions.released_by(ref)
         for held in free:
             self._background.submit(partial(self._shelf.discard, held))
-        for held in noted:
-            self._background.submit(partial(self._seals.note_use, held))
+        if noted:
+            self._background.submit(partial(self._seals.note_uses, noted))
 
     # what jobs change
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from checkpoint.contents import Changes
 from checkpoint.errors import CheckpointError
-from checkpoint.manifest import Progress
+from checkpoint.manifest import NamedObject, Progress
 from jobserver.driver.held import Held, Shelf
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
@@ -66,28 +66,28 @@ class Seals:
 
     # what goes on behind their backs
 
-    def note_use(self, held: Held) -> None:
-        """Tell the manifest how much an object is used, unless somebody builds it right now: use goes on, and so do chances."""
-        versions = self._versions
+    def note_uses(self, used: Sequence[Held]) -> None:
+        """Tell the manifest how much objects are used, but for those that somebody builds right now: there will be more use."""
+        versions, noted = self._versions, list[tuple[Held, NamedObject]]()
         with versions.lock:
-            record = held.record
-            if (
-                versions.held(held.name) is not held
-                or record is None
-                or not versions.turns.is_free(held.name)
-            ):
-                return
-            versions.turns.begin(held.name)
+            for held in used:
+                if versions.held(held.name) is not held or not versions.turns.is_free(held.name):
+                    continue
+                if held.record is not None and held.record.used != rank_of(held.uses):
+                    versions.turns.begin(held.name)
+                    noted.append((held, replace(held.record, used=rank_of(held.uses))))
         try:
-            noted = replace(record, used=rank_of(held.uses))
-            if self._journal and noted != record:
-                self._journal.commit(Changes(put=[noted]))
+            if self._journal and noted:
+                self._journal.commit(Changes(put=[record for _, record in noted]))
                 with versions.lock:
-                    held.record = versions.keep(noted)
+                    versions.keep(noted)
         except CheckpointError as error:
-            log.warning("the use of named object %r was not noted: %s", held.name, error)
+            log.warning(
+                "the use of named object %r (of %d) was not noted: %s", noted[0][0].name, len(noted), error
+            )
         finally:
-            versions.end_turn(held.name)
+            for held, _ in noted:
+                versions.end_turn(held.name)
 
     def write_late(self, held: Held) -> bool:
         """Write and seal an async object, unless it was replaced. Until then the older version stays sealed.
@@ -113,7 +113,7 @@ class Seals:
                 return True
             self._journal.commit(Changes(put=[record]))
             with versions.lock:
-                held.record = versions.keep(record)
+                versions.keep([(held, record)])
         finally:
             versions.end_turn(held.name)
         return True
@@ -158,8 +158,7 @@ class Seals:
         if self._journal and (records or progress or gone):
             self._journal.commit(Changes(put=records, remove=gone, progress=progress))
         with self._versions.lock:
-            for held in made:
-                self._versions.publish(held)
+            self._versions.publish(made)
         for held in made:
             if self._journal and held.record is None and held.options.kept:
                 self.late.add(held)
@@ -175,7 +174,7 @@ class Seals:
 
     def _publish(self, held: Held) -> None:
         with self._versions.lock:
-            self._versions.publish(held)
+            self._versions.publish([held])
 
 
 def _no_store() -> None:

@@ -6,9 +6,11 @@ import threading
 import pytest
 
 from checkpoint.errors import StoreUnavailable
+from checkpoint.records import Records
 from jobserver.driver import jobthreads
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.object_options import ObjectOptions
+from jobserver.driver.warming import NOTED_FROM, rank_of
 from jobserver.model import AttemptRef
 from tests.fakes.files import Fault, FaultyFiles
 from tests.fakes.named_objects import LIMIT, SYNC, Context, in_thread, over_and_over
@@ -58,6 +60,33 @@ def test_objects_and_progress_are_sealed_in_one_manifest(context):
     context.registry.update_together({"a": lambda: "1", "b": lambda: "2"}, {})
     assert len(context.files.names("ctx/manifest")) == before + 1
     assert context.registry.names() == ["a", "b"]
+
+
+def test_many_objects_are_published_by_one_copy_of_what_is_stored(context, monkeypatch):
+    context.registry.update("first", lambda: "0", SYNC, LIMIT)
+    copies, joined = [], Records._joined
+    monkeypatch.setattr(
+        Records, "_joined", lambda self, *changes: copies.append(len(self)) or joined(self, *changes)
+    )
+    context.registry.update_together({f"value {n}": lambda n=n: str(n) for n in range(300)}, {})
+    assert len(context.registry.names()) == 301
+    assert 0 < len(copies) < 10
+
+
+def test_the_uses_of_one_job_are_noted_in_one_manifest(context):
+    names = [f"value {n}" for n in range(20)]
+    context.registry.update_together({name: lambda name=name: name for name in names}, {})
+    before = len(context.files.names("ctx/manifest"))
+    for number in range(NOTED_FROM):
+        user = RunningAttempt(AttemptRef("r", number), "g", "batch")
+        jobthreads.work_for(user)
+        for name in names:
+            context.registry.get(name, LIMIT)
+        jobthreads.work_done()
+        context.registry.released_by(user.ref)
+        context.settle()
+    assert {context.journal.objects()[name].used for name in names} == {rank_of(NOTED_FROM)}
+    assert len(context.files.names("ctx/manifest")) == before + 1
 
 
 def test_a_builder_that_was_killed_is_replaced_by_the_next_caller(context):
