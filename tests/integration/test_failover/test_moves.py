@@ -69,6 +69,7 @@ def test_a_drained_server_is_stopped_without_anybody_noticing(
     live.eventually(
         lambda: {each["id"]: each["state"] for each in live.get("/cluster")["servers"]},
         lambda states: states[owner] == "drained",
+        limit=120.0,  # nobody waits for it: a driver is started elsewhere first, and may rehearse for 20 s
     )
     load.through = [server for server in live.ids if server != owner]
     after = live.agreed(PLACE)
