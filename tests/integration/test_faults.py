@@ -352,12 +352,12 @@ def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load
         kill_server(live, standby)
         load.goes_on()
         again = live.eventually(
-            lambda: hot_standbys(live, name), lambda found: found and standby not in found
+            lambda: hot_standbys(live, name), lambda found: found and standby not in found, limit=120.0
         )
         assert len(again) == 1
         # it yields to all jobs, so clients at work make it longer
         live.eventually(
-            lambda: live.seen(name)["standbys"], lambda found: any(map(rehearsed, found)), limit=120.0
+            lambda: live.seen(name)["standbys"], lambda found: any(map(rehearsed, found)), limit=180.0
         )
         assert unmoved(before, live.seen(name))
         os.kill(before["driver"]["pid"], signal.SIGKILL)
