@@ -28,7 +28,8 @@ class _Asks(BaseException):
 
 
 class SteppedFiles:
-    """The part of `FileStore` that writers use, answered from a history. Subclasses lie, to switch a rule off."""
+    """The part of `FileStore` that writers use, answered from a history; the rest must not be called. Subclasses lie, to
+    switch a rule off."""
 
     def __init__(self, history: tuple[Answer, ...]) -> None:
         self._history = history

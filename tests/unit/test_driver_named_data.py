@@ -171,7 +171,8 @@ def test_a_write_of_sparks_that_fails_says_so_in_the_stores_words_if_that_is_in_
     fault: Fault | None, error: type[Exception], words: str
 ) -> None:
     files = FaultyFiles()
-    shelf = SparkShelf(None, None, ContextFolder(files, "ctx"), None)  # type: ignore[arg-type]
+    nobody: Any = None  # neither Spark nor jobs nor sealers are reached: the write fails before
+    shelf = SparkShelf(nobody, nobody, ContextFolder(files, "ctx"), nobody)
     if fault is not None:
         files.inject(fault, "write_new", "ctx/probe")
     with pytest.raises(error, match=words) as caught:

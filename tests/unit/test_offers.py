@@ -173,7 +173,7 @@ async def test_a_server_of_an_older_release_is_called_for_each_job():
 async def test_without_the_clusters_secret_nothing_is_offered(given):
     owner, none = Owner(), Mock()
     owner.end("j").set_result("1")
-    routes = InternalRoutes(owner, none, none, none, incarnation="i1", secret="right")  # type: ignore[arg-type]
+    routes = InternalRoutes(owner, none, none, none, incarnation="i1", secret="right")  # type: ignore[arg-type]  # only offers reach it
     app = web.Application()
     app.add_subapp("/internal", routes.application())
     async with TestServer(app, host="127.0.0.1") as server:
