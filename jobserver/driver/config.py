@@ -116,7 +116,6 @@ def spark_settings(config: DriverConfig, pools_file: Path) -> dict[str, str]:
         "spark.scheduler.allocation.file": pools_file.as_uri(),
         "spark.sql.shuffleExchange.maxThreadThreshold": "16",
         "spark.sql.resultQueryStage.maxThreadThreshold": "16",
-        "spark.sql.artifact.isolation.enabled": "true",
         "spark.local.dir": str(config.dir / "local"),
         "spark.sql.warehouse.dir": (config.dir / "warehouse").as_uri(),
     }

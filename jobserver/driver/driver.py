@@ -294,7 +294,7 @@ class Driver:
             attempt.session = made
             return made
 
-        return self._kinds.job(attempt, order, session, lambda: self._environment(attempt, recipe_of(order)))
+        return self._kinds.job(order, session, lambda: self._environment(attempt, recipe_of(order)))
 
     def _view_names(self) -> dict[str, bool]:
         return self._registry.views() if self._registry else {}

@@ -1,22 +1,20 @@
 """Sessions in which the classes of some jars are known, on the driver and on executors, apart from those of other jars.
 
-Spark 4 keeps artifacts with a session, and a clone of it has them, too. Spark 3.5 keeps the jars of an artifact state, which
-holds for what a thread submits. `java_source/JarScope*.java` make one thing of both; they and the classes that use them
-are compiled in the driver's JVM by the compiler that Spark brings.
+Each set of jars has one class loader, and one state of Spark's by which executors have one for it, too: jobs of the same jars
+share them, so the code that Spark makes of their queries is compiled once. Spark 4 keeps jars as artifacts of a session, with
+which the sessions of jobs are joined; Spark 3.5 in a state which holds for what a thread submits. `java_source/JarScope*.java`
+make one thing of both; they and the classes that use them are compiled in the driver's JVM by the compiler that Spark brings.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JError
-
-from jobserver.driver.spark import MAJOR, Spark
+from jobserver.driver.spark import ISOLATED, MAJOR, Spark
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +23,6 @@ class JavaSession:
 
     java: Any
     scope: Any
-    has_copies: bool = False
-
-    def close(self) -> None:
-        """Remove its copies of the jars, if it has any; its classes go with it."""
-        if self.has_copies:
-            with contextlib.suppress(Py4JError, OSError):
-                self.java.artifactManager().close()
 
 
 class JarSessions:
@@ -43,7 +34,7 @@ class JarSessions:
         self._scopes: Any = None
 
     def knowing(self, key: str, paths: Sequence[Path]) -> Any:
-        """What `of_job` needs for these jars, of which nobody else has the key. Raises Py4JError: a file is no jar."""
+        """The JarScope of these jars, of which nobody else has the key. Raises Py4JError: a file is no jar."""
         scopes = self._scope_class()
         if not self._artifacts:
             files = self._spark.context._jvm.java.util.ArrayList()
@@ -51,16 +42,16 @@ class JarSessions:
                 files.add(str(path))
             return self.new(scopes, self._spark.java.scala_context, key, files)
         session = self._spark.root._jsparkSession.newSession()
+        session.conf().set(ISOLATED, "true")
         for path in paths:
             session.addArtifact(self._spark.context._jvm.java.io.File(str(path)).toURI())
-        return session
+        return self.new(scopes, session)
 
-    def of_job(self, known: Any) -> JavaSession:
+    def of_job(self, scope: Any) -> JavaSession:
         """A session for one job."""
-        if not self._artifacts:
-            return JavaSession(self._spark.root._jsparkSession.newSession(), known)
-        clone = known.cloneSession()
-        return JavaSession(clone, self.new(self._scope_class(), clone), has_copies=True)
+        session = self._spark.root._jsparkSession.newSession()
+        scope.join(session)
+        return JavaSession(session, scope)
 
     def compiled(self, name: str, parent: Any = None) -> Any:
         """The class in a file of `java_source`, which may use the classes of a class loader."""

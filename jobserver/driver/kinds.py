@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from pyhocon import ConfigFactory
 
 from jobserver.driver.frames import Produced, is_frame, rows_of
-from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.jvm_jobs import Jars, JvmCall, JvmJob
 from jobserver.driver.loading import DriverBinary, JobLoader, LoadedJob, LoadRefused, error_info
 from jobserver.driver.results import to_json
@@ -100,7 +99,6 @@ class JobKinds:
 
     def job(
         self,
-        attempt: RunningAttempt,
         order: RunOrder,
         session: Callable[..., JobSession],
         environment: Callable[[], JobEnvironment],
@@ -110,7 +108,6 @@ class JobKinds:
             return SqlJob(session(), order.sql, order.result_format, self._result_limit)
         if any(binary.type is BinaryType.JAR for binary in order.binaries):
             java_session = self._jars.session(order.binaries)
-            attempt.leaving.append(java_session.close)
             call = JvmCall(order.main_class, order.config, self._result_limit)
             return JvmJob(self._jars, session(java_session.java), java_session.scope, call)
         loaded = self._loader.load(order.main_class, order.binaries)

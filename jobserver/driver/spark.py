@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 import sparkjobserver
+from jobserver.driver.added_files import AddedFiles
 from jobserver.driver.config import DriverConfig
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.jvm import Jvm, JvmFailed
@@ -28,6 +29,9 @@ from jobserver.driver.waits import SlicedLock
 MAJOR = int(pyspark.__version__.partition(".")[0])
 CLASSIC = "org.apache.spark.sql.classic" if MAJOR >= 4 else "org.apache.spark.sql"
 """Where the classes of a session that is no Spark Connect client lie."""
+ISOLATED = "spark.sql.artifact.isolation.enabled"
+"""Set in a session of Spark 4 before its first query, it gives the session jars and files of its own, a class loader on each
+executor, and with that its own copy of all code that Spark makes of queries, which is compiled anew."""
 
 _shipping = SlicedLock()
 
@@ -66,6 +70,7 @@ class Spark:
     root: Any
     context: Any
     java: JavaClasses
+    added: AddedFiles = field(default_factory=AddedFiles)
 
     @property
     def application_id(self) -> str:

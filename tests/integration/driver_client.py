@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import queue
@@ -18,9 +19,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from checkpoint.epoch import begin_epoch
+from checkpoint.local import LocalFiles
 from jobserver.protocol import Message, frame, proof_of, recv_frame
 
 LIMIT = 90.0
+CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {"team": {"name": "blue"}}}
+numbers = itertools.count(1)
+"""Of jobs, in all tests of a process."""
 
 
 class DriverClient:
@@ -180,3 +186,58 @@ class Uploads:
         path = self._folder / f"{digest}{extension}"
         path.write_bytes(data)
         return {"name": "jobs", "type": kind, "digest": digest, "path": str(path)}
+
+
+class Running:
+    """An active driver, its owner's connection, and how to run jobs on it."""
+
+    def __init__(self, process: DriverProcess, folder: Path) -> None:
+        self.process = process
+        self.uploads = Uploads(folder / "uploads")
+        self.epoch = 1
+        self.files = LocalFiles(folder / "checkpoints" / "test")
+        self.client = process.connect()
+        base = begin_epoch(self.files, "ctx-1", 1, "t1", b"cluster secret")
+        answer = self.client.ask("activate", context=CONTEXT, epoch=1, token="t1", base=base.name)
+        assert answer["ok"], answer
+
+    def start(
+        self,
+        source: str | dict[str, str],
+        main: str = "job:run",
+        job: str = "",
+        attempt: int = 1,
+        **config: Any,
+    ) -> str:
+        job = job or f"job-{next(numbers)}"
+        binary = self.uploads.python(source) if isinstance(source, str) else source
+        answer = self.client.ask(
+            "run", job_id=job, attempt=attempt, main_class=main, binaries=[binary], config=json.dumps(config),
+            interactive=True,
+        )  # fmt: skip
+        assert answer["ok"], answer
+        return job
+
+    def outcome(self, job: str, limit: float = 90.0) -> dict[str, Any]:
+        event = self.client.event("finished", job, limit)
+        self.client.send({"t": "ack", "job_id": job, "attempt": event["attempt"]})
+        return event
+
+    def run(self, source: str | dict[str, str], main: str = "job:run", **config: Any) -> dict[str, Any]:
+        return self.outcome(self.start(source, main, **config))
+
+    def value(self, source: str | dict[str, str], main: str = "job:run", **config: Any) -> Any:
+        event = self.run(source, main, **config)
+        assert event["kind"] == "finished", event["error"]
+        return json.loads(event["result"])
+
+    def adopt(self) -> DriverClient:
+        newer = self.process.connect()
+        hello = newer.ask("hello")
+        self.epoch += 1
+        answer = newer.ask("adopt", epoch=self.epoch, token=f"t{self.epoch}", nonce=hello["nonce"])
+        assert answer["ok"], answer
+        older, self.client = self.client, newer
+        assert older.closed.wait(10)
+        newer.adopted = answer["jobs"]  # type: ignore[attr-defined]
+        return newer

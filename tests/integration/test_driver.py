@@ -2,85 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from driver_client import (
-    DriverClient,
-    DriverProcess,
-    Uploads,
-    eventually,
-    is_running,
-)
+from driver_client import CONTEXT, DriverProcess, Running, eventually, is_running, numbers
 
 from checkpoint import binaries
 from checkpoint.epoch import begin_epoch
-from checkpoint.local import LocalFiles
-
-CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {"team": {"name": "blue"}}}
-_numbers = itertools.count(1)
-
-
-class Running:
-    """An active driver, its owner's connection, and how to run jobs on it."""
-
-    def __init__(self, process: DriverProcess, folder: Path) -> None:
-        self.process = process
-        self.uploads = Uploads(folder / "uploads")
-        self.epoch = 1
-        self.files = LocalFiles(folder / "checkpoints" / "test")
-        self.client = process.connect()
-        base = begin_epoch(self.files, "ctx-1", 1, "t1", b"cluster secret")
-        answer = self.client.ask("activate", context=CONTEXT, epoch=1, token="t1", base=base.name)
-        assert answer["ok"], answer
-
-    def start(
-        self,
-        source: str | dict[str, str],
-        main: str = "job:run",
-        job: str = "",
-        attempt: int = 1,
-        **config: Any,
-    ) -> str:
-        job = job or f"job-{next(_numbers)}"
-        binary = self.uploads.python(source) if isinstance(source, str) else source
-        answer = self.client.ask(
-            "run", job_id=job, attempt=attempt, main_class=main, binaries=[binary], config=json.dumps(config),
-            interactive=True,
-        )  # fmt: skip
-        assert answer["ok"], answer
-        return job
-
-    def outcome(self, job: str, limit: float = 90.0) -> dict[str, Any]:
-        event = self.client.event("finished", job, limit)
-        self.client.send({"t": "ack", "job_id": job, "attempt": event["attempt"]})
-        return event
-
-    def run(self, source: str | dict[str, str], main: str = "job:run", **config: Any) -> dict[str, Any]:
-        return self.outcome(self.start(source, main, **config))
-
-    def value(self, source: str | dict[str, str], main: str = "job:run", **config: Any) -> Any:
-        event = self.run(source, main, **config)
-        assert event["kind"] == "finished", event["error"]
-        return json.loads(event["result"])
-
-    def adopt(self) -> DriverClient:
-        newer = self.process.connect()
-        hello = newer.ask("hello")
-        self.epoch += 1
-        answer = newer.ask("adopt", epoch=self.epoch, token=f"t{self.epoch}", nonce=hello["nonce"])
-        assert answer["ok"], answer
-        older, self.client = self.client, newer
-        assert older.closed.wait(10)
-        newer.adopted = answer["jobs"]  # type: ignore[attr-defined]
-        return newer
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +105,40 @@ def test_a_session_in_which_a_job_left_something_serves_no_other(running: Runnin
     assert used not in [running.value(SESSION, before="") for _ in range(8)]
 
 
+def test_code_that_spark_made_for_one_jobs_query_serves_the_same_query_of_the_next(running: Running) -> None:
+    source = """
+def run(spark, env, config):
+    spark.sql("set spark.sql.optimizer.maxIterations = 99")  # so the next job gets another session
+    spark.range(20).selectExpr("id % 7 as left_over", "id").groupBy("left_over").sum("id").collect()
+    return spark._jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount()
+"""
+    first = running.value(source)
+    assert first > 0
+    assert running.value(source) == first
+
+
+ADD = """
+def run(spark, env, config):
+    path = config["path"]
+    exec(config["how"])
+    return spark.range(2).count()
+"""
+
+
+@pytest.mark.parametrize("how", ["spark.sql(f'add file {path}')", "spark.sparkContext.addFile(path)"])
+def test_a_file_whose_name_another_job_has_taken_is_refused_and_harms_nobody(
+    running: Running, tmp_path: Path, how: str
+) -> None:
+    for content in ("one", "two"):
+        file = tmp_path / content / f"numbers-{abs(hash(how))}.txt"
+        file.parent.mkdir()
+        file.write_text(content)
+        event = running.run(ADD, path=str(file), how=how)
+        assert event["kind"] == ("finished" if content == "one" else "failed")
+    assert "was added to this context before" in event["error"]["message"]
+    assert running.value(ADD, path="", how="") == 2
+
+
 def test_two_versions_of_a_module_run_side_by_side_also_on_executors(running: Running) -> None:
     def version(number: int) -> dict[str, str]:
         job = """
@@ -219,7 +186,7 @@ def test_two_packages_and_jars_are_refused_with_a_sentence(running: Running) -> 
         ([binary, binary], "loading_failed", "Python should have exactly one package file! Found: 2"),
         ([binary, {**binary, "type": "Jar"}], "wrong_type", "jars and Python packages"),
     ):
-        job = f"job-{next(_numbers)}"
+        job = f"job-{next(numbers)}"
         fields = {"job_id": job, "attempt": 1, "main_class": "a.B", "config": "{}"}
         assert running.client.ask("run", binaries=packages, **fields)["ok"]
         event = running.outcome(job)

@@ -1,4 +1,4 @@
-"""Which of Spark's ways keeps the classes of jars apart, and what of a job's session must be put away after it."""
+"""Which of Spark's ways keeps the classes of jars apart."""
 
 from importlib import resources
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobserver.driver.jar_sessions import JarSessions
+from jobserver.driver.spark import ISOLATED
 
 JARS = [Path("/jars/one.jar"), Path("/jars/two.jar")]
 
@@ -27,25 +28,34 @@ class Compiler:
         return SimpleNamespace(loadClass=self._loaded)
 
     def _loaded(self, name: str) -> Any:
-        constructor = SimpleNamespace(newInstance=lambda given: (name, *given))
+        constructor = SimpleNamespace(newInstance=lambda given: Compiled(name, tuple(given)))
         return SimpleNamespace(getConstructors=lambda: [constructor], getClassLoader=lambda: name)
+
+
+class Compiled:
+    """An object of a compiled class."""
+
+    def __init__(self, name: str, given: tuple[Any, ...]) -> None:
+        self.name, self.given = name, given
+        self.joined: list[Any] = []
+
+    def join(self, session: Any) -> None:
+        self.joined.append(session)
 
 
 class Session:
     """A Java session with artifacts, as Spark 4 has them."""
 
-    def __init__(self, artifacts: tuple[str, ...] = ()) -> None:
-        self.artifacts = artifacts
-        self.closed = False
+    def __init__(self) -> None:
+        self.artifacts: list[str] = []
+        self.settings: dict[str, str] = {}
+
+    def conf(self) -> Any:
+        return SimpleNamespace(set=self.settings.__setitem__)
 
     def addArtifact(self, uri: str) -> None:
-        self.artifacts = (*self.artifacts, uri)
-
-    def cloneSession(self) -> "Session":
-        return Session(self.artifacts)
-
-    def artifactManager(self) -> Any:
-        return SimpleNamespace(close=lambda: setattr(self, "closed", True))
+        assert self.settings == {ISOLATED: "true"}, "it would be every session's"
+        self.artifacts.append(uri)
 
 
 class OldSession:
@@ -78,16 +88,17 @@ def spark(session: type) -> tuple[Any, list[str]]:
     return SimpleNamespace(root=root, context=context, java=java), compiler.sources
 
 
-def test_on_spark_4_a_job_gets_a_clone_of_the_session_that_has_the_jars_as_artifacts():
+def test_on_spark_4_jobs_join_the_session_that_has_the_jars_as_artifacts():
     fake, sources = spark(Session)
     sessions = JarSessions(fake, major=4)
-    known = sessions.knowing("k", JARS)
-    job = sessions.of_job(known)
-    assert job.java is not known
-    assert job.java.artifacts == ("file:/jars/one.jar", "file:/jars/two.jar")
-    assert job.scope == ("jobserver.JarScope", job.java)
-    job.close()
-    assert (job.java.closed, known.closed) == (True, False)
+    scope = sessions.knowing("k", JARS)
+    assert scope.name == "jobserver.JarScope"
+    (known,) = scope.given
+    assert known.artifacts == ["file:/jars/one.jar", "file:/jars/two.jar"]
+    one, another = sessions.of_job(scope), sessions.of_job(scope)
+    assert scope.joined == [one.java, another.java]
+    assert known is not one.java is not another.java
+    assert one.scope is another.scope is scope
     assert len(sources) == 1
     assert "ArtifactManager" in sources[0]
 
@@ -95,12 +106,14 @@ def test_on_spark_4_a_job_gets_a_clone_of_the_session_that_has_the_jars_as_artif
 def test_on_spark_3_a_job_gets_a_new_session_and_the_one_scope_of_its_jars():
     fake, sources = spark(OldSession)
     sessions = JarSessions(fake, major=3)
-    known = sessions.knowing("k", JARS)
-    one, another = sessions.of_job(known), sessions.of_job(known)
-    assert known == ("jobserver.JarScope", "context", "k", ["/jars/one.jar", "/jars/two.jar"])
-    assert one.scope is another.scope is known
+    scope = sessions.knowing("k", JARS)
+    assert (scope.name, *scope.given) == (
+        "jobserver.JarScope", "context", "k", ["/jars/one.jar", "/jars/two.jar"],
+    )  # fmt: skip
+    one, another = sessions.of_job(scope), sessions.of_job(scope)
+    assert scope.joined == [one.java, another.java]
+    assert one.scope is another.scope is scope
     assert one.java is not another.java
-    one.close()
     assert len(sources) == 1
     assert "JobArtifactState" in sources[0]
 
@@ -108,9 +121,8 @@ def test_on_spark_3_a_job_gets_a_new_session_and_the_one_scope_of_its_jars():
 def test_what_uses_a_scope_is_compiled_against_the_one_that_is_in_use():
     fake, sources = spark(Session)
     sessions = JarSessions(fake, major=4)
-    assert sessions.new(sessions.using_scopes("JobCalls"), "session", "scope", "{}", 10) == (
-        "jobserver.JobCalls", "session", "scope", "{}", 10,
-    )  # fmt: skip
+    calls = sessions.new(sessions.using_scopes("JobCalls"), "session", "scope", "{}", 10)
+    assert (calls.name, calls.given) == ("jobserver.JobCalls", ("session", "scope", "{}", 10))
     assert ["class JarScope" in text for text in sources] == [True, False]
 
 

@@ -37,6 +37,9 @@ public final class JarScope {
             });
     }
 
+    /** Makes a session know the jars as well: here nothing is needed, the state holds for what a thread submits. */
+    public void join(Object session) {}
+
     /** Which finds the classes of the jars. */
     public ClassLoader classloader() {
         return this.loader;

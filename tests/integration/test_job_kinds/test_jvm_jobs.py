@@ -59,6 +59,10 @@ public class Job {
             values.put(Integer.valueOf(5), Boolean.TRUE);
             return values;
         }
+        if (what.equals("compiled")) {
+            spark.range(20).selectExpr("mod(id, 7) as left_over", "id").groupBy("left_over").sum("id").collect();
+            return Long.valueOf(org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount());
+        }
         if (what.equals("named")) return ((Row) spark.sql(
             "select sum(id) from global_temp.amounts").first()).get(0);
         if (what.equals("throw")) throw new IllegalArgumentException("the job broke", new RuntimeException("deeper"));
@@ -101,6 +105,31 @@ def test_two_versions_of_a_class_run_side_by_side_also_on_executors(
     for _ in range(2):
         assert live.value(jvm, "demo.Job", context, {"what": "versions"}) == [1, [1, 2], [11]]
         assert live.value(newer, "demo.Job", context, {"what": "versions"}) == [100, [100, 101], [110]]
+
+
+def test_code_that_spark_made_for_one_jobs_query_serves_the_same_query_of_the_next(
+    live: Live, context: str, jvm: str
+) -> None:
+    first, second = (live.value(jvm, "demo.Job", context, {"what": "compiled"}) for _ in range(2))
+    assert first == second > 0
+
+
+RDD_JOB = "def run(spark, env, config): return spark.sparkContext.parallelize(range(8), 8).sum()"
+
+
+def test_tasks_that_waited_behind_a_jvm_job_do_not_miss_its_jars_when_it_has_ended(
+    live: Live, context: str, jvm: str
+) -> None:
+    def begun(job_id: str) -> None:
+        live.eventually(lambda: live.get(f"/jobs/{job_id}/progress"), lambda seen: seen["tasks"]["total"])
+
+    code = live.upload(RDD_JOB, name="rdd_code")
+    busy = live.start(jvm, "demo.Job", context, {"what": "tasks"})
+    begun(busy)
+    waiting = live.start(code, "rdd_code:run", context)
+    begun(waiting)
+    live.ask("DELETE", f"/jobs/{busy}")
+    assert live.ended(waiting)["status"] == "FINISHED"
 
 
 def test_a_new_upload_is_used_by_the_next_job_without_a_new_context(
