@@ -28,8 +28,6 @@ ANSWER_LIMIT = 100.0
 """Seconds that a job may take, unless its caller names others."""
 GRACE = 20.0
 """Seconds by which a client waits longer than the server, so that the server tells what is late."""
-COMPUTING = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"}
-"""Settings of a context that computes much (OPERATIONS, `driver.memory`): its JVM has the compilers of plain Spark's."""
 QUIET_LIMIT = 120.0
 """Seconds to wait for what must be there before something is measured."""
 

@@ -10,21 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.cluster import COMPUTING, BenchCluster, Refused, cluster, job_request, job_result
+from benchmarks.cluster import BenchCluster, Refused, cluster, job_request, job_result
 from benchmarks.connection import Connection
 from benchmarks.measure import Against, Effort, Goal, Section, Series
 from benchmarks.plain import Plain, row_config
 
-CONTEXTS: dict[str, dict[str, str]] = {"bench": COMPUTING, "small": {}}
-"""What is compared with plain pyspark runs in a JVM with the same compilers; beside it, a driver as it is by default."""
+CONTEXT = "bench"
 CASES = (
-    ("answer", "bench", "trivial Python job"),
-    ("select_one", "bench", "select 1"),
-    ("point", "bench", "point filter, 1M cached rows"),
-    ("totals", "bench", "group-by, 1M cached rows"),
-    ("totals", "small", "group-by, default driver"),
+    ("answer", "trivial Python job"),
+    ("select_one", "select 1"),
+    ("point", "point filter, 1M cached rows"),
+    ("totals", "group-by, 1M cached rows"),
 )
-"""Functions of `benchmarks/jobs.py`, the context, and what they are called in the table."""
+"""Functions of `benchmarks/jobs.py`, and what they are called in the table."""
 OVER_PROCESS = (Goal(0.5, 0.003, Against.DIFFERENCE), Goal(0.99, 0.010, Against.DIFFERENCE))
 OVER_OWNER = (Goal(0.5, 0.002, Against.DIFFERENCE),)
 Configs = Sequence[dict[str, int]]
@@ -32,10 +30,9 @@ Configs = Sequence[dict[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One function in one context and its three series."""
+    """One function and its three series."""
 
     function: str
-    context: str
     process: Series
     owner: Series
     other: Series
@@ -45,11 +42,10 @@ def run(effort: Effort) -> Section:
     """Three series for each case: in process, through the owner, through another server."""
     cases = [_case(*case) for case in CASES]
     with cluster(2) as bench, Plain(bench.folder) as plain:
-        for context, settings in CONTEXTS.items():
-            bench.create_context(context, settings)
+        bench.create_context(CONTEXT)
         sides = _Sides(plain, bench)
         _build(plain, bench)
-        bench.wait_warm(len(CONTEXTS))
+        bench.wait_warm(1)
         for case in cases:
             _warm(sides, case, effort.times(100, 2))
         for number in range(effort.rounds_of(10)):
@@ -59,27 +55,25 @@ def run(effort: Effort) -> Section:
     return Section(
         "Sync jobs over REST",
         "Seconds from the request to the whole answer on a kept connection, one client, against the same function called in "
-        "a plain pyspark process (its JVM as Spark starts it; `local[2]`, 2 shuffle partitions on both sides), in turns. The "
-        "context's JVM has the optimizing compiler, too; a default driver, which starts sooner without it, has its own rows.",
+        "a plain pyspark process (its JVM as Spark starts it; `local[2]`, 2 shuffle partitions on both sides), in turns.",
         [series for case in cases for series in (case.process, case.owner, case.other)],
     )
 
 
-def _case(function: str, context: str, name: str) -> Case:
+def _case(function: str, name: str) -> Case:
     process = Series(f"{name}, in process")
     owner = Series(f"{name}, through the owner", goals=OVER_PROCESS, baseline=process)
     other = Series(f"{name}, through another server", goals=OVER_OWNER, baseline=owner)
-    return Case(function, context, process, owner, other)
+    return Case(function, process, owner, other)
 
 
 def _build(plain: Plain, bench: BenchCluster) -> None:
     """The named rows on both sides."""
     seeded = {"seed": 7}  # as many partitions on both sides, so the same rows
     here = plain.run("build", [seeded])[1][0]
-    for context in CONTEXTS:
-        there = bench.run(context, "build", seeded)
-        if here != there:
-            raise Refused(f"{there} rows over REST, {here} in process")
+    there = bench.run(CONTEXT, "build", seeded)
+    if here != there:
+        raise Refused(f"{there} rows over REST, {here} in process")
 
 
 class _Sides:
@@ -87,28 +81,27 @@ class _Sides:
 
     def __init__(self, plain: Plain, bench: BenchCluster) -> None:
         self._plain = plain
-        owners = {context: bench.context(context)["owner"] for context in CONTEXTS}
-        self._owners = {context: bench.connect(owner) for context, owner in owners.items()}
-        self._others = {context: bench.connect(bench.other_than(owner)) for context, owner in owners.items()}
+        owner = bench.context(CONTEXT)["owner"]
+        self._owner, self._other = bench.connect(owner), bench.connect(bench.other_than(owner))
 
     def process(self, case: Case, configs: Configs) -> tuple[list[float], list[Any]]:
         return self._plain.run(case.function, configs)
 
     def owner(self, case: Case, configs: Configs) -> tuple[list[float], list[Any]]:
-        return _over_rest(self._owners[case.context], case, configs)
+        return _over_rest(self._owner, case, configs)
 
     def other(self, case: Case, configs: Configs) -> tuple[list[float], list[Any]]:
-        return _over_rest(self._others[case.context], case, configs)
+        return _over_rest(self._other, case, configs)
 
     def close(self) -> None:
-        for connection in (*self._owners.values(), *self._others.values()):
+        for connection in (self._owner, self._other):
             connection.close()
 
 
 def _over_rest(connection: Connection, case: Case, configs: Configs) -> tuple[list[float], list[Any]]:
     seconds, results = [], []
     for config in configs:
-        request = job_request(case.context, case.function, config)
+        request = job_request(CONTEXT, case.function, config)
         begin = time.perf_counter()
         answer = connection.ask(request)
         seconds.append(time.perf_counter() - begin)

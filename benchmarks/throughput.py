@@ -7,15 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.cluster import COMPUTING, BenchCluster, cluster, job_request, job_result
+from benchmarks.cluster import BenchCluster, cluster, job_request, job_result
 from benchmarks.connection import http_request
 from benchmarks.floor import bare_server
 from benchmarks.load import Loaded, load
 from benchmarks.measure import Against, Effort, Goal, Section, Series
 from benchmarks.plain import Plain, row_config
 
-CONTEXT, DEFAULT = "bench", "small"
-"""The context whose JVM has the compilers of plain Spark's, and one that is started as by default."""
+CONTEXT = "bench"
 BARE_ANSWER = b'{"jobId":"f3c5fd1e-8c0a-4a36-a7b6-2d4a5d3a9a31","result":42}'
 CLIENTS = (8, 64)
 TRIVIAL = {8: 3000, 64: 5000}
@@ -56,10 +55,9 @@ def run(effort: Effort) -> Section:
     """A series for each number of clients, kind of job and side."""
     with bare_server(BARE_ANSWER) as floor, cluster(2) as bench, Plain(bench.folder) as plain:
         plain.run("build", [{}])
-        for context, settings in {CONTEXT: COMPUTING, DEFAULT: {}}.items():
-            bench.create_context(context, {"max-jobs": str(max(CLIENTS)), **settings})
-            bench.run(context, "build", {})
-        bench.wait_warm(2)
+        bench.create_context(CONTEXT, {"max-jobs": str(max(CLIENTS))})
+        bench.run(CONTEXT, "build", {})
+        bench.wait_warm(1)
         turns = _turns(bench, plain, floor)
         for number in range(1 + effort.rounds_of(3)):
             turns.take(effort.times(10, 3) / 10, keep=number > 0)
@@ -67,9 +65,7 @@ def run(effort: Effort) -> Section:
     return Section(
         "Throughput",
         "Seconds that each job took, all clients together (the number of jobs a second is its inverse); median of rounds. Two "
-        "servers on SQLite with FULL synchronisation, contexts with 64 slots; clients, servers and Spark share the cores. "
-        "The JVM of queries has the optimizing compiler, as plain Spark's; a default driver, which starts sooner without it, "
-        "has its own rows.",
+        "servers on SQLite with FULL synchronisation, a context with 64 slots; clients, servers and Spark share the cores.",
         series,
         [f"{each.name}: {1 / sorted(each.values)[len(each.values) // 2]:.0f} a second" for each in series],
     )
@@ -98,18 +94,15 @@ def _turns(bench: BenchCluster, plain: Plain, floor: str) -> Turns:
                     AS_IN_PROCESS,
                     here,
                 )
-            if function == "totals":
-                ours = _jobs(bench, bench.context(DEFAULT)["owner"], function, clients, DEFAULT)
-                turns.add(f"{name}, default driver, {clients} clients", ours, baseline=here)
     return turns
 
 
-def _jobs(bench: BenchCluster, server: str, function: str, clients: int, context: str = CONTEXT) -> Measure:
+def _jobs(bench: BenchCluster, server: str, function: str, clients: int) -> Measure:
     def measure(seconds: float) -> float:
         return _each(
             load(
                 bench.local.url(server),
-                lambda number: job_request(context, function, row_config(number)),
+                lambda number: job_request(CONTEXT, function, row_config(number)),
                 lambda status, body: job_result((status, body)),
                 clients=clients,
                 seconds=seconds,

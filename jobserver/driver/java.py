@@ -78,7 +78,7 @@ def archive_key(java: Java, flags: tuple[str, ...]) -> str:
 
 def flags_of(config: DriverConfig) -> tuple[str, ...]:
     """Options that choose how the JVM works; an archive belongs to them."""
-    quick = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1") if is_small(config) else ()
+    quick = ("-XX:+UseSerialGC",) if is_small(config) else ()
     return (*quick, *config.java_options)
 
 

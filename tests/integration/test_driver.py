@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     finally:
         process.stop()
         assert eventually(lambda: not is_running(process.facts.get("jvm_pid", 0) or 0))
+
+
+def test_the_jvms_optimizing_compiler_yields_to_all_other_threads_of_the_driver(running: Running) -> None:
+    nice: dict[str, int] = {}
+    for thread in Path(f"/proc/{running.process.facts['jvm_pid']}/task").iterdir():
+        with contextlib.suppress(OSError):  # some threads come and go
+            nice[(thread / "comm").read_text().split()[0]] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
+    usual = min(nice.values())
+    assert {name: value - usual for name, value in nice.items() if value != usual} == {"C2": 10}
 
 
 CLASS_JOB = """
