@@ -89,16 +89,18 @@ def memory_bytes(text: str) -> int:
 
 
 def is_small(config: DriverConfig) -> bool:
-    """Whether a quick start is worth more than a fast optimizing compiler."""
+    """Whether the serial collector will do, which starts sooner."""
     return memory_bytes(config.driver_memory) <= SMALL_MEMORY
 
 
 def spark_settings(config: DriverConfig, pools_file: Path) -> dict[str, str]:
     """All Spark settings of the driver: ours as defaults, then the given ones.
 
-    The two thread thresholds bound what each shuffle query would otherwise add to the JVM's threads for good. The retained
-    numbers bound what Spark's own records of ended work add to the heap: progress needs the running work only, and Spark's
-    defaults (1,000 queries with their plans, 100,000 tasks) are for a page that is off.
+    Sessions that a job makes in the JVM by itself have artifacts of their own, all others share theirs (DECISIONS 180). A file of
+    a name that is taken replaces the other, as it would else fail every later task (added_files.py refuses what it sees). The
+    two thread thresholds bound what each shuffle query would otherwise add to the JVM's threads for good. The retained numbers
+    bound what Spark's own records of ended work add to the heap: progress needs the running work only, and Spark's defaults
+    (1,000 queries with their plans, 100,000 tasks) are for a page that is off.
     """
     settings = {
         "spark.master": "local[*]",
@@ -116,6 +118,8 @@ def spark_settings(config: DriverConfig, pools_file: Path) -> dict[str, str]:
         "spark.scheduler.allocation.file": pools_file.as_uri(),
         "spark.sql.shuffleExchange.maxThreadThreshold": "16",
         "spark.sql.resultQueryStage.maxThreadThreshold": "16",
+        "spark.sql.artifact.isolation.enabled": "true",
+        "spark.files.overwrite": "true",
         "spark.local.dir": str(config.dir / "local"),
         "spark.sql.warehouse.dir": (config.dir / "warehouse").as_uri(),
     }

@@ -32,24 +32,25 @@ class JarSessions:
         self._spark = spark
         self._artifacts = major >= 4
         self._scopes: Any = None
+        self._begun: list[Any] = []
+        """Their jars are among what all tasks fetch, so also the session of a set that cannot be loaded must stay."""
 
     def knowing(self, key: str, paths: Sequence[Path]) -> Any:
         """The JarScope of these jars, of which nobody else has the key. Raises Py4JError: a file is no jar."""
         scopes = self._scope_class()
+        files = self._spark.context._jvm.java.util.ArrayList()
+        for path in paths:
+            files.add(str(path))
         if not self._artifacts:
-            files = self._spark.context._jvm.java.util.ArrayList()
-            for path in paths:
-                files.add(str(path))
             return self.new(scopes, self._spark.java.scala_context, key, files)
         session = self._spark.root._jsparkSession.newSession()
         session.conf().set(ISOLATED, "true")
-        for path in paths:
-            session.addArtifact(self._spark.context._jvm.java.io.File(str(path)).toURI())
-        return self.new(scopes, session)
+        self._begun.append(session)
+        return self.new(scopes, session, files)
 
     def of_job(self, scope: Any) -> JavaSession:
         """A session for one job."""
-        session = self._spark.root._jsparkSession.newSession()
+        session = self._spark.new_session()
         scope.join(session)
         return JavaSession(session, scope)
 

@@ -77,9 +77,12 @@ def archive_key(java: Java, flags: tuple[str, ...]) -> str:
 
 
 def flags_of(config: DriverConfig) -> tuple[str, ...]:
-    """Options that choose how the JVM works; an archive belongs to them."""
+    """Options that choose how the JVM works; an archive belongs to them.
+
+    Compiler threads are all there from the start, so those that yield are known (jvm.py).
+    """
     quick = ("-XX:+UseSerialGC",) if is_small(config) else ()
-    return (*quick, *config.java_options)
+    return (*quick, "-XX:-UseDynamicNumberOfCompilerThreads", *config.java_options)
 
 
 def command(java: Java, config: DriverConfig, archive: tuple[str, ...], properties: Path) -> list[str]:

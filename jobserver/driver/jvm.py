@@ -19,10 +19,12 @@ START_LIMIT = 120.0
 """Seconds after which a JVM that has not opened its gateway counts as failed."""
 
 _POLL = 0.005
-_OPTIMIZER = "C2 Compiler"
+_OPTIMIZER = b"C2 Compiler"
 """How HotSpot names the threads of its optimizing compiler."""
 _YIELDING = 10
-"""Their niceness: about a tenth of a processor while others of the driver wait for one, all of it else."""
+"""What is added to their niceness: about a tenth of a processor while others of the driver wait for one, all of it else."""
+_LOOK = 0.05
+"""Seconds between two looks for them."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -41,9 +43,12 @@ class Jvm:
 
     def gateway(self) -> tuple[int, str]:
         """Port and secret of its Py4J gateway, once it is open. Raises JvmFailed."""
-        limit, yields = time.monotonic() + START_LIMIT, False
+        limit = time.monotonic() + START_LIMIT
+        look, yielding = 0.0, set[int]()
         while not self.info_file.exists():
-            yields = yields or self._compiler_yields()
+            if time.monotonic() >= look:
+                self._optimizer_yields(yielding)
+                look = time.monotonic() + _LOOK
             if self.process.poll() is not None:
                 raise JvmFailed(f"the JVM ended with {self.process.returncode}: {_end_of(self.log)}")
             if time.monotonic() > limit:
@@ -54,14 +59,15 @@ class Jvm:
         port, length = struct.unpack_from(">ii", data)
         return port, data[8 : 8 + length].decode()
 
-    def _compiler_yields(self) -> bool:
-        """Whether the optimizing compiler's thread was there. Its work pays later; a start on few cores comes first."""
-        with contextlib.suppress(OSError):  # a JVM that has ended
+    def _optimizer_yields(self, known: set[int]) -> None:
+        """Let its threads, but those known, yield. Their work pays later; a start on few processors comes first."""
+        with contextlib.suppress(OSError):  # threads come and go, and so may the JVM
             for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-                if (thread / "comm").read_text().startswith(_OPTIMIZER):
-                    os.setpriority(os.PRIO_PROCESS, int(thread.name), _YIELDING)
-                    return True
-        return False
+                ident = int(thread.name)
+                if ident not in known and (thread / "comm").read_bytes().startswith(_OPTIMIZER):
+                    known.add(ident)
+                    usual = os.getpriority(os.PRIO_PROCESS, ident)
+                    os.setpriority(os.PRIO_PROCESS, ident, min(usual + _YIELDING, 19))
 
     def watch(self, ended: Callable[[int], None]) -> None:
         """Call `ended` with the exit code, from a thread of its own, when the JVM is gone."""

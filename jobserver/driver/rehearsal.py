@@ -23,7 +23,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
-from jobserver.driver.spark import Spark, cancel_group
+from jobserver.driver.spark import Spark, cancel_group, share_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class Rehearsal:
             return
         sign()
         context, session = self._spark.java.scala_context, self._spark.root.newSession()
+        share_artifacts(session._jsparkSession)
         context.setLocalProperty("spark.scheduler.pool", "background")
         context.setJobGroup(GROUP, "queries that make the first answers quick", True)
         session.conf.set("spark.sql.shuffle.partitions", "1")

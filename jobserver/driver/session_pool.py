@@ -98,7 +98,7 @@ class SessionPool:
             self._ready.put(returned.session)
 
     def _made(self) -> PooledSession:
-        session = self._spark.root._jsparkSession.newSession()
+        session = self._spark.new_session()
         session.sessionState()
         return PooledSession(session, None)
 

@@ -16,7 +16,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
-from jobserver.driver.added_files import AddedFiles, paths_in
+from jobserver.driver.added_files import AddedFiles, archive_name, file_name, paths_in
 from jobserver.driver.jobthreads import RunningAttempt, current, entered, set_entered
 from jobserver.driver.session_pool import PooledSession, SessionPool
 from jobserver.driver.spark import Spark, prepare_thread
@@ -41,6 +41,8 @@ _LEAVE_TRACES = (
     *("removeProgressHandler", "streams"),
 )
 """What a job may use of its session that leaves something in it which cannot be looked up afterwards."""
+_KEEPING_WORDS = frozenset({"add", "jar", "jars", "file", "files", "archive", "archives"})
+"""The same in SQL: ADD JAR and the like."""
 
 FindFrame = Callable[[str], tuple[str, DataFrame] | None]
 """From a name in lower case to the version and the shared DataFrame of a named object."""
@@ -107,10 +109,8 @@ class JobSession(SparkSession):  # type: ignore[misc]
         """As SparkSession.sql; named objects that the text mentions are there under their bare names."""
         words = words_in(sqlQuery)
         self._mirror(words)
-        added = paths_in(sqlQuery)
-        if not added:
-            return super().sql(sqlQuery, *args, **kwargs)
-        self._traced = True
+        self._traced = self._traced or not words.isdisjoint(_KEEPING_WORDS)
+        added = {} if args or kwargs else paths_in(sqlQuery)  # with them the text does not say what is added
         return self._spark.added.adding(added, lambda: super(JobSession, self).sql(sqlQuery, *args, **kwargs))
 
     def table(self, tableName: str) -> DataFrame:
@@ -253,9 +253,9 @@ def _patch_adding(added: AddedFiles) -> None:
     plain_file, plain_archive = SparkContext.addFile, SparkContext.addArchive
 
     def add_file(context: Any, path: str, recursive: bool = False) -> None:
-        added.adding([path], lambda: plain_file(context, path, recursive))
+        added.adding({file_name(path): path}, lambda: plain_file(context, path, recursive))
 
     def add_archive(context: Any, path: str) -> None:
-        added.adding([path], lambda: plain_archive(context, path))
+        added.adding({archive_name(path): path}, lambda: plain_archive(context, path))
 
     SparkContext.addFile, SparkContext.addArchive = add_file, add_archive

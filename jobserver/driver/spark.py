@@ -16,7 +16,7 @@ from typing import Any
 
 import pyspark
 from py4j.protocol import Py4JError
-from pyspark import SparkContext
+from pyspark import SparkContext, SparkFiles
 from pyspark.sql import SparkSession
 
 import sparkjobserver
@@ -31,7 +31,8 @@ CLASSIC = "org.apache.spark.sql.classic" if MAJOR >= 4 else "org.apache.spark.sq
 """Where the classes of a session that is no Spark Connect client lie."""
 ISOLATED = "spark.sql.artifact.isolation.enabled"
 """Set in a session of Spark 4 before its first query, it gives the session jars and files of its own, a class loader on each
-executor, and with that its own copy of all code that Spark makes of queries, which is compiled anew."""
+executor, and with that its own copy of all code that Spark makes of queries, which is compiled anew. So it is for sessions
+that a job makes in the JVM by itself, and for those of jars."""
 
 _shipping = SlicedLock()
 
@@ -70,7 +71,13 @@ class Spark:
     root: Any
     context: Any
     java: JavaClasses
-    added: AddedFiles = field(default_factory=AddedFiles)
+    added: AddedFiles = field(default_factory=lambda: AddedFiles(SparkFiles.getRootDirectory))
+
+    def new_session(self) -> Any:
+        """A Java session of which all share Spark's state of artifacts, and with it compiled code (DECISIONS 180)."""
+        session = self.root._jsparkSession.newSession()
+        share_artifacts(session)
+        return session
 
     @property
     def application_id(self) -> str:
@@ -88,7 +95,14 @@ def connect(jvm: Jvm, config: DriverConfig) -> Spark:
     os.environ["PYSPARK_PIN_THREAD"] = "true"
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     root = SparkSession.builder.getOrCreate()
+    share_artifacts(root._jsparkSession)
     return Spark(root, root.sparkContext, JavaClasses.look_up(root.sparkContext))
+
+
+def share_artifacts(java_session: Any) -> None:
+    """Before its first query. Sessions of Spark 3.5 share them in any case."""
+    if MAJOR >= 4:
+        java_session.conf().set(ISOLATED, "false")
 
 
 def check_user(spark: Spark, wanted: str | None) -> None:

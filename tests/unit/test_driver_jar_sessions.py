@@ -44,18 +44,13 @@ class Compiled:
 
 
 class Session:
-    """A Java session with artifacts, as Spark 4 has them."""
+    """A Java session of Spark 4."""
 
     def __init__(self) -> None:
-        self.artifacts: list[str] = []
         self.settings: dict[str, str] = {}
 
     def conf(self) -> Any:
         return SimpleNamespace(set=self.settings.__setitem__)
-
-    def addArtifact(self, uri: str) -> None:
-        assert self.settings == {ISOLATED: "true"}, "it would be every session's"
-        self.artifacts.append(uri)
 
 
 class OldSession:
@@ -76,7 +71,6 @@ def spark(session: type) -> tuple[Any, list[str]]:
     jvm = SimpleNamespace(
         java=SimpleNamespace(
             util=SimpleNamespace(ArrayList=Files),
-            io=SimpleNamespace(File=lambda path: SimpleNamespace(toURI=lambda: f"file:{path}")),
             lang=SimpleNamespace(Object=object),
         ),
         org=SimpleNamespace(codehaus=SimpleNamespace(janino=SimpleNamespace(SimpleCompiler=compiler))),
@@ -85,7 +79,7 @@ def spark(session: type) -> tuple[Any, list[str]]:
     root = SimpleNamespace(_jsparkSession=SimpleNamespace(newSession=session))
     java = SimpleNamespace(scala_context="context")
     context = SimpleNamespace(_jvm=jvm, _gateway=gateway)
-    return SimpleNamespace(root=root, context=context, java=java), compiler.sources
+    return SimpleNamespace(root=root, context=context, java=java, new_session=session), compiler.sources
 
 
 def test_on_spark_4_jobs_join_the_session_that_has_the_jars_as_artifacts():
@@ -93,8 +87,8 @@ def test_on_spark_4_jobs_join_the_session_that_has_the_jars_as_artifacts():
     sessions = JarSessions(fake, major=4)
     scope = sessions.knowing("k", JARS)
     assert scope.name == "jobserver.JarScope"
-    (known,) = scope.given
-    assert known.artifacts == ["file:/jars/one.jar", "file:/jars/two.jar"]
+    known, files = scope.given
+    assert (known.settings, files) == ({ISOLATED: "true"}, ["/jars/one.jar", "/jars/two.jar"])
     one, another = sessions.of_job(scope), sessions.of_job(scope)
     assert scope.joined == [one.java, another.java]
     assert known is not one.java is not another.java

@@ -63,6 +63,16 @@ public class Job {
             spark.range(20).selectExpr("mod(id, 7) as left_over", "id").groupBy("left_over").sum("id").collect();
             return Long.valueOf(org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount());
         }
+        if (what.equals("collected")) { System.gc(); Thread.sleep(200L); return null; }
+        if (what.equals("cached")) {
+            Dataset rows = spark.range(5).cache();
+            long count = rows.count();
+            rows.unpersist();
+            return Long.valueOf(count);
+        }
+        if (what.equals("adds")) { spark.addArtifact(java.net.URI.create(String.valueOf(config.get("path")))); return null; }
+        if (what.equals("alone")) return spark.newSession().range(2).map(
+            (MapFunction) new Add(), Encoders.LONG()).collectAsList();
         if (what.equals("named")) return ((Row) spark.sql(
             "select sum(id) from global_temp.amounts").first()).get(0);
         if (what.equals("throw")) throw new IllegalArgumentException("the job broke", new RuntimeException("deeper"));
@@ -105,6 +115,7 @@ def test_two_versions_of_a_class_run_side_by_side_also_on_executors(
     for _ in range(2):
         assert live.value(jvm, "demo.Job", context, {"what": "versions"}) == [1, [1, 2], [11]]
         assert live.value(newer, "demo.Job", context, {"what": "versions"}) == [100, [100, 101], [110]]
+        live.value(jvm, "demo.Job", context, {"what": "collected"})
 
 
 def test_code_that_spark_made_for_one_jobs_query_serves_the_same_query_of_the_next(
@@ -112,6 +123,36 @@ def test_code_that_spark_made_for_one_jobs_query_serves_the_same_query_of_the_ne
 ) -> None:
     first, second = (live.value(jvm, "demo.Job", context, {"what": "compiled"}) for _ in range(2))
     assert first == second > 0
+
+
+EVERYBODYS_JARS = """
+def run(spark, env, config):
+    spark._jvm.System.gc()
+    return str(spark.sparkContext._jsc.sc().addedJars().get("default"))
+"""
+
+
+def test_what_a_jvm_job_caches_makes_its_jars_nobody_elses(live: Live, context: str, jvm: str) -> None:
+    code = live.upload(EVERYBODYS_JARS, name="jars_code")
+    before = live.value(code, "jars_code:run", context)
+    assert live.value(jvm, "demo.Job", context, {"what": "cached"}) == 5
+    assert live.value(code, "jars_code:run", context) == before
+
+
+def test_a_jvm_job_cannot_add_artifacts_to_those_that_it_shares(
+    live: Live, context: str, jvm: str, tmp_path: Path
+) -> None:
+    more = tmp_path / "more.jar"
+    more.write_bytes(b"PK")
+    reply = live.submit(jvm, "demo.Job", context, {"what": "adds", "path": more.as_uri()})
+    assert "Name further jars in `cp` of the job" in reply.json["result"]["message"], str(reply)
+
+
+def test_tasks_of_a_session_that_a_jvm_job_makes_by_itself_find_no_jars_at_all(
+    live: Live, context: str, jvm: str
+) -> None:
+    reply = live.submit(jvm, "demo.Job", context, {"what": "alone"})
+    assert reply.json["status"] == "ERROR", str(reply)  # and never an answer by another version's classes
 
 
 RDD_JOB = "def run(spark, env, config): return spark.sparkContext.parallelize(range(8), 8).sum()"
