@@ -65,7 +65,7 @@ class Workload:
         self._urls = urls
         self._task = task
         self._clients = [True] * sync_clients + [False] * async_clients
-        self._pauses = {True: sync_pause, False: pause}
+        self.pauses = {True: sync_pause, False: pause}
         self._numbers = itertools.count(1)
         self._turn = itertools.count()
         self._ends = threading.Event()
@@ -90,7 +90,7 @@ class Workload:
     async def _client(self, session: aiohttp.ClientSession, sync: bool) -> None:
         while not self._ends.is_set():
             self.history.append(await self._submit(session, next(self._numbers), sync))
-            await asyncio.sleep(self._pauses[sync])
+            await asyncio.sleep(self.pauses[sync])
 
     async def _submit(self, session: aiohttp.ClientSession, number: int, sync: bool) -> Operation:
         begun, key = time.monotonic(), f"{self.name}-{number}"

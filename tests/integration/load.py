@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from live_cluster import Live
@@ -17,6 +18,8 @@ MANY = 10_000
 """The longest list of jobs that a server gives; more than the tests submit."""
 PAUSE = 0.4
 """Seconds between two submissions of a client: without, they would take the cores that a failover's new processes need."""
+REST = 5.0
+"""The same while they are at rest."""
 SETTLE = 90.0
 """Seconds after which every acknowledged job must be final."""
 
@@ -53,6 +56,16 @@ class Load:
     def go_through(self, servers: Sequence[str]) -> None:
         """From now on clients ask these servers only, and wait for them."""
         self.workload.through = [self._live.cluster.url(one) for one in servers]
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Clients ask seldom meanwhile, so that what yields to all jobs comes to its end."""
+        usual = dict(self.workload.pauses)
+        self.workload.pauses.update(dict.fromkeys(usual, REST))
+        try:
+            yield
+        finally:
+            self.workload.pauses.update(usual)
 
     @property
     def repeated(self) -> list[str]:

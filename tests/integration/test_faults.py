@@ -347,7 +347,9 @@ def test_a_driver_frozen_out_of_its_owners_reach_ends_when_it_wakes(
 def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load) -> None:
     name = live.context(standby="hot")
     try:
-        standby = live.eventually(lambda: hot_standbys(live, name), lambda found: len(found) == 1)[0]
+        standby = live.eventually(
+            lambda: hot_standbys(live, name), lambda found: len(found) == 1, limit=120.0
+        )[0]
         before = live.seen(name)
         kill_server(live, standby)
         load.goes_on()
@@ -355,10 +357,10 @@ def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load
             lambda: hot_standbys(live, name), lambda found: found and standby not in found, limit=120.0
         )
         assert len(again) == 1
-        # it yields to all jobs, so clients at work make it longer
-        live.eventually(
-            lambda: live.seen(name)["standbys"], lambda found: any(map(rehearsed, found)), limit=180.0
-        )
+        with load.at_rest():
+            live.eventually(
+                lambda: live.seen(name)["standbys"], lambda found: any(map(rehearsed, found)), limit=180.0
+            )
         assert unmoved(before, live.seen(name))
         os.kill(before["driver"]["pid"], signal.SIGKILL)
         after = live.eventually(
