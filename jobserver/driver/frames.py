@@ -55,7 +55,8 @@ def rows_of(frame: Any, form: ResultFormat, result_limit: int, most: int | None 
 def _texts(frame: Any, head: str, result_limit: int, most: int | None) -> Iterator[str]:
     yield head
     count = 0
-    rows = iter(_limited(frame, most).toLocalIterator())
+    # not the frame's own iterator: Spark 4.3 keeps what a query still runs after its end for ever
+    rows = iter(_limited(frame, most).rdd.toLocalIterator())
     while chunk := list(islice(rows, CHUNK if most is None else min(CHUNK, most - count))):
         text = to_json(chunk, result_limit)[1:-1]
         yield text if count == 0 else "," + text

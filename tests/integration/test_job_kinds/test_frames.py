@@ -13,9 +13,14 @@ import pyarrow.parquet
 import pytest
 from live_cluster import Live, Reply
 
+from jobserver.driver.spark import MAJOR
+
 FRAMES = """
 def rows(spark, env, config):
     return spark.table("amounts").where(f"id < {config['below']}")
+
+def kept_by_spark(spark, env, config):
+    return spark.sparkContext._jsc.sc().dagScheduler().activeQueryToJobs().size()
 
 def many(spark, env, config):
     return spark.range(300_000).selectExpr("id", "cast(id as string) as name", "id * 0.5 as half")
@@ -41,6 +46,16 @@ def test_a_python_job_that_returns_a_dataframe_answers_its_rows(
     result = run_frame(live, context, frames, "rows", "*/*", "below = 2").json["result"]
     assert [column["name"] for column in result["schema"]] == ["id", "part", "name"]
     assert (result["rows"], result["truncated"]) == ([[0, 0, "0"], [1, 1, "1"]], False)
+
+
+@pytest.mark.skipif(MAJOR < 4, reason="Spark 3.5 keeps no such list")
+@pytest.mark.parametrize("accept", ["*/*", ARROW])
+def test_the_rows_of_an_answer_leave_nothing_in_spark(
+    live: Live, context: str, frames: str, accept: str
+) -> None:
+    before = live.value(frames, "frames:kept_by_spark", context)
+    assert run_frame(live, context, frames, "rows", accept, "below = 2").status == 200
+    assert live.value(frames, "frames:kept_by_spark", context) <= before
 
 
 @pytest.mark.parametrize("kind", ["sql", "python"])
