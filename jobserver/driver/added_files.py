@@ -15,7 +15,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STATEMENT = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*add\s+(file|archive|jar)s?\s+(.+)", re.IGNORECASE | re.DOTALL
+    # atomic: what was a comment once is not tried as a part of a longer one, which would take for ever
+    r"(?>\s|--[^\n]*\n|/\*.*?\*/)*+add\s+(file|archive|jar)s?\s+(.+)",
+    re.IGNORECASE | re.DOTALL,
 )
 _PATHS = re.compile(r"""'([^']+)'|"([^"]+)"|([^\s;'"]+)""")
 

@@ -42,6 +42,8 @@ class DriverClient:
         self._replies: dict[int, queue.SimpleQueue[Message]] = {}
         self.events: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._kept: list[Message] = []
+        self.adopted: list[Message] = []
+        """Jobs that the driver told when it was adopted by this connection's owner."""
         self.closed = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._ping, daemon=True).start()
@@ -239,5 +241,5 @@ class Running:
         assert answer["ok"], answer
         older, self.client = self.client, newer
         assert older.closed.wait(10)
-        newer.adopted = answer["jobs"]  # type: ignore[attr-defined]
+        newer.adopted = answer["jobs"]
         return newer

@@ -368,7 +368,7 @@ def test_an_adopted_driver_keeps_its_jobs_and_lists_what_was_not_acknowledged(ru
     stale = running.process.connect()
     assert stale.ask("adopt", epoch=99, token="x", nonce="never given")["refused"] == "stale-nonce"
     newer = running.adopt()
-    listed = {item["job_id"]: item["outcome"] for item in newer.adopted}  # type: ignore[attr-defined]
+    listed = {item["job_id"]: item["outcome"] for item in newer.adopted}
     assert listed[done]["result"] == '"done"'
     assert listed[slow] is None
     assert running.outcome(slow)["result"] == '"slow"'
