@@ -31,7 +31,8 @@ run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","ty
            come together with ``finished``. Answer: at once. Running the same (job_id, attempt) twice is refused
            ``duplicate``; a lower attempt than one seen is ``stale-attempt``
 kill       ``job_id``, ``attempt``; answers at once, the outcome ``killed`` follows as an event
-ack        ``job_id``, ``attempt``: the outcome is committed, forget it. No reply is sent
+ack        ``job_id``, ``attempt``, ``ended``: the outcome is committed, forget it; and what the job has saved, if that has
+           ended (true where the field is absent: owners of older releases). No reply is sent
 look       ``job_id``, ``attempt``. Answer: ``progress``: fields of `progress.JobProgress`, null when it does not run
 tails      ``job_id``. Answer: ``tails``: list of ``{"attempt","offset","data"}`` (base64): output not in the store yet
 objects    nothing. Answer: ``objects``: list of ``{"name","kind","version",...}``

@@ -48,7 +48,7 @@ class JobRecovery:
             self._forget_strangers(held, known)
         for job_id, attempt in saved.items():
             if job_id not in known:  # it ended, and its driver died before it heard so
-                self._outcomes.forget_progress(job_id, attempt)
+                self._outcomes.tell_ended(job_id, attempt)
 
     def take_undelivered(self) -> list[JobRecord]:
         """Running attempts that the adopted driver was never given: to be delivered once the gate is open."""
@@ -92,6 +92,9 @@ class JobRecovery:
     def _forget_strangers(self, held: Held, known: set[str]) -> None:
         """Outcomes of jobs that SQL has as final: acknowledged, so that the driver forgets them; still running ones end."""
         for attempt, outcome in held.items():
-            if attempt.job_id not in known:
-                kind = Request.KILL if outcome is None else Request.ACK
-                self._link.tell(kind, job_id=attempt.job_id, attempt=attempt.attempt)
+            if attempt.job_id in known:
+                continue
+            if outcome is None:
+                self._link.tell(Request.KILL, job_id=attempt.job_id, attempt=attempt.attempt)
+            else:
+                self._outcomes.tell_ended(attempt.job_id, attempt.attempt)

@@ -44,13 +44,17 @@ class Outcomes:
         self._job_ended = job_ended
 
     async def finish(self, outcome: AttemptOutcome) -> None:
-        """What the driver says of an attempt; an older attempt's is acknowledged, and nothing more."""
+        """What the driver says of an attempt; an older attempt's is acknowledged, and nothing more.
+
+        What the job has saved is for its next attempt, if there will be one.
+        """
         table = self._table
         job = table.rows.get(outcome.job_id)
         current = job is not None and job.attempt == outcome.attempt and not table.waits_again(job.id)
-        if job is not None and current and not job.state.final:
-            await self._commit(job, outcome, _STATES[outcome.kind])
-        self._link.tell_soon(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt)
+        ended = job is None or job.state.final
+        if job is not None and current and not ended:
+            ended = await self._commit(job, outcome, _STATES[outcome.kind]) is not None
+        self._link.tell_soon(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt, ended=ended)
         if current and not table.waits_again(outcome.job_id):  # an older attempt's end is not the job's end
             table.release(outcome.job_id)
 
@@ -66,7 +70,7 @@ class Outcomes:
         """Commits that a job of which nothing runs is killed. None when it did not wait any more."""
         if not await self._writes.end_waiting(job, JobState.KILLED, error):
             return None
-        self.forget_progress(job.id, job.attempt)
+        self.tell_ended(job.id, job.attempt)
         killed = self._told(job, JobState.KILLED, error)
         self._table.release(job.id)
         return killed
@@ -75,7 +79,7 @@ class Outcomes:
         """Commits that the job ends with an attempt of which no driver holds anything."""
         failed = AttemptOutcome(job.id, job.attempt, OutcomeKind.FAILED, error=error)
         await self._commit(job, failed, JobState.ERROR)
-        self.forget_progress(job.id, job.attempt)
+        self.tell_ended(job.id, job.attempt)
         self._table.release(job.id)
 
     async def not_ours(self, job: JobRecord) -> None:
@@ -85,9 +89,9 @@ class Outcomes:
             self._waiters.ended(row)
         self._table.release(job.id)
 
-    def forget_progress(self, job_id: str, attempt: int) -> None:
-        """Of a job whose end is committed and of which the driver will say nothing."""
-        self._link.tell(Request.ACK, job_id=job_id, attempt=attempt)
+    def tell_ended(self, job_id: str, attempt: int) -> None:
+        """The driver is told that the job's end is committed: it forgets the attempt's outcome, and what the job has saved."""
+        self._link.tell(Request.ACK, job_id=job_id, attempt=attempt, ended=True)
 
     async def _commit(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
         """Commits the end of the running attempt, then tells who waits. None when it had ended otherwise before."""

@@ -19,7 +19,7 @@ from typing import Any
 from jobserver.driver import archive, forks, jobthreads, output, waits
 from jobserver.driver.config import BrokenConfig, DriverConfig
 from jobserver.driver.java import find_java
-from jobserver.driver.job_log import job_log_handler
+from jobserver.driver.job_log import job_log_handler, worth_telling
 from jobserver.driver.jvm import Jvm, JvmFailed
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Listener
@@ -71,6 +71,8 @@ def main() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(threadName)s %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(worth_telling)
     logging.getLogger().addHandler(job_log_handler())
     logging.raiseExceptions = False  # what a job does to the log's stream must not fail who logs
     ending = Ending()

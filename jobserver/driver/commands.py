@@ -162,7 +162,7 @@ class Commands:
 
     def _ack(self, connection: Connection, message: Message) -> Answer:
         if self._driver.is_owner(connection):  # no reply is due, so a stranger's is passed over
-            self._driver.acknowledged(attempt_ref(message))
+            self._driver.acknowledged(attempt_ref(message), ended=message.get("ended", True))
         return None
 
     def _look(self, connection: Connection, message: Message) -> Answer:

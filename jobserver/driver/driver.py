@@ -359,11 +359,11 @@ class Driver:
         if self._registry is not None:
             self._registry.released_by(attempt.ref)
 
-    def acknowledged(self, ref: AttemptRef) -> None:
-        """The outcome is committed: forget it, and the job's progress."""
+    def acknowledged(self, ref: AttemptRef, *, ended: bool) -> None:
+        """The outcome is committed: forget it, and what the job has saved, unless a later attempt of it goes on."""
         self.attempts.ack(ref)
         journal = self.journal
-        if journal is not None and journal.progress_of(ref.job_id) is not None:
+        if ended and journal is not None and journal.progress_of(ref.job_id) is not None:
             self._background.submit(lambda: journal.commit(Changes(forget=(ref.job_id,))))
 
     def objects(self) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from checkpoint import layout
@@ -235,8 +236,16 @@ class JobLogHandler(logging.Handler):
             attempt.log.write(line.encode("utf-8", "backslashreplace"))
 
 
+def worth_telling(record: logging.LogRecord) -> bool:
+    """Not what py4j tells, below a warning, of its own connections, some of it by the root logger: as a JVM dies, a traceback for
+    each object that is let go of, in chains that grow to megabytes. Whoever called has the failure as an exception."""
+    of_py4j = Path(record.pathname).parent.name == "py4j"
+    return record.levelno >= logging.WARNING or not of_py4j
+
+
 def job_log_handler() -> logging.Handler:
     """One with the form of its lines."""
     handler = JobLogHandler()
+    handler.addFilter(worth_telling)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler

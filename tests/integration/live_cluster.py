@@ -204,8 +204,14 @@ class Live:
 
 
 def unfinished_files(live: Live) -> list[Path]:
-    """What writers of checkpoints that died have left of files that were never sealed: swept, or gone with the context."""
+    """What writers of checkpoints that died have left of files that were never sealed: swept, or gone with the context.
+
+    In a job's output such a file stays as long as the output does.
+    """
+    found = []
     tree = os.walk(live.cluster.layout.root / "checkpoints")  # passes over folders that go meanwhile
-    return [
-        Path(folder) / name for folder, _, names in tree for name in names if name.endswith(".unfinished")
-    ]
+    for folder, inner, names in tree:
+        if "logs" in inner:
+            inner.remove("logs")
+        found += [Path(folder) / name for name in names if name.endswith(".unfinished")]
+    return found

@@ -347,17 +347,18 @@ def test_a_driver_frozen_out_of_its_owners_reach_ends_when_it_wakes(
 def test_a_dead_hot_standby_is_replaced_on_another_server(live: Live, load: Load) -> None:
     name = live.context(standby="hot")
     try:
-        standby = live.eventually(
-            lambda: hot_standbys(live, name), lambda found: len(found) == 1, limit=120.0
-        )[0]
+        with load.at_rest():
+            standby = live.eventually(
+                lambda: hot_standbys(live, name), lambda found: len(found) == 1, limit=120.0
+            )[0]
         before = live.seen(name)
         kill_server(live, standby)
         load.goes_on()
-        again = live.eventually(
-            lambda: hot_standbys(live, name), lambda found: found and standby not in found, limit=120.0
-        )
-        assert len(again) == 1
         with load.at_rest():
+            again = live.eventually(
+                lambda: hot_standbys(live, name), lambda found: found and standby not in found, limit=120.0
+            )
+            assert len(again) == 1
             live.eventually(
                 lambda: live.seen(name)["standbys"], lambda found: any(map(rehearsed, found)), limit=180.0
             )

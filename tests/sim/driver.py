@@ -1,9 +1,9 @@
 """A driver without Spark or threads: the real rules (binding, attempts, lifetime) and the real checkpoint writer.
 
 Its main classes are small programs on one named value, a list that only grows, so that every acknowledged update can be
-looked for later: "add <name>", "work <name>" (several in a row), "once <name>" (sealed with the job's progress),
-"late <name>" (`durability: async`: sealed a second later), "read <name>", "sleep <seconds>", "fail", "die". The value "b"
-lies in a data file that is read when it is first used; the others are in the manifests.
+looked for later: "add <name>", "work <name>" (several in a row), "once <name>" (saves steps, then seals an update with its
+progress), "late <name>" (`durability: async`: sealed a second later), "read <name>", "sleep <seconds>", "fail", "die". The
+value "b" lies in a data file that is read when it is first used; the others are in the manifests.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ TICK = 2.0
 MARKERS_EVERY = 2.0
 SECRET = b"secret"
 WORK_STEPS = 5
+ONCE_STEPS = 2
 IN_FILES = "b"
 CHECKPOINT_INTERVAL = 1.0
 FULL_EVERY = 3
@@ -298,7 +299,8 @@ class SimDriver:
 
     def _on_ack(self, end: DriverEnd, message: Message) -> None:
         self.attempts.ack(AttemptRef(message["job_id"], message["attempt"]))
-        if self.writer is not None and message["job_id"] in self.writer.contents().progress:
+        ended = message.get("ended", True)
+        if ended and self.writer is not None and message["job_id"] in self.writer.contents().progress:
             asyncio.create_task(self._forget(message["job_id"]))  # noqa: RUF006  the loop keeps it
 
     def _on_objects(self, end: DriverEnd, message: Message) -> None:
@@ -349,7 +351,7 @@ class SimDriver:
             case "work":
                 return self._work(argument, ref)
             case "once":
-                return self._whole(self._once(ref, argument))
+                return self._once(ref, argument)
             case "late":
                 return self._update_late(argument, f"{ref.job_id}/{ref.attempt}")
             case "read":
@@ -380,13 +382,22 @@ class SimDriver:
         return result
 
     async def _once(self, ref: AttemptRef, name: str) -> Any:
-        """Exactly once, however often it runs: the update and the sign that it happened are one seal."""
+        """Exactly once, however often it runs: the update and the sign that it happened are one seal. Before, it saves a step."""
         known = self._writer.contents().progress.get(ref.job_id)
-        inline = known.inline if known else None
-        await self._commit(Changes(progress={ref.job_id: Progress(ref.attempt, inline=inline)}))
-        if inline is not None:
-            return json.loads(inline)
-        return await self._update(name, f"{ref.job_id}/once", ref)
+        saved = json.loads(known.inline) if known and known.inline else 0
+        await self._whole(self._save(ref, saved))
+        if isinstance(saved, dict):
+            return saved
+        self._oracle.resumed(ref, saved)
+        for step in range(saved, ONCE_STEPS):
+            await asyncio.sleep(self._random.uniform(0.0, 0.5))
+            await self._whole(self._save(ref, step + 1))
+        return await self._whole(self._update(name, f"{ref.job_id}/once", ref))
+
+    async def _save(self, ref: AttemptRef, step: Any) -> None:
+        progress = Progress(ref.attempt, inline=json.dumps(step).encode())
+        await self._commit(Changes(progress={ref.job_id: progress}))
+        self._oracle.saved(ref, step)
 
     async def _update(self, name: str, entry: str, progress_of: AttemptRef | None = None) -> Any:
         """Read, change, seal, publish; one update of a name at a time."""

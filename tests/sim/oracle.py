@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from jobserver.driver.binding import Binding
 from jobserver.model import AttemptRef, JobRecord, JobState, OnFailover
@@ -25,6 +26,7 @@ class Oracle:
         self._values: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
         self._begun: dict[AttemptRef, str] = {}
         self._executions: Counter[str] = Counter()
+        self._saved: Counter[str] = Counter()
         self._epochs: Counter[str] = Counter()
         self._told: dict[tuple[str, int], str] = {}
         self._keys: dict[str, set[str]] = defaultdict(set)
@@ -106,6 +108,18 @@ class Oracle:
         self._executions[ref.job_id] += 1
         if before is not None:
             self.breach(f"attempt {ref.attempt} of job {ref.job_id} ran in {before} and in {driver}")
+
+    def saved(self, ref: AttemptRef, step: int | dict[str, Any]) -> None:
+        """An attempt's save of its progress returned: later attempts begin at that step, or have its result."""
+        if isinstance(step, int):
+            self._saved[ref.job_id] = max(self._saved[ref.job_id], step)
+
+    def resumed(self, ref: AttemptRef, step: int) -> None:
+        """An attempt begins at this step."""
+        if step < self._saved[ref.job_id]:
+            self.breach(
+                f"attempt {ref.attempt} of job {ref.job_id} begins at step {step}, and {self._saved[ref.job_id]} was saved"
+            )
 
     def executions(self, job_id: str) -> int:
         return self._executions[job_id]

@@ -1,4 +1,4 @@
-"""Saved progress leaves the checkpoint whichever way its job ended, also where the driver of its end is dead."""
+"""Saved progress leaves the checkpoint whichever way its job ended, also where the driver of its end is dead, and not before."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.waiters import JobWaiters
-from jobserver.model import JobRecord, JobSpec, JobState
+from jobserver.model import AttemptOutcome, AttemptRef, JobRecord, JobSpec, JobState, OutcomeKind
 from jobserver.protocol import Request
 
+Told = tuple[Request, str, int, bool]
+"""A request of the owner: its kind, job and attempt, and whether it says that the job has ended."""
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = JobRecord("j", "c", "ctx", JobSpec("m.C", ()), JobState.RUNNING, AT, attempt=3)
 WAITS = replace(RUNNING, id="w", state=JobState.RESTARTING, attempt=2)
@@ -30,19 +32,23 @@ class Store:
     async def finish_job(self, *_: object) -> bool:
         return True
 
+    async def restart_job(self, *_: object, **__: object) -> bool:
+        return True
+
     async def end_waiting_job(self, *_: object) -> bool:
         return True
 
 
 @pytest.fixture
-def told() -> list[tuple[Request, str, int]]:
+def told() -> list[Told]:
     return []
 
 
-def jobs_on(store: Store, told: list[tuple[Request, str, int]]) -> ContextJobs:
+def jobs_on(store: Store, told: list[Told]) -> ContextJobs:
     link = SimpleNamespace(
         listen=lambda take: None,
-        tell=lambda kind, job_id, attempt: told.append((kind, job_id, attempt)),
+        tell=lambda kind, job_id, attempt, ended=False: told.append((kind, job_id, attempt, ended)),
+        tell_soon=lambda kind, job_id, attempt, ended: told.append((kind, job_id, attempt, ended)),
     )
     return ContextJobs(
         SimpleNamespace(id="c", name="ctx"),  # type: ignore[arg-type]
@@ -57,18 +63,18 @@ def jobs_on(store: Store, told: list[tuple[Request, str, int]]) -> ContextJobs:
     )
 
 
-async def test_of_a_job_that_ended_before_its_driver_heard_so(told: list[tuple[Request, str, int]]) -> None:
+async def test_of_a_job_that_ended_before_its_driver_heard_so(told: list[Told]) -> None:
     await jobs_on(Store(WAITS), told).recover(None, {"long gone": 4, "w": 2})
-    assert told == [(Request.ACK, "long gone", 4)]
+    assert told == [(Request.ACK, "long gone", 4, True)]
 
 
-async def test_of_a_job_that_the_recovery_plan_ends(told: list[tuple[Request, str, int]]) -> None:
+async def test_of_a_job_that_the_recovery_plan_ends(told: list[Told]) -> None:
     await jobs_on(Store(RUNNING), told).recover(None, {"j": 3})
-    assert told == [(Request.ACK, "j", 3)]
+    assert told == [(Request.ACK, "j", 3, True)]
 
 
 async def test_of_a_job_that_is_killed_while_it_waits_for_its_next_attempt(
-    told: list[tuple[Request, str, int]],
+    told: list[Told],
 ) -> None:
     jobs = jobs_on(Store(WAITS), told)
     await jobs.recover(None, {"w": 2})
@@ -76,4 +82,22 @@ async def test_of_a_job_that_is_killed_while_it_waits_for_its_next_attempt(
     killed = await jobs.kill("w")
     assert killed is not None
     assert killed.state is JobState.KILLED
-    assert told == [(Request.ACK, "w", 2)]
+    assert told == [(Request.ACK, "w", 2, True)]
+
+
+async def test_what_a_job_saved_stays_for_its_next_attempt_when_it_is_put_back(told: list[Told]) -> None:
+    jobs = jobs_on(Store(RUNNING), told)
+    await jobs.recover({AttemptRef("j", 3): None})
+    await jobs.put_back("The context moved")
+    assert told == [(Request.KILL, "j", 3, False)]
+    told.clear()
+    await jobs._outcomes.finish(AttemptOutcome("j", 3, OutcomeKind.KILLED))
+    assert told == [(Request.ACK, "j", 3, False)]
+
+
+async def test_what_a_job_saved_is_forgotten_with_the_end_of_its_last_attempt(told: list[Told]) -> None:
+    jobs = jobs_on(Store(replace(RUNNING, attempt=4)), told)
+    await jobs.recover({AttemptRef("j", 4): None, AttemptRef("j", 3): None})
+    await jobs._outcomes.finish(AttemptOutcome("j", 3, OutcomeKind.KILLED))
+    await jobs._outcomes.finish(AttemptOutcome("j", 4, OutcomeKind.FINISHED, "7"))
+    assert told == [(Request.ACK, "j", 3, False), (Request.ACK, "j", 4, True)]

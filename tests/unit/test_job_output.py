@@ -1,13 +1,19 @@
 """Output of jobs: segments in a store, what the driver still holds, and ranges of the whole."""
 
+import logging
+import socket
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from py4j import protocol
+from py4j.java_gateway import GatewayParameters, JavaGateway
 
 from checkpoint.errors import AlreadyExists, StoreUnavailable
 from checkpoint.segments import Segment, put_segment, read_range, segments
 from jobserver.api.job_views import wanted_range
-from jobserver.driver.job_log import GAP, JobLog, JobLogs
+from jobserver.driver.job_log import GAP, JobLog, JobLogs, worth_telling
 from jobserver.errors import BadRequest
 from jobserver.job_output import Tail, parts
 from jobserver.model import AttemptRef
@@ -77,6 +83,37 @@ def test_a_log_is_due_when_it_is_large_or_old_or_has_ended():
     log.write(b"z")
     log.ended = True
     assert log.due(begun + 1.1).offset == 65_537
+
+
+def test_what_py4j_tells_of_its_connections_to_a_dead_jvm_is_no_output_of_a_job():
+    told = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    root = logging.getLogger()
+    usual = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as dying:
+            threading.Thread(target=accept_and_close, args=[dying, 2], daemon=True).start()
+            bridge = JavaGateway(gateway_parameters=GatewayParameters(port=dying.getsockname()[1]))
+            assert bridge._gateway_client.send_command("c\n") == protocol.ERROR
+        logging.info("a job's own")
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(usual)
+    assert {one.name for one in told if not worth_telling(one)} == {"py4j.java_gateway", "root"}
+    assert [one.getMessage() for one in told if worth_telling(one)] == [
+        "Exception while sending command.",
+        "a job's own",
+    ]
+
+
+def accept_and_close(server, times):
+    for _ in range(times):
+        connection, _ = server.accept()
+        connection.recv(100)
+        connection.close()
 
 
 def test_what_an_attempt_wrote_is_stored_when_it_has_ended_also_after_trouble():

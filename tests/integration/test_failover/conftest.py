@@ -41,6 +41,14 @@ def slow(spark, env, config):
     time.sleep(config["seconds"])
     return {"n": config["n"], "attempt": env.attempt, "first": totals(env.named_objects.get("rows"))[0]}
 
+def steps(spark, env, config):
+    done = env.progress.load(0)
+    if env.attempt == 1:
+        env.progress.save(1)
+        while True:  # ends at once when it is killed
+            time.sleep(0.001)
+    return {"attempt": env.attempt, "begins at": done}
+
 def work(spark, env, config):
     time.sleep(config["seconds"])
     return [config["n"], spark.table("rows").groupBy().sum("amount").first()[0]]
