@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from checkpoint.errors import StaleAttempt
@@ -25,24 +25,30 @@ class Contents:
 class Changes:
     """What one commit changes; all of it or nothing is sealed.
 
-    `put` replaces objects of the same name, `remove` names objects, `progress` is by job id, and `forget` names jobs
-    that have ended, whose progress need not be kept.
+    `put` replaces objects of the same name, `remove` names objects, `begun` are attempts by job id that start from the
+    progress that is saved at that moment, whoever saved it, and own it from then on, `progress` is by job id, and `forget` names
+    jobs that have ended, whose progress need not be kept.
     """
 
     put: Sequence[NamedObject] = ()
     remove: Sequence[str] = ()
+    begun: Mapping[str, int] = field(default_factory=dict)
     progress: Mapping[str, Progress] = field(default_factory=dict)
     forget: Sequence[str] = ()
 
 
 def changed(contents: Contents, changes: Changes) -> Contents:
     """The contents after the changes. Raises StaleAttempt for progress of an attempt that is over."""
-    for job, saved in changes.progress.items():
+    attempts = (*changes.begun.items(), *((job, saved.attempt) for job, saved in changes.progress.items()))
+    for job, attempt in attempts:
         known = contents.progress.get(job)
-        if known is not None and saved.attempt < known.attempt:
-            raise StaleAttempt(job, saved.attempt, known.attempt)
+        if known is not None and attempt < known.attempt:
+            raise StaleAttempt(job, attempt, known.attempt)
     objects = Records.of(contents.objects).changed(changes.put, changes.remove)
-    progress = {**contents.progress, **changes.progress}
+    progress = {**contents.progress}
+    for job, attempt in changes.begun.items():
+        progress[job] = replace(progress.get(job, Progress(attempt)), attempt=attempt)
+    progress |= changes.progress
     for job in changes.forget:
         progress.pop(job, None)
     return Contents(objects, progress)

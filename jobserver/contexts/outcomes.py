@@ -87,6 +87,7 @@ class Outcomes:
         row = await self._writes.job(job.id)
         if row is not None and row.state.final:
             self._waiters.ended(row)
+            self.tell_ended(job.id, job.attempt)
         self._table.release(job.id)
 
     def tell_ended(self, job_id: str, attempt: int) -> None:

@@ -239,8 +239,7 @@ class JobLogHandler(logging.Handler):
 def worth_telling(record: logging.LogRecord) -> bool:
     """Not what py4j tells, below a warning, of its own connections, some of it by the root logger: as a JVM dies, a traceback for
     each object that is let go of, in chains that grow to megabytes. Whoever called has the failure as an exception."""
-    of_py4j = Path(record.pathname).parent.name == "py4j"
-    return record.levelno >= logging.WARNING or not of_py4j
+    return record.levelno >= logging.WARNING or Path(str(record.pathname)).parent.name != "py4j"
 
 
 def job_log_handler() -> logging.Handler:

@@ -80,16 +80,20 @@ class JobProgress(Progress):
 
     def save(self, value: Any) -> None:
         """See the base class."""
-        self._commit(self.saved(value))
+        self._commit(Changes(progress={self._ref.job_id: self.saved(value)}))
 
     def load(self, default: Any = None) -> Any:
-        """See the base class. Records first that this attempt starts from it, so that older ones save no more."""
-        known = self._needed_journal().progress_of(self._ref.job_id)
-        if known is None or known.attempt < self._ref.attempt:
+        """See the base class. Records first that this attempt starts from it, so that older ones save no more.
+
+        What an older one saves until then, it starts from.
+        """
+        journal, ref = self._needed_journal(), self._ref
+        known = journal.progress_of(ref.job_id)
+        if known.attempt < ref.attempt if known else ref.attempt > 1:
+            self._commit(Changes(begun={ref.job_id: ref.attempt}))
+            known = journal.progress_of(ref.job_id)
             if known is not None and known.path is not None:
                 self._in_use(known.path)
-            if known is not None or self._ref.attempt > 1:
-                self._commit(_taken_over(known, self._ref.attempt))
         if known is None or (known.inline is None and known.path is None):
             return default
         return self._value(known)
@@ -137,19 +141,11 @@ class JobProgress(Progress):
         journal.folder.files.write_new(journal.folder.path(path), data)
         return SavedProgress(self._ref.attempt, path=path, size=len(data), sha256=digest)
 
-    def _commit(self, saved: SavedProgress) -> None:
+    def _commit(self, changes: Changes) -> None:
         journal = self._needed_journal()
-        changes = Changes(progress={self._ref.job_id: saved})
         self._sealers.submit(lambda: journal.commit(changes)).result()
 
     def _needed_journal(self) -> Journal:
         if self._journal is None:
             raise RuntimeError("progress cannot be saved: this context has no checkpoint")
         return self._journal
-
-
-def _taken_over(known: SavedProgress | None, attempt: int) -> SavedProgress:
-    """The same progress as what a later attempt starts from."""
-    if known is None:
-        return SavedProgress(attempt)
-    return SavedProgress(attempt, known.inline, known.path, known.size, known.sha256)

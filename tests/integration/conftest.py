@@ -16,6 +16,9 @@ from jobserver.local.java import find_java
 from jobserver.local.ports import busy_ports, free_ports
 from jobserver.local.up import LocalCluster, Plan
 
+SHORT_LIVED = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
+"""Spark's settings for drivers that end within minutes: the optimizing compiler would take more than it gives."""
+
 
 @pytest.fixture(scope="session")
 def java() -> Path:
@@ -72,7 +75,9 @@ def start_cluster():
 
     @contextlib.contextmanager
     def start(folder: Path, servers: int = 3, hdfs: bool = False, **sections):
-        plan = Plan(folder, servers, _row_of_ports(servers), sections, hdfs=hdfs)
+        driver = sections.get("driver", {})
+        driver = {**driver, "spark_conf": {**SHORT_LIVED, **driver.get("spark_conf", {})}}
+        plan = Plan(folder, servers, _row_of_ports(servers), {**sections, "driver": driver}, hdfs=hdfs)
         with LocalCluster(plan, prepare_database=upgrade_url) as cluster:
             yield cluster
 

@@ -21,6 +21,9 @@ from typing import Any
 
 from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
+from jobserver.local import class_archive
+from jobserver.local.java import find_java
+from jobserver.local.layout import archive_cache
 from jobserver.protocol import Message, frame, proof_of, recv_frame
 
 LIMIT = 90.0
@@ -96,6 +99,13 @@ class DriverClient:
             self.closed.set()
 
 
+def class_archives() -> Path:
+    """The folder of the machine's class archives, in which there is one for the drivers of tests."""
+    folder = archive_cache(os.environ)
+    class_archive.prepare(find_java().command, folder, os.environ, print)
+    return folder
+
+
 class DriverProcess:
     """A driver started as a server starts it."""
 
@@ -109,7 +119,7 @@ class DriverProcess:
             "bind_host": "127.0.0.1",
             "spark_conf": {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"},
             "driver_memory": "1g",
-            "archive_dir": None,
+            "archive_dir": str(class_archives()),
             "dir": str(self.folder),
             "checkpoint_root": str(folder / "checkpoints"),
             "cluster": "test",

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_client import DriverClient, DriverProcess, Uploads, eventually, is_running
+from driver_client import DriverClient, DriverProcess, Uploads, class_archives, eventually, is_running
 
 from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
 from jobserver.driver.rehearsal import GROUP, ROUNDS, queries
-from jobserver.local.layout import archive_cache
 
 CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {}}
 LIMIT = 60.0
@@ -86,7 +85,7 @@ class Waiting(DriverProcess):
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Waiting]]:
     """Two of them. The machine's class archives are theirs, its lock is not."""
     root, shared = tmp_path_factory.mktemp("pair"), tmp_path_factory.mktemp("shared")
-    for made in archive_cache(os.environ).glob("spark-*.jsa"):
+    for made in class_archives().glob("spark-*.jsa"):
         (shared / made.name).symlink_to(made)
     with ThreadPoolExecutor(2) as pool:
         drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))

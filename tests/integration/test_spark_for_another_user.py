@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_client import DriverClient, DriverProcess, Uploads
+from driver_client import DriverClient, DriverProcess, Uploads, class_archives
 
 from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
-from jobserver.local import class_archive
 from jobserver.local.java import find_java
-from jobserver.local.layout import archive_cache
 
 CONTEXT = {"id": "ctx-1", "name": "joes", "settings": {"spark.proxy.user": "joe"}}
 SOURCE = """
@@ -46,8 +43,7 @@ def test_spark_works_for_the_named_user_and_so_does_the_next_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPARK_USER", "somebody")
-    archives = archive_cache(os.environ)
-    class_archive.prepare(find_java().command, archives, os.environ, print)
+    archives = class_archives()
     uploads = Uploads(tmp_path / "uploads")
     files = LocalFiles(tmp_path / "checkpoints" / "test")
     for epoch, main, told in ((1, "job:make", ["joe", "joe"]), (2, "job:read", [100, "joe", "joe"])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -16,6 +17,8 @@ from tests.sim.simulation import run
 
 CHUNK = 25
 """Seeds that a process is handed at once: two seconds of work."""
+TOLD_EVERY = 1000
+"""Seeds between two lines that say how far it is: half a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def _many(first: int, seeds: int, jobs: int, keep: Path | None) -> int:
             shown.append(one)
             if one.broken:
                 _tell(one, keep)
+            if len(shown) % TOLD_EVERY == 0 and len(shown) < seeds:
+                sys.stderr.write(f"{len(shown)} of {seeds} after {time.perf_counter() - began:.0f} s\n")
     took, worked = time.perf_counter() - began, sum(one.worked for one in shown)
     failed = sum(1 for one in shown if one.broken)
     steps, acknowledged = (
@@ -89,6 +94,8 @@ def _many(first: int, seeds: int, jobs: int, keep: Path | None) -> int:
 def _one(seed: int) -> Shown:
     began = time.process_time()
     report = run(scenario_of(seed))
+    if seed % CHUNK == 0:
+        gc.collect()  # a run leaves some of its world behind, which the collection after it does not find
     return Shown(
         seed,
         report.broken,

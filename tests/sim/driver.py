@@ -383,9 +383,9 @@ class SimDriver:
 
     async def _once(self, ref: AttemptRef, name: str) -> Any:
         """Exactly once, however often it runs: the update and the sign that it happened are one seal. Before, it saves a step."""
+        await self._whole(self._commit(Changes(begun={ref.job_id: ref.attempt})))
         known = self._writer.contents().progress.get(ref.job_id)
         saved = json.loads(known.inline) if known and known.inline else 0
-        await self._whole(self._save(ref, saved))
         if isinstance(saved, dict):
             return saved
         self._oracle.resumed(ref, saved)

@@ -361,6 +361,14 @@ def test_changes_put_remove_save_and_forget() -> None:
     assert held == Contents({"one": one}, {"old": Progress(1)})
 
 
+def test_an_attempt_that_begins_owns_what_is_saved_by_then() -> None:
+    held = Contents(progress={"j": Progress(1, b"saved", size=5)})
+    after = changed(held, Changes(begun={"j": 2, "new": 3})).progress
+    assert after == {"j": Progress(2, b"saved", size=5), "new": Progress(3)}
+    with pytest.raises(StaleAttempt):
+        changed(Contents(progress=after), Changes(begun={"new": 2}))
+
+
 def test_progress_of_an_attempt_that_is_over_is_refused() -> None:
     held = Contents(progress={"j": Progress(2, b"new")})
     assert changed(held, Changes(progress={"j": Progress(2, b"newer")})).progress["j"].inline == b"newer"

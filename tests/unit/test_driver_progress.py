@@ -151,6 +151,21 @@ def test_an_older_attempt_saves_no_more_once_a_later_one_has_looked(tmp_path):
     assert context.environment(attempt=3).progress.load() == {"mine": [1, 2]}
 
 
+def test_what_an_older_attempt_seals_while_a_later_one_begins_is_what_that_starts_from(tmp_path, monkeypatch):
+    context = Context(tmp_path)
+    older, newer = context.environment(attempt=1), context.environment(attempt=2)
+    older.progress.save("looked at")
+    commit = context.journal.commit
+
+    def after_the_older(changes):
+        commit(Changes(progress={"job": older.progress.saved("sealed meanwhile")}))
+        return commit(changes)
+
+    monkeypatch.setattr(context.journal, "commit", after_the_older)
+    assert newer.progress.load() == "sealed meanwhile"
+    assert context.journal.progress_of("job").attempt == 2
+
+
 @pytest.mark.parametrize("value", [None, 0, "x" * 200_000, {"f": len}, [1, (2, 3)]])
 def test_any_value_that_can_be_pickled_comes_back(tmp_path, value):
     context = Context(tmp_path)

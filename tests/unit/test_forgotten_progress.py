@@ -10,12 +10,13 @@ import pytest
 
 from jobserver.contexts.jobs import ContextJobs
 from jobserver.contexts.waiters import JobWaiters
-from jobserver.model import AttemptOutcome, AttemptRef, JobRecord, JobSpec, JobState, OutcomeKind
+from jobserver.model import AttemptOutcome, AttemptRef, Fence, JobRecord, JobSpec, JobState, OutcomeKind
 from jobserver.protocol import Request
 
 Told = tuple[Request, str, int, bool]
 """A request of the owner: its kind, job and attempt, and whether it says that the job has ended."""
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+FENCE = Fence("c", 1, "t")
 RUNNING = JobRecord("j", "c", "ctx", JobSpec("m.C", ()), JobState.RUNNING, AT, attempt=3)
 WAITS = replace(RUNNING, id="w", state=JobState.RESTARTING, attempt=2)
 
@@ -52,7 +53,7 @@ def jobs_on(store: Store, told: list[Told]) -> ContextJobs:
     )
     return ContextJobs(
         SimpleNamespace(id="c", name="ctx"),  # type: ignore[arg-type]
-        SimpleNamespace(),  # type: ignore[arg-type]
+        FENCE,
         link,  # type: ignore[arg-type]
         store,  # type: ignore[arg-type]
         JobWaiters(),
@@ -93,6 +94,23 @@ async def test_what_a_job_saved_stays_for_its_next_attempt_when_it_is_put_back(t
     told.clear()
     await jobs._outcomes.finish(AttemptOutcome("j", 3, OutcomeKind.KILLED))
     assert told == [(Request.ACK, "j", 3, False)]
+
+
+async def test_what_a_job_saved_is_forgotten_when_its_end_meets_a_kill(told: list[Told]) -> None:
+    class KilledMeanwhile(Store):
+        async def finish_job(self, *_: object) -> bool:
+            return False
+
+        async def fence(self, context_id: str) -> Fence:
+            return FENCE
+
+        async def job(self, job_id: str) -> JobRecord:
+            return replace(RUNNING, state=JobState.KILLED)
+
+    jobs = jobs_on(KilledMeanwhile(RUNNING), told)
+    await jobs.recover({AttemptRef("j", 3): None})
+    await jobs._outcomes.finish(AttemptOutcome("j", 3, OutcomeKind.FINISHED, "7"))
+    assert (Request.ACK, "j", 3, True) in told
 
 
 async def test_what_a_job_saved_is_forgotten_with_the_end_of_its_last_attempt(told: list[Told]) -> None:

@@ -103,9 +103,13 @@ def test_what_py4j_tells_of_its_connections_to_a_dead_jvm_is_no_output_of_a_job(
         root.removeHandler(handler)
         root.setLevel(usual)
     assert {one.name for one in told if not worth_telling(one)} == {"py4j.java_gateway", "root"}
+    told.append(
+        logging.LogRecord("odd", logging.INFO, None, 1, "of no file", None, None)
+    )  # as logging itself allows
     assert [one.getMessage() for one in told if worth_telling(one)] == [
         "Exception while sending command.",
         "a job's own",
+        "of no file",
     ]
 
 
