@@ -12,7 +12,7 @@ from jobserver.contexts.link import DriverLink
 from jobserver.contexts.outcomes import Outcomes
 from jobserver.contexts.time_limits import TimeLimits
 from jobserver.contexts.waiters import JobWaiters
-from jobserver.model import ErrorInfo, JobRecord, JobState
+from jobserver.model import AttemptRef, ErrorInfo, JobRecord, JobState
 from jobserver.protocol import Request
 from jobserver.recovery import Accept, Attached, Deliver, Fail, Held, Plan, Queue, Rerun, plan
 
@@ -45,7 +45,8 @@ class JobRecovery:
             await self.carry_out(decision)
         known = {job.id for job in unfinished}
         if held is not None:
-            self._forget_strangers(held, known)
+            running = {AttemptRef(job.id, job.attempt) for job in unfinished if job.state is JobState.RUNNING}
+            self._end_others({each: told for each, told in held.items() if each not in running}, known)
         for job_id, attempt in saved.items():
             if job_id not in known:  # it ended, and its driver died before it heard so
                 self._outcomes.tell_ended(job_id, attempt)
@@ -89,12 +90,12 @@ class JobRecovery:
     def _wait(self, job: JobRecord) -> None:
         self._table.admission.arrive(job.id, priority=job.spec.priority, deaths=job.deaths)
 
-    def _forget_strangers(self, held: Held, known: set[str]) -> None:
-        """Outcomes of jobs that SQL has as final: acknowledged, so that the driver forgets them; still running ones end."""
-        for attempt, outcome in held.items():
-            if attempt.job_id in known:
-                continue
+    def _end_others(self, others: Held, known: set[str]) -> None:
+        """Attempts of jobs that SQL has as final, or put back: what runs of them ends, what they came to is forgotten."""
+        for attempt, outcome in others.items():
             if outcome is None:
                 self._link.tell(Request.KILL, job_id=attempt.job_id, attempt=attempt.attempt)
+            elif attempt.job_id in known:
+                self._outcomes.tell_over(attempt)
             else:
                 self._outcomes.tell_ended(attempt.job_id, attempt.attempt)

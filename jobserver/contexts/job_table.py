@@ -10,7 +10,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from jobserver.admission import Admission
-from jobserver.model import JobRecord, JobState, OnFailover
+from jobserver.model import AttemptRef, JobRecord, JobState, OnFailover
 
 
 class JobTable:
@@ -31,10 +31,10 @@ class JobTable:
         self.accepted.discard(job_id)
         self._freed()
 
-    def waits_again(self, job_id: str) -> bool:
-        """Whether the job was put back: what its ended attempt brings counts no more."""
-        job = self.rows.get(job_id)
-        return job is not None and job.state is JobState.RESTARTING
+    def is_current(self, attempt: AttemptRef) -> bool:
+        """Whether it is the last of a job that was not put back since: what an older one brings counts no more."""
+        job = self.rows.get(attempt.job_id)
+        return job is not None and job.attempt == attempt.attempt and job.state is not JobState.RESTARTING
 
     def not_again(self) -> list[JobRecord]:
         """Running jobs that may not run once more: `onFailover: fail`, or their last attempt (one that starts counts)."""

@@ -160,7 +160,13 @@ class ContextJobs:
         return await accepted
 
     async def arrive(self, job: JobRecord) -> None:
-        """A job was accepted for this context; known ones are ignored."""
+        """A job was accepted for this context; known ones are ignored. Raises StoreUnavailable."""
+        if (
+            job.state is JobState.RUNNING and job.id not in self._table.rows
+        ):  # it may have ended since it was read
+            job = await self._store.job(job.id) or job
+            if job.state.final:
+                self._waiters.ended(job)
         if job.id not in self._table.rows and not job.state.final:
             self._table.rows[job.id] = job
             self._table.admission.arrive(job.id, priority=job.spec.priority, deaths=job.deaths)
@@ -170,25 +176,37 @@ class ContextJobs:
             self._waiters.accepted(self._table.rows.get(job.id, job))
 
     async def sweep(self) -> int:
-        """Finds accepted jobs of which no message came; answers how many have not ended."""
+        """Finds accepted jobs of which no message came, and ends that nobody was told; answers how many have not ended."""
         unfinished = await self._store.unfinished_jobs(self.context.id)
         for job in unfinished:
             if job.state in (JobState.QUEUED, JobState.RESTARTING):
                 await self.arrive(job)
+        await self._tell_missed_ends()
         return len(unfinished)
+
+    async def _tell_missed_ends(self) -> None:
+        """An epoch may be over before it hears that the end it wrote is committed; who waits outlives it."""
+        for job_id in self._waiters.waited_for():
+            if job_id not in self._table.rows:
+                job = await self._store.job(job_id)
+                if job is not None and job.state.final:
+                    self._waiters.ended(job)
 
     async def kill(self, job_id: str) -> JobRecord | None:
         """The job after KILLED was committed, or None when it is not among the unfinished. Raises Superseded."""
         starting = self._starting.get(job_id)
         if starting is not None:
             await asyncio.wait([starting])
-        job = self._table.rows.get(job_id)
-        if job is None or job.state.final:
-            return job
         error = ErrorInfo(f"Job {job_id} killed", "spark.jobserver.JobManagerActor$JobKilledException")
-        if job.state is JobState.RUNNING:
-            return await self._outcomes.kill(job, error)
-        return await self._outcomes.kill_waiting(job, error)
+        while True:
+            job = self._table.rows.get(job_id)
+            if job is None or job.state.final:
+                return job
+            running = job.state is JobState.RUNNING
+            killed = await (self._outcomes.kill if running else self._outcomes.kill_waiting)(job, error)
+            # put back or begun again while that was written: then it is what is there now that is to be killed
+            if killed is not None or self._table.rows.get(job_id) in (None, job):
+                return killed
 
     async def look(self, job_id: str, after: EventId | None, seconds: float) -> Look | None:
         """See `looks.look`."""

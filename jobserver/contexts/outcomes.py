@@ -16,7 +16,7 @@ from jobserver.contexts.link import DriverLink
 from jobserver.contexts.time_limits import TimeLimits
 from jobserver.contexts.waiters import JobWaiters
 from jobserver.errors import JobServerError
-from jobserver.model import AttemptOutcome, ErrorInfo, JobRecord, JobState, OutcomeKind
+from jobserver.model import AttemptOutcome, AttemptRef, ErrorInfo, JobRecord, JobState, OutcomeKind
 from jobserver.protocol import Request
 
 log = logging.getLogger(__name__)
@@ -48,14 +48,13 @@ class Outcomes:
 
         What the job has saved is for its next attempt, if there will be one.
         """
-        table = self._table
+        table, attempt = self._table, AttemptRef(outcome.job_id, outcome.attempt)
         job = table.rows.get(outcome.job_id)
-        current = job is not None and job.attempt == outcome.attempt and not table.waits_again(job.id)
         ended = job is None or job.state.final
-        if job is not None and current and not ended:
+        if job is not None and table.is_current(attempt) and not ended:
             ended = await self._commit(job, outcome, _STATES[outcome.kind]) is not None
         self._link.tell_soon(Request.ACK, job_id=outcome.job_id, attempt=outcome.attempt, ended=ended)
-        if current and not table.waits_again(outcome.job_id):  # an older attempt's end is not the job's end
+        if table.is_current(attempt):  # an older attempt's end is not the job's end
             table.release(outcome.job_id)
 
     async def kill(self, job: JobRecord, error: ErrorInfo) -> JobRecord | None:
@@ -94,6 +93,10 @@ class Outcomes:
         """The driver is told that the job's end is committed: it forgets the attempt's outcome, and what the job has saved."""
         self._link.tell(Request.ACK, job_id=job_id, attempt=attempt, ended=True)
 
+    def tell_over(self, attempt: AttemptRef) -> None:
+        """The driver is told that the attempt is over, and that its job goes on: what that has saved stays."""
+        self._link.tell_soon(Request.ACK, job_id=attempt.job_id, attempt=attempt.attempt, ended=False)
+
     async def _commit(self, job: JobRecord, outcome: AttemptOutcome, state: JobState) -> JobRecord | None:
         """Commits the end of the running attempt, then tells who waits. None when it had ended otherwise before."""
         at = datetime.now(UTC)
@@ -106,10 +109,10 @@ class Outcomes:
             log.exception("the outcome of job %s cannot be committed", job.id)
             outcome, state = _uncommittable(outcome, error), JobState.ERROR
             committed = await self._writes.finish(outcome, state, at)
-        if not committed and self._table.waits_again(job.id):
-            return None
         if not committed:
-            await self.not_ours(job)
+            # put back while the write was tried, and perhaps begun again since: what this attempt brings counts no more
+            if job.id not in self._table.rows or self._table.is_current(AttemptRef(job.id, job.attempt)):
+                await self.not_ours(job)
             return None
         return self._told(job, state, outcome.error, result=outcome.result, outcome=outcome.kind, ended_at=at)
 

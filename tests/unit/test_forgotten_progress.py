@@ -116,6 +116,8 @@ async def test_what_a_job_saved_is_forgotten_when_its_end_meets_a_kill(told: lis
 async def test_what_a_job_saved_is_forgotten_with_the_end_of_its_last_attempt(told: list[Told]) -> None:
     jobs = jobs_on(Store(replace(RUNNING, attempt=4)), told)
     await jobs.recover({AttemptRef("j", 4): None, AttemptRef("j", 3): None})
+    assert told == [(Request.KILL, "j", 3, False)]
+    told.clear()
     await jobs._outcomes.finish(AttemptOutcome("j", 3, OutcomeKind.KILLED))
     await jobs._outcomes.finish(AttemptOutcome("j", 4, OutcomeKind.FINISHED, "7"))
     assert told == [(Request.ACK, "j", 3, False), (Request.ACK, "j", 4, True)]
