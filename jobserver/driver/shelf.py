@@ -93,7 +93,7 @@ class SparkShelf:
         if held.strategy == "materialize" and held.record is not None:
             return self._read(held.record)
         if held.strategy == "source" and origin.source is not None:
-            return sources.read(self.spark.root, origin.source, held.schema or "")
+            return sources.read(self.spark.root, origin.source, held.schema or "", held.version)
         return self._of_root(held.value) if held.kind == Kind.DATAFRAME else held.value
 
     def write(self, held: Held) -> NamedObject:
@@ -127,15 +127,13 @@ class SparkShelf:
 
     def reread(self, record: NamedObject, version: str) -> Held:
         """The files of a source as they are now."""
-        held = self.restore(record)
         source = origin_of(record.origin).source
         if source is None:
             raise ValueError(f"named object {record.name!r} was not read from files")
+        held = self.restore(replace(record, version=version))
         fresh = replace(source, listing=sources.listing_of(held.value))
-        held.version, held.origin, held.rebuilt = version, Origin(source=fresh).text(), False
+        held.origin, held.rebuilt = Origin(source=fresh).text(), False
         held.record = _record_of(held)
-        # Spark finds cached rows by the plan, and the plan is the older version's: only paths, not what lies there
-        held.value.unpersist(False)
         self._cache(held, force=False)
         return held
 
@@ -147,7 +145,7 @@ class SparkShelf:
         if origin.source is None:
             raise _damaged(record, "its manifest does not say which files it was read from")
         try:
-            frame = sources.read(self.spark.root, origin.source, record.schema or "")
+            frame = sources.read(self.spark.root, origin.source, record.schema or "", record.version)
         except AnalysisException as error:
             if not sources.files_gone(error):
                 raise

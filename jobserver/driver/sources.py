@@ -12,7 +12,10 @@ from pyspark.sql.types import StructType
 
 from jobserver.driver.origins import Source
 
-_PATH_OPTIONS = ("path", "paths")
+VERSION = "jobserver.version"
+"""An option of our reads that no format knows. Spark finds cached rows by the plan, which says nothing of the files: with the
+version in it, no version of an object is given the rows of another, and none is uncached with another."""
+_OWN_OPTIONS = ("path", "paths", VERSION)
 _FORMATS = ("parquet", "orc", "json", "csv", "text", "avro")
 
 
@@ -31,14 +34,14 @@ def source_of(frame: DataFrame) -> Source | None:
     return Source(
         name,
         tuple(_texts(relation.location().rootPaths())),
-        {key: value for key, value in options.items() if key.lower() not in _PATH_OPTIONS},
+        {key: value for key, value in options.items() if key.lower() not in _OWN_OPTIONS},
         listing_of(frame),
     )
 
 
-def read(root: Any, source: Source, schema: str) -> DataFrame:
-    """The same read in another session; no file is opened for it, but their names are listed."""
-    reader = root.read.format(source.format).options(**source.options)
+def read(root: Any, source: Source, schema: str, version: str) -> DataFrame:
+    """The same read in another session, for a version of an object; no file is opened for it, but their names are listed."""
+    reader = root.read.format(source.format).options(**source.options, **{VERSION: version})
     return reader.schema(StructType.fromJson(json.loads(schema))).load(list(source.paths))
 
 

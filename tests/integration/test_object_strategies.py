@@ -19,6 +19,7 @@ from checkpoint.local import LocalFiles
 CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {}}
 SECRET = b"cluster secret"
 CODE = """
+import shutil
 from sparkjobserver.api import SparkJob
 
 def write(spark, env, config):
@@ -51,6 +52,20 @@ def refuse(spark, env, config):
         except ValueError as error:
             refused.append("plain read" in str(error))
     return [refused, env.named_objects.names().count("refused")]
+
+def replaced(spark, env, config):
+    names, path, seen = env.named_objects, config["path"], []
+    for rows in (10, 20, 30):
+        spark.range(rows).coalesce(1).write.parquet(f"{path}-{rows}")
+        shutil.rmtree(path, ignore_errors=True)  # not by Spark, which would forget what it has cached of the path
+        shutil.copytree(f"{path}-{rows}", path)
+        made = names.update("replaced", lambda: spark.read.parquet(path), strategy="source")
+        seen.append([made.count(), names.get("replaced").count(), names.get("replaced").storageLevel.useMemory])
+    return seen
+
+def replaced_last(spark, env, config):
+    made = env.named_objects.get("replaced")
+    return [made.count(), made.storageLevel.useMemory]
 
 def total(spark, env, config):
     return spark.sql("select count(*) c, cast(sum(r) * 1e6 as long) s from noise").first().asDict()
@@ -191,6 +206,16 @@ def test_a_source_is_read_again_when_it_is_asked_for_and_shows_that_its_files_ch
     assert two.value("job:read")[0] == 90
     refused = two.order("local", "refresh")
     assert (refused["refused"], "can be refreshed" in refused["message"]) == ("cannot", True)
+
+
+def test_each_version_of_a_source_has_rows_and_a_cache_of_its_own(
+    epochs: tuple[Epoch, Epoch, Any], root: Path
+) -> None:
+    _, two, _ = epochs
+    answers = two.value("job:replaced", path=str(root / "replaced"))
+    assert answers == [[rows, rows, True] for rows in (10, 20, 30)]
+    assert two.shown("replaced")["rows"] == 30
+    assert two.value("job:replaced_last") == [30, True], "its predecessors were freed, it was not"
 
 
 def test_a_dataframe_that_a_job_saved_of_itself_is_there_for_its_next_attempt(
