@@ -107,9 +107,12 @@ class Standby:
 
 
 def wanted_of(objects: Mapping[str, NamedObject]) -> dict[str, NamedObject]:
-    """The DataFrames worth preparing: values and recipes may need code that is loaded only when it is used."""
+    """The DataFrames worth preparing: values and recipes may need code that is loaded only when it is used, and sources are to be
+    read as they are then."""
     frames = [
-        record for record in objects.values() if record.kind is Kind.DATAFRAME and record.strategy != "recipe"
+        record
+        for record in objects.values()
+        if record.kind is Kind.DATAFRAME and record.strategy not in ("recipe", "source")
     ]
     newest = sorted(frames, key=lambda record: record.version, reverse=True)[:PREPARED]
     return {record.name: record for record in newest}

@@ -61,6 +61,19 @@ def test_a_driver_that_was_replaced_ends_also_when_a_look_had_failed_before():
     assert lived(check, 600) == "another driver has sealed"
 
 
+def test_a_standby_prepares_the_frames_whose_data_never_changes():
+    def record(name, kind, strategy):
+        return NamedObject(name, kind, "1-1", strategy, "sync", "NONE")
+
+    records = [
+        record("written", Kind.DATAFRAME, "materialize"),
+        record("files", Kind.DATAFRAME, "source"),
+        record("built", Kind.DATAFRAME, "recipe"),
+        record("value", Kind.VALUE, "materialize"),
+    ]
+    assert set(standby.wanted_of({each.name: each for each in records})) == {"written"}
+
+
 def test_a_standby_follows_on_whatever_goes_wrong():
     record = NamedObject("a", Kind.DATAFRAME, "1-1", "materialize", "sync", "NONE")
     other = NamedObject("b", Kind.DATAFRAME, "1-2", "materialize", "sync", "NONE")
