@@ -128,6 +128,14 @@ class CheckpointWriter:
             self._keep(version)
             return version
 
+    def hold(self, version: str) -> None:
+        """Keep the data of an older version, which is to be committed again, from sweeps until `release`.
+
+        Waits for a sweep that runs: what is there afterwards stays.
+        """
+        with self._sweeping, self._lock:
+            self._issued.open.add(version)
+
     def next_progress_path(self, job_id: str, attempt: int) -> str:
         """A path for a big progress value that was never used; safe from the sweep until `release`."""
         with self._lock:

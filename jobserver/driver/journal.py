@@ -89,6 +89,10 @@ class Journal:
         """See CheckpointWriter."""
         return self._writer.next_version()
 
+    def hold(self, version: str) -> None:
+        """See CheckpointWriter."""
+        self._writer.hold(version)
+
     def release(self, version: str) -> None:
         """See CheckpointWriter."""
         self._writer.release(version)

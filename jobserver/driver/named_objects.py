@@ -195,11 +195,25 @@ class Registry:
         with self._versions.lock:
             turn = self._versions.turns.take(record.name, TURN_LIMIT)
         try:
-            held = self._shelf.restore(record)
+            held = self._held_from_sweeps(record)
             self._seals.seal({record.name: turn}, [held], {})
+            self._let_go(record)  # its manifest keeps it; after a seal of unknown outcome it stays held
         finally:
             self._versions.end_turn(record.name)
         self._restoration.warm_later(held)
+
+    def _held_from_sweeps(self, record: NamedObject) -> Held:
+        if self._journal is not None:
+            self._journal.hold(record.version)
+        try:
+            return self._shelf.restore(record)
+        except BaseException:
+            self._let_go(record)
+            raise
+
+    def _let_go(self, record: NamedObject) -> None:
+        if self._journal is not None:
+            self._journal.release(record.version)
 
     def rebuild(
         self, record: NamedObject, build: Callable[[], Any], options: ObjectOptions, recipe: Recipe

@@ -127,6 +127,31 @@ def test_data_that_is_being_written_stays_until_it_is_released(files: FaultyFile
     assert not there(files, path)
 
 
+def test_an_older_version_that_is_to_be_committed_again_stays_or_is_gone_before_it_is_looked_at(
+    files: FaultyFiles,
+) -> None:
+    writer = begin(files)
+    gone, kept = put(files, writer, "a"), put(files, writer, "b")
+    put(files, writer, "a")
+    put(files, writer, "b")
+    seal_many(writer)
+    removing = files.hold("remove", gone)
+    with ThreadPoolExecutor(2) as pool:
+        writer.hold(kept.rsplit("/", 1)[1])
+        sweeping = pool.submit(writer.sweep, set[str]())
+        assert removing.reached.wait(10)
+        holding = pool.submit(writer.hold, gone.rsplit("/", 1)[1])
+        assert not holding.done(), "the sweep may have decided on it already"
+        removing.release()
+        sweeping.result(10)
+        holding.result(10)
+    assert not there(files, gone)
+    assert there(files, kept)
+    writer.release(kept.rsplit("/", 1)[1])
+    writer.sweep(set())
+    assert not there(files, kept)
+
+
 def test_data_that_was_begun_while_a_sweep_runs_stays_also_when_it_is_released_at_once(
     files: FaultyFiles,
 ) -> None:
