@@ -98,6 +98,7 @@ class Ownership:
 
     `adopt`: the next takeover may take the living driver; while HANDING: the next owner's may. `tired`: this server gave
     the context back and has not opened its gate since, so that the vanishing of its own node is no reason to hurry.
+    `handed`: a living owner hands the context over, and keeps it where that comes to nothing.
     """
 
     phase: Phase = Phase.WATCHING
@@ -107,6 +108,7 @@ class Ownership:
     start_tries: int = 0
     dead: OwnerNode | None = None
     tired: bool = False
+    handed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +133,13 @@ def step(state: Ownership, event: Event) -> Decision:
 
 def _vanished(state: Ownership, event: OwnerVanished) -> Decision:
     if not event.witnessed:
-        asking = replace(state, phase=Phase.ASKING, dead=None)
+        asking = replace(state, phase=Phase.ASKING, dead=None, handed=False)
         return Decision(
             asking,
             (AskIncumbent(),),
             "the owner node is gone, but not before our eyes: ask the recorded owner",
         )
-    waiting = replace(state, phase=Phase.WAITING, dead=None)
+    waiting = replace(state, phase=Phase.WAITING, dead=None, handed=False)
     delay = max(event.delay, BACK_OFF) if state.tired else event.delay
     return Decision(waiting, (Wait(delay),), f"the owner node went: our turn is in {delay:g} s")
 
@@ -146,7 +148,7 @@ def _dead(state: Ownership, event: OwnerDead) -> Decision:
     """Several ways may prove one death; who waits already goes on waiting, or each proof would put its turn off."""
     if state.phase is Phase.WAITING and state.dead == event.node:
         return Decision(state, (), f"{event.node.server} is proven dead once more: our turn stays when it is")
-    waiting = replace(state, phase=Phase.WAITING, dead=event.node)
+    waiting = replace(state, phase=Phase.WAITING, dead=event.node, handed=False)
     return Decision(
         waiting, (Wait(event.delay),), f"{event.node.server} is proven dead: our turn is in {event.delay:g} s"
     )
@@ -183,6 +185,8 @@ def _lost(state: Ownership, event: Event) -> Decision:
 
 
 def _no_election(state: Ownership, event: CoordinationSilent | WorkFailed) -> Decision:
+    if state.handed:
+        return Decision(Ownership(), (), f"no election ({event.why}): the owner keeps the context")
     waiting = replace(state, phase=Phase.WAITING)
     return Decision(waiting, (Wait(BACK_OFF),), f"no election ({event.why}): try again in {BACK_OFF:g} s")
 
@@ -283,7 +287,7 @@ def _displaced(state: Ownership, event: OwnerSeen) -> Decision:
 
 
 def _asked_to_take_over(state: Ownership, event: TakeOverAsked) -> Decision:
-    electing = Ownership(Phase.ELECTING, adopt=event.adopt, dead=event.node)
+    electing = Ownership(Phase.ELECTING, adopt=event.adopt, dead=event.node, handed=True)
     how = "with its driver" if event.adopt else "from its checkpoint"
     return Decision(electing, (Elect(event.node),), f"{event.node.server} hands the context over, {how}")
 

@@ -201,6 +201,23 @@ def test_an_election_without_outcome_says_why():
         assert event.why in step(Ownership(Phase.RECLAIMING, epoch=5), event).because
 
 
+@pytest.mark.parametrize("adopt", [True, False])
+def test_a_hand_over_without_an_election_leaves_the_context_to_its_living_owner(adopt):
+    silent = CoordinationSilent("no answer")
+    state, actions = told([TakeOverAsked(DEAD, adopt), silent, WaitOver()])
+    assert (state, actions) == (Ownership(), [Elect(DEAD)]), "its running jobs would die with its driver"
+    _, late = told([TakeOverAsked(DEAD, adopt), silent, ElectionWon(), Granted(3, True)])
+    assert late[-1] == Adopt(), "won after all: nothing is restored"
+
+
+def test_an_owner_that_dies_after_its_hand_over_came_to_nothing_is_replaced():
+    silent = CoordinationSilent("no answer")
+    _, actions = told(
+        [TakeOverAsked(DEAD, False), silent, OwnerDead(DEAD, 0.0), WaitOver(), silent, WaitOver()]
+    )
+    assert actions.count(Elect(DEAD)) == 3
+
+
 @pytest.mark.parametrize("phase", [Phase.OWNING, Phase.RECLAIMING, Phase.PLANNING, Phase.STARTING])
 def test_whoever_meets_a_higher_epoch_steps_down(phase):
     state, actions = told([Superseded("epoch 9")], Ownership(phase, epoch=5))
