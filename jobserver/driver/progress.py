@@ -18,6 +18,7 @@ from checkpoint.errors import Corrupt, Missing
 from checkpoint.manifest import INLINE_LIMIT, FileEntry
 from checkpoint.manifest import Progress as SavedProgress
 from checkpoint.sealing import persist
+from jobserver.driver.jobthreads import current
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
 from jobserver.model import AttemptRef
@@ -142,8 +143,14 @@ class JobProgress(Progress):
         return SavedProgress(self._ref.attempt, path=path, size=len(data), sha256=digest)
 
     def _commit(self, changes: Changes) -> None:
-        journal = self._needed_journal()
-        self._sealers.submit(lambda: journal.commit(changes)).result()
+        journal, attempt = self._needed_journal(), current()
+
+        def commit() -> None:
+            if attempt is not None and attempt.killing:  # and it swallowed that
+                raise RuntimeError("the job was killed before its progress could be sealed")
+            journal.commit(changes)
+
+        self._sealers.submit(commit).result()
 
     def _needed_journal(self) -> Journal:
         if self._journal is None:

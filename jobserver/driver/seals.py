@@ -15,6 +15,7 @@ from checkpoint.contents import Changes
 from checkpoint.errors import CheckpointError
 from checkpoint.manifest import NamedObject, Progress
 from jobserver.driver.held import Held, Shelf
+from jobserver.driver.jobthreads import RunningAttempt, current
 from jobserver.driver.journal import Journal
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.late_writes import AsyncLimits, LateWrites
@@ -126,21 +127,31 @@ class Seals:
         """Run a seal in a keeper's thread and wait for it. Raises what it raises.
 
         The turns go over to it, and end with it: a kill of the caller ends neither, so nobody can seal a later version
-        before it, which it would then bury. `refused`: is called when the caller was killed before the seal began.
+        before it, which it would then bury. `refused`: is called when the caller was killed before the seal began, though it may
+        go on, as nothing stops code that swallows a kill.
         """
-        self._sealers.submit(partial(self._sealed_under, turns, seal, refused)).result()
+        self._sealers.submit(partial(self._sealed_under, turns, seal, refused, current())).result()
 
     def _sealed_under(
-        self, turns: Mapping[str, Turn], seal: Callable[[], None], refused: Callable[[], None]
+        self,
+        turns: Mapping[str, Turn],
+        seal: Callable[[], None],
+        refused: Callable[[], None],
+        attempt: RunningAttempt | None,
     ) -> None:
         versions = self._versions
         with versions.lock:
-            mine = all(versions.turns.of(name) is turn for name, turn in turns.items())
+            theirs = [name for name, turn in turns.items() if versions.turns.of(name) is turn]
+            mine = len(theirs) == len(turns) and not (attempt is not None and attempt.killing)
             for turn in turns.values() if mine else ():
                 turn.thread = threading.current_thread()
         if not mine:
+            for name in theirs:
+                versions.end_turn(name)
             refused()
-            raise RuntimeError(f"the job was killed before {', '.join(turns)} could be sealed")
+            raise RuntimeError(
+                f"the job was killed before {', '.join(turns) or 'its progress'} could be sealed"
+            )
         try:
             seal()
         except Exception as error:

@@ -60,7 +60,9 @@ def test_nothing_is_written_before_the_interval_is_over_and_then_the_newest_vers
     assert (store.late.lag().objects, store.late.lag().seconds) == (1, 4.0)
     assert store.written == []
     store.now = 5.0
-    store.late.add(version("b", "other"))  # wakes it; the older one is due, with which this one may be written or wait
+    store.late.add(
+        version("b", "other")
+    )  # wakes it; the older one is due, with which this one may be written or wait
     eventually(lambda: store.written[:1] == ["new"])
     assert store.late.flush(LIMIT)
     assert store.written == ["new", "other"]

@@ -142,6 +142,31 @@ def late_deeds(registry, record):
     }
 
 
+def test_an_attempt_that_goes_on_after_its_kill_updates_and_saves_nothing(context):
+    context.registry.update("a", lambda: "0", SYNC, LIMIT)
+    environment = context.environment()
+    attempt = RunningAttempt(AttemptRef("job", 1), "group", "pool")
+
+    def swallows_its_kill():
+        jobthreads.work_for(attempt)
+        environment.progress.save("before")
+        assert attempt.claim("killer")
+        for late in (
+            lambda: context.registry.update("a", lambda: "A", SYNC, LIMIT),
+            lambda: context.registry.remove("a", True),
+            lambda: environment.commit(1, {"a": lambda: "A"}),
+            lambda: environment.commit(1, {}),
+            lambda: environment.progress.save("after"),
+        ):
+            with pytest.raises(RuntimeError, match="the job was killed before"):
+                late()
+
+    in_thread(swallows_its_kill)()
+    assert context.registry.get("a", 0) == "0"
+    assert context.environment(attempt=2).progress.load() == "before"
+    assert context.registry.update("a", lambda: "B", SYNC, 0.0) == "B", "its turns have ended"
+
+
 @pytest.mark.parametrize("deed", ["update", "together", "remove", "put back"])
 def test_a_seal_that_goes_on_after_a_kill_comes_before_the_next_update(context, deed):
     context.registry.update("a", lambda: "0", SYNC, LIMIT)
