@@ -24,7 +24,7 @@ test: setup
 
 # What touches Spark, with Spark 3.5 in an environment of its own. Java 17 is needed.
 SPARK35 := 3.5.9
-ON_SPARK := driver.py driver_rehearsals.py executors_elsewhere.py job_kinds main_job.py failover object_strategies.py hdfs_cluster.py
+ON_SPARK := driver driver_rehearsals.py executors_elsewhere.py job_kinds main_job.py failover object_strategies.py hdfs_cluster.py
 spark35:
 	@$(MAKE) --no-print-directory test VENV=.venv-spark35 SPARK=$(SPARK35) \
 	  TESTS="$(ON_SPARK:%=tests/integration/test_%)"

@@ -123,6 +123,7 @@ def run(
     spark: Any,
 ) -> None:
     """Serve requests until the end."""
+    from jobserver.driver import callbacks
     from jobserver.driver.commands import Commands
     from jobserver.driver.driver import Driver
     from jobserver.driver.sessions import install_patches
@@ -132,6 +133,7 @@ def run(
         0.001
     )  # a job that computes in Python holds up the answers of others no longer than this
     install_patches(spark)
+    callbacks.install(spark)
     now = time.monotonic()
     driver = Driver(config, spark, Lifetime(config.orphan_timeout, config.unbound_timeout, now, now))
     silence = watch_spark(lambda: spark_runs(spark), ending.ask)

@@ -32,8 +32,8 @@ class RunningAttempt:
     """One attempt while it runs, and what a kill must know of it.
 
     `groups`: Spark job groups, ours first; `jvm_threads`: by thread ident, whatever Spark's side stored there; `leaving`:
-    what frees what only this attempt used; `log` and `board`: where its output and its progress go (`job_log.JobLog`,
-    `progress_board.ProgressBoard`).
+    what frees what only this attempt used; `left`: that was freed, so nothing more is kept for it; `log` and `board`: where
+    its output and its progress go (`job_log.JobLog`, `progress_board.ProgressBoard`).
     """
 
     ref: AttemptRef
@@ -47,6 +47,7 @@ class RunningAttempt:
     board: Any = None
     told_at: float = 0.0
     leaving: list[Callable[[], None]] = field(default_factory=list)
+    left: bool = False
     _fate: dict[str, str] = field(default_factory=dict)
 
     def claim(self, who: str) -> bool:
@@ -57,6 +58,11 @@ class RunningAttempt:
     def killing(self) -> bool:
         """Whether a killer owns its fate."""
         return self._fate.get("by") == "killer"
+
+    @property
+    def ended(self) -> bool:
+        """Whether somebody owns its fate: it has ended, or is being killed."""
+        return "by" in self._fate
 
     def alive(self) -> list[threading.Thread]:
         """Its threads that have not ended."""

@@ -153,12 +153,16 @@ def prepare_thread(spark: Spark, attempt: RunningAttempt, ident: int, java_sessi
     """Make the calling thread's JVM side the attempt's: nothing of an earlier job's properties is left."""
     java = spark.java
     if ident not in attempt.jvm_threads:
-        connection = spark.context._gateway._gateway_client.get_thread_connection()
-        attempt.jvm_threads[ident] = (java.thread.currentThread(), connection)
+        attempt.jvm_threads[ident] = jvm_side(spark)
     java.scala_context.setLocalProperties(java.properties())
     spark.context._jsc.setJobGroup(attempt.group, f"job {attempt.ref.job_id}", True)
     java.scala_context.setLocalProperty("spark.scheduler.pool", attempt.pool)
     java.session.setActiveSession(java_session)
+
+
+def jvm_side(spark: Spark) -> tuple[Any, Any]:
+    """The JVM's thread that works for the calling one, and the connection to it."""
+    return spark.java.thread.currentThread(), spark.context._gateway._gateway_client.get_thread_connection()
 
 
 class SparkKills:

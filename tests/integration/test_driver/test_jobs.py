@@ -1,32 +1,15 @@
-"""The driver process with real Spark. One driver serves most tests; they differ in job ids and names."""
+"""What a job gets, what it shares with others, and what it cannot do to them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driver_client import CONTEXT, DriverProcess, Running, eventually, is_running, numbers
+from driver_client import Running, eventually, numbers
 
-from checkpoint import binaries
-from checkpoint.epoch import begin_epoch
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("driver")
-    process = DriverProcess(folder, host="localhost", kill_grace=3, warm_up=True)
-    try:
-        assert "error" not in process.facts, process.facts
-        yield Running(process, folder)
-    finally:
-        process.stop()
-        assert eventually(lambda: not is_running(process.facts.get("jvm_pid", 0) or 0))
+from test_driver.making import MAKE
 
 
 def test_the_jvms_optimizing_compiler_yields_to_all_other_threads_of_the_driver(running: Running) -> None:
@@ -227,14 +210,6 @@ def run(spark, env, config):
         assert running.value(second) == [False, "2", None, "interactive"]
 
 
-MAKE = """
-def run(spark, env, config):
-    df = spark.range(config["n"]).selectExpr("id", "id * 2 as twice")
-    made = env.named_objects.update(config["name"], lambda: df)
-    return [made.count(), env.named_objects.names().count(config["name"])]
-"""
-
-
 def test_a_named_dataframe_is_there_for_other_jobs_by_name_and_in_sql(running: Running) -> None:
     assert running.value(MAKE, name="numbers", n=5) == [5, 1]
     read = """
@@ -267,192 +242,3 @@ def run(spark, env, config):
         "r": "rdd",
     }
     assert all(shown[name]["checkpointed"] for name in ("v", "big", "b", "r"))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "spark.sparkContext.parallelize(range(2), 2).map(lambda _: time.sleep(600)).collect()",
-        "spark.sql('select count(*) from range(100000000000) where rand() < 2').collect()",
-        "time.sleep(600)",
-        "threading.Event().wait()",
-        "threading.Lock().acquire() and (lock := threading.Lock()).acquire() and lock.acquire()",
-        "[None for _ in iter(int, 1)]",
-        "spark.sparkContext._jvm.java.lang.Thread.sleep(600000)",
-        "retry_for_ever(spark)",
-    ],
-)
-def test_a_kill_ends_whatever_a_job_does_and_spares_the_driver(running: Running, body: str) -> None:
-    source = f"""
-import threading, time
-def retry_for_ever(spark):
-    while True:
-        try:
-            spark.range(1000).selectExpr("sum(id)").collect()
-        except Exception:
-            pass
-def run(spark, env, config):
-    env.progress.report(0.5, "started")
-    {body}
-"""
-    job = running.start(source)
-    assert running.client.event("progress", job)["fraction"] == 0.5
-    begun = time.monotonic()
-    assert running.client.ask("kill", job_id=job, attempt=1)["running"]
-    event = running.outcome(job, 10)
-    assert event["kind"] == "killed"
-    assert time.monotonic() - begun < 3
-    assert running.client.ask("ping")["abandoned"] == 0
-    assert running.value("def run(s, e, c): return s.range(10).count()") == 10
-
-
-def test_a_streaming_query_that_keeps_no_state_of_ours_is_stopped_with_the_job_that_was_killed(
-    running: Running,
-) -> None:
-    source = """
-import time
-def run(spark, env, config):
-    query = spark.readStream.format("rate").load().writeStream.format("noop").start()
-    env.progress.report(0.5, str(query.id))
-    query.awaitTermination()
-"""
-    threads = """
-def run(spark, env, config):
-    names = [thread.getName() for thread in spark.sparkContext._jvm.java.lang.Thread.getAllStackTraces().keySet()]
-    return sum(config["query"] in name for name in names)
-"""
-    job = running.start(source)
-    query = running.client.event("progress", job)["message"]
-    assert running.value(threads, query=query) == 1
-    assert running.client.ask("kill", job_id=job, attempt=1)["running"]
-    assert running.outcome(job)["kind"] == "killed"
-    deadline = time.monotonic() + 20
-    while running.value(threads, query=query) and time.monotonic() < deadline:
-        pass
-    assert running.value(threads, query=query) == 0
-
-
-def test_the_same_attempt_runs_once_and_an_older_one_never(running: Running) -> None:
-    source = "def run(s, e, c): return 1"
-    job = running.start(source, attempt=2)
-    running.outcome(job)
-    for attempt, code in ((2, "duplicate"), (1, "stale-attempt")):
-        binary = running.uploads.python(source)
-        answer = running.client.ask(
-            "run", job_id=job, attempt=attempt, main_class="job:run", binaries=[binary], config="{}"
-        )
-        assert answer["refused"] == code
-
-
-def test_a_saved_progress_is_found_by_the_next_attempt_and_the_older_saves_no_more(running: Running) -> None:
-    save = """
-def run(spark, env, config):
-    env.commit({"done": 3}, {"part": lambda: "three"})
-    env.progress.save({"done": 4})
-    raise OSError
-"""
-    load = "def run(s, env, c): return [env.progress.load(), env.named_objects.get('part')]"
-    job = running.start(save)
-    assert running.client.event("finished", job)["kind"] == "failed"
-    running.start(load, job=job, attempt=2)
-    assert json.loads(running.outcome(job)["result"]) == [{"done": 4}, "three"]
-
-
-def test_an_adopted_driver_keeps_its_jobs_and_lists_what_was_not_acknowledged(running: Running) -> None:
-    done = running.start("def run(s, e, c): return 'done'")
-    assert running.client.event("finished", done)["result"] == '"done"'  # and no ack
-    slow = running.start(
-        "import time\ndef run(s, e, c):\n e.progress.report(None)\n time.sleep(1)\n return 'slow'"
-    )
-    running.client.event("progress", slow)
-    stale = running.process.connect()
-    assert stale.ask("adopt", epoch=99, token="x", nonce="never given")["refused"] == "stale-nonce"
-    newer = running.adopt()
-    listed = {item["job_id"]: item["outcome"] for item in newer.adopted}
-    assert listed[done]["result"] == '"done"'
-    assert listed[slow] is None
-    assert running.outcome(slow)["result"] == '"slow"'
-    nonce = stale.ask("hello")["nonce"]
-    assert stale.ask("adopt", epoch=1, token="x", nonce=nonce)["refused"] == "stale-epoch"
-    assert stale.ask("kill", job_id=slow, attempt=1)["refused"] == "not-owner"
-    assert stale.ask("shutdown", reason="no right")["refused"] == "not-owner"
-    assert running.value(MAKE, name="after adoption", n=3) == [3, 1]
-    stale.close()
-
-
-def test_the_driver_tells_anybody_who_has_its_secret_whether_its_owner_is_gone(running: Running) -> None:
-    witness = running.process.connect()
-    told = witness.ask("ping")
-    assert (told["epoch"], told["owner_lost"]) == (running.epoch, False)
-    running.client.close()
-    assert eventually(lambda: witness.ask("ping")["owner_lost"])
-    running.adopt()
-    told = witness.ask("ping")
-    assert (told["epoch"], told["owner_lost"]) == (running.epoch, False)
-    witness.close()
-
-
-OWN_CLASS = """
-class Point:
-    def __init__(self, x):
-        self.x = x
-def make(spark, env, config):
-    return env.named_objects.update("own class", lambda: Point(7)).x
-"""
-READ_OWN_CLASS = """
-def run(spark, env, config):
-    return [env.named_objects.get("own class").x, type(env.named_objects.get("own class")).__name__]
-"""
-
-
-def test_named_objects_are_restored_equal_in_the_next_driver(running: Running, tmp_path: Path) -> None:
-    running.value(MAKE, name="kept", n=4)
-    binary = running.uploads.python(OWN_CLASS)
-    binaries.put(running.files, Path(binary["path"]).read_bytes())
-    assert running.value(OWN_CLASS, "job:make") == 7
-    root = str(running.files.url("x")).removeprefix("file://").removesuffix("/test/x")
-    base = begin_epoch(running.files, "ctx-1", 50, "t50", b"cluster secret")
-    process = DriverProcess(tmp_path, checkpoint_root=root)
-    try:
-        client = process.connect()
-        assert client.ask("bind", context=CONTEXT)["ok"]
-        assert client.ask("activate", context=CONTEXT, epoch=50, token="t50", base=base.name)["ok"]
-        older, running.client = running.client, client
-        read = """
-def run(spark, env, config):
-    names = env.named_objects
-    total = spark.sql("select sum(twice) s from kept").first().s
-    return [total, names.get("v"), names.get("r").count(), names.get("b").value]
-"""
-        assert running.value(read) == [12, {"a": [1, 2]}, 10, [1, 2, 3]]
-        assert running.value(READ_OWN_CLASS) == [7, "Point"]
-        running.client = older
-        held = running.start("def run(s, e, c): e.named_objects.update('late', lambda: 1)")
-        assert older.event("superseded", None)["epoch"] == 50  # type: ignore[arg-type]
-        assert running.client.ask("kill", job_id=held, attempt=1)["ok"]
-        assert running.outcome(held)["kind"] == "killed"
-        older.close()
-        assert eventually(
-            lambda: running.process.process.poll() is not None
-        )  # another has taken over for good
-        running.client = client
-        running.start("import os\ndef run(s, e, c): os._exit(3)")
-        assert process.process.wait(10) == 3  # a job may end the driver, but never leave its JVM behind
-        assert eventually(lambda: not is_running(process.facts["jvm_pid"]), 5)
-    finally:
-        process.stop()
-
-
-def test_a_driver_that_cannot_start_says_why(tmp_path: Path) -> None:
-    process = DriverProcess(tmp_path, java={"executable": "/nowhere/java"})
-    assert process.facts == {"error": "there is no Java at '/nowhere/java'"}
-    assert process.process.wait(10) == 1
-
-
-def test_a_driver_ends_at_once_when_its_jvm_does_and_says_so_by_its_code(tmp_path: Path) -> None:
-    process = DriverProcess(tmp_path)
-    try:
-        os.kill(process.facts["jvm_pid"], signal.SIGKILL)
-        assert process.process.wait(5) == 70
-    finally:
-        process.stop()
