@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from jobserver.driver.jobthreads import current
+from jobserver.driver.jobthreads import RunningAttempt, current
 
 SLICE = 0.05
 """Longest wait inside C, in seconds."""
@@ -88,39 +89,66 @@ def _lock_for_caller() -> Any:
     return _lock() if current() is None else SlicedLock()
 
 
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    thread: threading.Thread
+    attempt: RunningAttempt | None
+
+    @property
+    def killed(self) -> bool:
+        """Whether a kill has ended its thread, wherever that was: between taking the lock and the next step, maybe."""
+        return self.attempt is not None and self.attempt.killing and not self.thread.is_alive()
+
+
 class SlicedLock:
-    """A threading.Lock whose waiting can be ended by a kill."""
+    """A threading.Lock whose waiting can be ended by a kill, and which nobody holds any more whose thread a kill has ended.
+
+    Its steps are Python, so a kill may be raised between any two of them: a waiter may have got the lock and never know.
+    """
 
     def __init__(self) -> None:
-        self._inner = _lock()
+        self._guard = _lock()  # for a few steps only, and entered itself, so that no kill leaves it held
+        self._free_again = _lock()
+        self._free_again.acquire()
+        self._holder: _Holder | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """As threading.Lock.acquire."""
-        if self._inner.acquire(False):
-            return True
-        if not blocking:
-            return False
+        me = _Holder(threading.current_thread(), current())
         end = None if timeout < 0 else time.monotonic() + timeout
-        while not self._inner.acquire(
-            True, SLICE if end is None else max(min(SLICE, end - time.monotonic()), 0)
-        ):
-            if end is not None and time.monotonic() >= end:
+        while not self._taken_by(me):
+            left = SLICE if end is None else min(SLICE, end - time.monotonic())
+            if not blocking or left <= 0:
                 return False
+            self._free_again.acquire(True, left)
         return True
+
+    def _taken_by(self, me: _Holder) -> bool:
+        with self._guard:
+            if self._holder is not None and not self._holder.killed:
+                return False
+            self._holder = me
+            return True
 
     def release(self) -> None:
         """As threading.Lock.release."""
-        self._inner.release()
+        with self._guard:
+            if self._holder is None:
+                raise RuntimeError("release unlocked lock")
+            self._holder = None
+            if self._free_again.locked():
+                self._free_again.release()
 
     def locked(self) -> bool:
         """As threading.Lock.locked."""
-        return self._inner.locked()
+        with self._guard:
+            return self._holder is not None and not self._holder.killed
 
     def __enter__(self) -> bool:
         return self.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._inner.release()
+        self.release()
 
     def _at_fork_reinit(self) -> None:
-        self._inner = _lock()
+        self.__init__()  # type: ignore[misc]

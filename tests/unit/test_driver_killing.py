@@ -264,3 +264,49 @@ def test_work_that_spark_begins_after_the_threads_have_gone_is_cancelled_too(mon
     while spark.cancelled < 9 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert spark.cancelled >= 9, "it looked on after the late stage was gone"
+
+
+def test_a_lock_whose_holder_a_kill_has_ended_is_free_for_the_next_and_only_then():
+    one, locks, held, go_on = attempt(), [], threading.Event(), threading.Event()
+
+    def work():
+        locks.append(threading.Lock())
+        locks[0].acquire()  # and nothing releases it: the kill came right after it
+        held.set()
+        while not go_on.is_set():
+            try:
+                go_on.wait()
+            except Killed:
+                continue
+
+    thread = JobThreads().start(one, work)
+    assert held.wait(LIMIT)
+    (lock,) = locks
+    killed = threading.Event()
+    Killer(NoSpark(), LIMIT).kill(one, killed.set)
+    assert not lock.acquire(timeout=4 * waits.SLICE), "its thread still runs"
+    go_on.set()
+    assert killed.wait(LIMIT)
+    assert not thread.is_alive()
+    assert lock.acquire(timeout=LIMIT)
+    assert not lock.acquire(False)
+    lock.release()
+    with pytest.raises(RuntimeError, match="release unlocked lock"):
+        lock.release()
+
+
+def test_a_lock_that_a_thread_left_held_when_it_ended_by_itself_stays_held():
+    one, locks, done = attempt(), [], threading.Event()
+
+    def work():
+        locks.append(threading.Lock())
+        holder = threading.Thread(target=locks[0].acquire)
+        holder.start()
+        holder.join()
+        done.set()
+
+    JobThreads().start(one, work)
+    assert done.wait(LIMIT)
+    assert not locks[0].acquire(timeout=2 * waits.SLICE)
+    locks[0].release()
+    assert locks[0].acquire(False)
