@@ -54,6 +54,9 @@ class FileStore(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder; no error when it is absent."""
 
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder in which nothing is; no error when there is something, or when it is absent."""
+
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         """Make durable what others wrote below the folder. Answers each file's relative path and length.
 

@@ -96,6 +96,10 @@ class HdfsFiles:
         """See FileStore."""
         self._hdfs.remove(self._at(path))
 
+    def remove_empty(self, folder: str) -> None:
+        """See FileStore."""
+        self._hdfs.remove_empty(self._at(folder))
+
     def seal_tree(self, folder: str) -> dict[str, int]:
         """See FileStore. What Spark closed has its replicas; fsync is the DataNodes' part (`dfs.datanode.synconclose`)."""
         found: dict[str, int] = {}

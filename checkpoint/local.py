@@ -98,6 +98,20 @@ class LocalFiles:
             except (IsADirectoryError, PermissionError):
                 _remove_tree(target)
 
+    def remove_empty(self, folder: str) -> None:
+        """See FileStore."""
+        target = self._at(folder)
+        with _trouble(folder):
+            try:
+                target.rmdir()
+            except FileNotFoundError:
+                self._check_root()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            else:
+                self._forget(target)
+
     def seal_tree(self, folder: str) -> dict[str, int]:
         """See FileStore."""
         top = self._at(folder)

@@ -6,7 +6,7 @@ The plan is made before anything is listed. What was handed out after it is aske
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from checkpoint import layout
@@ -48,13 +48,18 @@ def carry_out(
     stay = [manifest(name) for name in kept.manifests]
     removed = [layout.manifest_path(plan.context_id, name) for name in kept.removable]
     removed += _old_markers(files, plan)
+    emptied: list[str] = []
     if (
         None not in stay
     ):  # else a damaged one among them may name anything: all data stays until it has aged out
         named = named_paths([one for one in stay if one is not None], plan.contents)
-        removed += [path for path in _data(files, plan, is_fresh) if _unnamed(path, named, plan.context_id)]
+        data, emptied = _data(files, plan, named, is_fresh)
+        removed += data
     for path in removed:
         files.remove(path)
+    for folder in emptied:
+        files.discard_unfinished(folder)
+        files.remove_empty(folder)
     for folder in (layout.manifest_folder(plan.context_id), layout.marker_folder(plan.context_id)):
         files.discard_unfinished(folder)
     return tuple(removed)
@@ -75,23 +80,39 @@ def _old_markers(files: FileStore, plan: Plan) -> list[str]:
     ]
 
 
-def _data(files: FileStore, plan: Plan, is_fresh: Callable[[str], bool]) -> Iterator[str]:
-    """Paths of all data that was there before the plan and is not in use."""
+def _data(
+    files: FileStore, plan: Plan, named: frozenset[str], is_fresh: Callable[[str], bool]
+) -> tuple[list[str], list[str]]:
+    """Paths of all data that was there before the plan, is not named and not in use; and the folders of jobs that are empty then.
+
+    Those for which anything is in use stay, as somebody may be about to write there; those of objects, too: their names come
+    again, and they may be shared with another user of the store.
+    """
+    data, emptied = list[str](), list[str]()
     for top in ("objects", "progress"):
         for owner in files.names(layout.in_context(plan.context_id, top)):
-            for name in files.names(layout.in_context(plan.context_id, f"{top}/{owner}")):
-                path = f"{top}/{owner}/{name}"
-                if _ours(top, name, plan) and not (
-                    {name, path} & plan.in_use or is_fresh(name) or is_fresh(path)
-                ):
-                    yield layout.in_context(plan.context_id, path)
+            folder = f"{top}/{owner}"
+            names = files.names(layout.in_context(plan.context_id, folder))
+            gone = [name for name in names if _is_litter(folder, name, plan, named, is_fresh)]
+            data += [layout.in_context(plan.context_id, f"{folder}/{name}") for name in gone]
+            if (
+                top == "progress"
+                and gone == names
+                and not any(path.startswith(f"{folder}/") for path in plan.in_use)
+            ):
+                emptied.append(layout.in_context(plan.context_id, folder))
+    return data, emptied
 
 
-def _ours(top: str, name: str, plan: Plan) -> bool:
+def _is_litter(
+    folder: str, name: str, plan: Plan, named: frozenset[str], is_fresh: Callable[[str], bool]
+) -> bool:
+    path = f"{folder}/{name}"
+    used = {name, path} & plan.in_use or path in named or is_fresh(name) or is_fresh(path)
+    return _ours(folder, name, plan) and not used
+
+
+def _ours(folder: str, name: str, plan: Plan) -> bool:
     """Nothing that a later epoch made, and nothing whose name we did not give."""
     numbers = layout.parse_pair(name)
-    return numbers is not None and (top == "progress" or numbers[0] <= plan.mine.epoch)
-
-
-def _unnamed(path: str, named: frozenset[str], context_id: str) -> bool:
-    return path.removeprefix(layout.in_context(context_id, "")) not in named
+    return numbers is not None and (folder.startswith("progress/") or numbers[0] <= plan.mine.epoch)

@@ -66,6 +66,10 @@ class WatchedFiles:
         """See FileStore."""
         self._counted(lambda: self._files.remove(path))
 
+    def remove_empty(self, folder: str) -> None:
+        """See FileStore."""
+        self._counted(lambda: self._files.remove_empty(folder))
+
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         """See FileStore."""
         return self._counted(lambda: self._files.seal_tree(folder))

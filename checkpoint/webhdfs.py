@@ -118,6 +118,18 @@ class WebHdfs:
         """Remove a file, or a folder with all that is in it; no error when it is absent."""
         self._call(path, lambda: self._client._delete(path, recursive=True))
 
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder in which nothing is; no error when there is something, or when it is absent."""
+
+        def remove() -> None:
+            try:
+                self._client._delete(path, recursive=False)
+            except HdfsError as error:
+                if error.exception != "PathIsNotEmptyDirectoryException":
+                    raise
+
+        self._call(path, remove)
+
     def make_folder(self, path: str) -> None:
         """Make a folder with those around it; no error when it is there."""
         self._call(path, lambda: self._client._mkdirs(path))

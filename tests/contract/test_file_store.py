@@ -98,6 +98,17 @@ class FileStorePromises:
         assert files.names("t") == []
         assert files.read("tt") == b"x"
 
+    def test_a_folder_goes_alone_only_when_nothing_is_in_it(self, files: FileStore) -> None:
+        files.write_new("t/full/one", b"x")
+        files.write_new("t/empty/one", b"x")
+        files.remove("t/empty/one")
+        for folder in ("t/full", "t/empty", "t/empty", "t/absent"):
+            files.remove_empty(folder)
+        assert files.names("t") == ["full"]
+        assert files.read("t/full/one") == b"x"
+        files.write_new("t/empty/one", b"y")
+        assert files.read("t/empty/one") == b"y"
+
     def test_a_folder_can_be_filled_again_after_it_was_removed(self, files: FileStore) -> None:
         files.write_new("t/one", b"x")
         files.remove("t")

@@ -156,6 +156,10 @@ class FaultyFiles:
             for known in [known for known in self.content if known.startswith(prefix)]:
                 del self.content[known]
 
+    def remove_empty(self, folder: str) -> None:
+        """A folder in which nothing is there is none."""
+        self._enter("remove_empty", folder)
+
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         self._enter("seal_tree", folder)
         with self._lock:

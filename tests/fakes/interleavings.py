@@ -70,6 +70,9 @@ class SteppedFiles:
     def remove(self, path: str) -> None:
         self.ask("remove", path)
 
+    def remove_empty(self, folder: str) -> None:
+        """No folder is empty here."""
+
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         raise NotImplementedError
 

@@ -66,6 +66,9 @@ class SimFiles:
         self._reach(path)
         self._shelf.content.remove(path)
 
+    def remove_empty(self, folder: str) -> None:
+        self._reach(folder)
+
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         self._reach(folder)
         return self._shelf.content.seal_tree(folder)

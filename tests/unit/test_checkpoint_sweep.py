@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from checkpoint.contents import Contents
 from checkpoint.epoch import begin_epoch, begin_marker_only, load
 from checkpoint.errors import StoreUnavailable, Superseded
 from checkpoint.fence import Marker
+from checkpoint.local import LocalFiles
 from checkpoint.manifest import BaseRef, Kind, Manifest, NamedObject, Progress, encode
 from checkpoint.retention import keep_manifests, named_paths, removable_markers
 from checkpoint.sealing import TRIES
@@ -189,6 +191,22 @@ def test_progress_that_is_saved_or_being_written_stays_and_the_rest_goes(files: 
     seal_many(writer)
     writer.sweep(set())
     assert [there(files, f"c/{path}") for path in (old, current, unfinished)] == [False, True, True]
+
+
+def test_the_folder_of_a_job_goes_with_the_last_that_was_saved_there(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    base = begin_epoch(files, CONTEXT, 1, "t1", SECRET)
+    writer = CheckpointWriter(files, CONTEXT, 1, "t1", base, SECRET)
+    for job in ("ended", "runs", "writes"):
+        path = writer.next_progress_path(job, 1)
+        files.write_new(f"c/{path}", b"x")
+        if job != "writes":
+            writer.commit(Changes(progress={job: Progress(1, path=path)}))
+    (tmp_path / "c/progress/ended/.half.unfinished").write_bytes(b"of a driver that died")
+    writer.commit(Changes(forget=("ended",)))
+    seal_many(writer)
+    writer.sweep(set())
+    assert files.names("c/progress") == ["runs", "writes"]
 
 
 def test_a_superseded_writer_sweeps_nothing(files: FaultyFiles) -> None:
