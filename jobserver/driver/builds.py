@@ -5,7 +5,8 @@ They run in the thread of who builds, under turns that it has taken; what the bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,18 +44,15 @@ class Builds:
         recipe: Recipe | None = None,
     ) -> list[Held]:
         """Build, seal and publish under the turns that the caller has taken, which end."""
-        made: list[Held] = []
         try:
-            for name, build in builds.items():
-                made.append(self._made(name, build, options[name], recipe))
-            self._seals.seal(turns, made, progress, lambda: self._abandon(made))
+            made = self._made_all(builds, options, progress, recipe)
+            self._seals.seal(turns, made, progress, lambda: self._abandon(made, progress))
             return made
         except Exception as error:
             # whatever the job's build raised fails all who wait for it; after a kill the next one builds instead
             with self._versions.lock:
                 for turn in turns.values():
                     turn.error = error
-            self._abandon(made)
             raise
         finally:
             for name in builds:
@@ -78,19 +76,36 @@ class Builds:
         options = replace(options, strategy=record.strategy, durability="sync")
         if record.strategy != "recipe":
             held = self._made(record.name, build, options, recipe, rebuilt=True)
-            self._seals.seal_rebuilt(held)
+            self._seals.seal_rebuilt(held, lambda: self._abandon([held], {}))
             return
-        version = self._next_version()
-        making = Making(record.name, build(), options, version, write=False, recipe=recipe, rebuilt=True)
-        held = self._shelf.make(making)
-        self._note_reads(held)
-        held.record = record
-        self._seals.show_rebuilt(held)
+        with self._next_version() as version:
+            making = Making(record.name, build(), options, version, write=False, recipe=recipe, rebuilt=True)
+            held = self._shelf.make(making)
+            self._note_reads(held)
+            held.record = record
+            self._seals.show_rebuilt(held)
 
     def reread(self, record: NamedObject) -> None:
         """Read the files of a source again, as a new version, in the thread that has the turn."""
-        held = self._shelf.reread(record, self._next_version())
-        self._seals.seal_rebuilt(held)
+        with self._next_version() as version:
+            held = self._shelf.reread(record, version)
+        self._seals.seal_rebuilt(held, lambda: self._abandon([held], {}))
+
+    def _made_all(
+        self,
+        builds: Mapping[str, Callable[[], Any]],
+        options: Mapping[str, ObjectOptions],
+        progress: Mapping[str, Progress],
+        recipe: Recipe | None,
+    ) -> list[Held]:
+        made: list[Held] = []
+        try:
+            for name, build in builds.items():
+                made.append(self._made(name, build, options[name], recipe))
+            return made
+        except BaseException:  # a kill, too: nothing of it was handed to a seal yet
+            self._abandon(made, progress)
+            raise
 
     def _made(
         self,
@@ -104,8 +119,7 @@ class Builds:
         write = self._journal is not None and options.kept and options.durability == "sync"
         if options.kept and not write:
             self._seals.late.admit()
-        version = self._next_version()
-        try:
+        with self._next_version() as version:
             value = build()
             if value is None:
                 raise ValueError(
@@ -113,12 +127,7 @@ class Builds:
                 )
             held = self._shelf.make(Making(name, value, options, version, write, recipe, rebuilt))
             self._note_reads(held)
-            self._versions.use(held)  # nobody else knows it yet
             return held
-        except BaseException:
-            if self._journal:
-                self._journal.release(version)
-            raise
 
     def _note_reads(self, held: Held) -> None:
         """What readers get of it is written and read back, or is files of others, or else what the job built of others."""
@@ -127,14 +136,29 @@ class Builds:
             with self._versions.lock:
                 held.reads = self._versions.read_by_caller()
 
-    def _abandon(self, made: Iterable[Held]) -> None:
+    def _abandon(self, made: Iterable[Held], progress: Mapping[str, Progress]) -> None:
+        """Free what was made and not sealed, and let sweeps remove what was written of it."""
         for held in made:
-            if self._journal and self._versions.held(held.name) is not held:
+            if self._versions.held(held.name) is not held:
                 self._background.submit(partial(self._shelf.discard, held))
+                if self._journal:
+                    self._journal.release(held.version)
+        for saved in progress.values():
+            if self._journal and saved.path is not None:
+                self._journal.release(saved.path)
 
-    def _next_version(self) -> str:
-        if self._journal:
-            return self._journal.next_version()
-        with self._versions.lock:
-            self._counter += 1
-            return f"memory-{self._counter}"
+    @contextmanager
+    def _next_version(self) -> Iterator[str]:
+        """A version for what is made inside; when that fails, sweeps may remove what was written of it."""
+        if self._journal is None:
+            with self._versions.lock:
+                self._counter += 1
+                version = f"memory-{self._counter}"
+            yield version
+            return
+        version = self._journal.next_version()
+        try:
+            yield version
+        except BaseException:
+            self._journal.release(version)
+            raise

@@ -349,6 +349,7 @@ class Driver:
 
     def left(self, attempt: RunningAttempt) -> None:
         """Free what only this attempt used."""
+        attempt.left = True
         if attempt.log is not None:  # a rebuild has no output of its own
             self.logs.end(attempt.log)
         if attempt.killing and attempt.session is not None and attempt.session.used:

@@ -67,22 +67,28 @@ class _End(Enum):
 
 
 class LateWrites:
-    """`write` writes and seals a version, False if that has to wait; `store_is_well` raises CheckpointError if it is not."""
+    """`write` writes and seals a version, False if that has to wait; `store_is_well` raises CheckpointError if it is not.
+
+    `settled` is told of each version for which nothing is written any more: it is sealed, or replaced.
+    """
 
     def __init__(
         self,
         limits: AsyncLimits,
         write: Callable[[Held], bool],
+        settled: Callable[[Held], None],
         store_is_well: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
         self._write = write
+        self._settled = settled
         self._store_is_well = store_is_well
         self._clock = clock
         self._lock = threading.RLock()  # entered itself, as in versions
         self._changed = threading.Condition(self._lock)
         self._late: dict[str, _Late] = {}
+        self._tried: _Late | None = None
         self._hurry = False
         self._thread: threading.Thread | None = None
 
@@ -104,6 +110,7 @@ class LateWrites:
             since = older.since if older else now
             queued = older.queued if older and older.trouble is None else now
             self._late[held.name] = _Late(held, since, queued)
+            self._settle(older)
             if self._thread is None:  # called by a keeper's thread, so this one is no job's either
                 self._thread = threading.Thread(target=self._run, name="late-writes", daemon=True)
                 self._thread.start()
@@ -112,8 +119,13 @@ class LateWrites:
     def drop(self, name: str) -> None:
         """Nothing of that name needs to be written any more."""
         with self._lock:
-            self._late.pop(name, None)
+            self._settle(self._late.pop(name, None))
             self._changed.notify_all()
+
+    def _settle(self, late: _Late | None) -> None:
+        """Not while it is tried: the end of the try does that."""
+        if late is not None and late is not self._tried:
+            self._settled(late.held)
 
     def lag(self) -> Lag:
         """What is not sealed at this moment, be it given up or not."""
@@ -169,6 +181,19 @@ class LateWrites:
                 self._changed.wait(min(times) - now if times else None)
 
     def _try(self, late: _Late) -> _End:
+        with self._lock:
+            if self._late.get(late.held.name) is not late:
+                return _End.DONE
+            self._tried = late
+        try:
+            return self._tried_once(late)
+        finally:
+            with self._lock:
+                self._tried = None
+                if self._late.get(late.held.name) is not late:
+                    self._settled(late.held)
+
+    def _tried_once(self, late: _Late) -> _End:
         try:
             done = self._write(late.held)
         except StoreUnavailable as error:

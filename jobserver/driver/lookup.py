@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from checkpoint.manifest import NamedObject
 from jobserver.driver.held import Held
+from jobserver.driver.jobthreads import current
 from jobserver.driver.restoration import Restoration
 from jobserver.driver.turns import Turn, shared_failure
 from jobserver.driver.versions import Versions
@@ -41,7 +42,7 @@ class Lookup:
                 while True:
                     held = versions.held(name)
                     if held is not None:
-                        versions.use(held)
+                        versions.use(held, current())
                         return held
                     if waited_for is not None and waited_for.error is not None:
                         raise shared_failure(name, waited_for.error)

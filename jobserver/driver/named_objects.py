@@ -177,6 +177,16 @@ class Registry:
 
     # what is made again
 
+    def is_sealed(self, name: str, limit: float) -> bool:
+        """Whether there is no version of it that waits to be sealed; waits for that, at most `limit` seconds."""
+        if self._waits_for_seal(name):
+            self.flush(limit)
+        return not self._waits_for_seal(name)
+
+    def _waits_for_seal(self, name: str) -> bool:
+        held = self.held(name)
+        return bool(self._journal and held and held.options.kept and held.record is None)
+
     def refresh(self, name: str) -> Turn | None:
         """Begin to make an object anew by its recipe, or by reading its files again; None if there is none.
 

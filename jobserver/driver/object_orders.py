@@ -60,6 +60,11 @@ def _offers(registry: Registry, name: str, older: OlderVersions) -> dict[str, An
 
 
 def _refresh(registry: Registry, order: ObjectOrder, shown: dict[str, Any]) -> dict[str, Any]:
+    if not registry.is_sealed(order.name, order.seconds):
+        text = (
+            f"the newest version of named object {order.name!r} is not in the checkpoint yet: ask again later"
+        )
+        raise ObjectOrderRefused(Refused.CANNOT, text)
     _check_refreshable(registry, order.name, shown)
     try:
         turn = registry.refresh(order.name)

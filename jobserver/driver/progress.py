@@ -121,34 +121,53 @@ class JobProgress(Progress):
             data = persist(lambda: folder.files.read(folder.path(known.path or "")))
         except (Missing, Corrupt) as error:
             raise ObjectDamaged(f"{damaged}: {error}") from error
-        if hashlib.sha256(data).hexdigest() != known.sha256:
+        if _digest(data) != known.sha256:
             raise ObjectDamaged(f"{damaged}: its bytes have changed")
         return data
 
     def saved(self, value: Any) -> SavedProgress:
         """The value as a checkpoint keeps it; a DataFrame or a big value is written to files now."""
-        journal = self._needed_journal()
         if self._values.is_frame(value):
-            path = journal.next_progress_path(self._ref.job_id, self._ref.attempt)
-            frame = self._values.write_frame(value, path)
-            data = self._values.pack(frame)
-            size = sum(entry.size for entry in frame.files)
-            return SavedProgress(self._ref.attempt, data, path, size, hashlib.sha256(data).hexdigest())
+            return self._written(lambda path: self._saved_frame(value, path))
         data = self._values.pack(value)
-        digest = hashlib.sha256(data).hexdigest()
-        if len(data) <= INLINE_LIMIT:
-            return SavedProgress(self._ref.attempt, inline=data, size=len(data), sha256=digest)
+        if len(data) > INLINE_LIMIT:
+            return self._written(lambda path: self._saved_file(data, path))
+        return SavedProgress(self._ref.attempt, inline=data, size=len(data), sha256=_digest(data))
+
+    def _saved_frame(self, value: Any, path: str) -> SavedProgress:
+        frame = self._values.write_frame(value, path)
+        data = self._values.pack(frame)
+        size = sum(entry.size for entry in frame.files)
+        return SavedProgress(self._ref.attempt, data, path, size, _digest(data))
+
+    def _saved_file(self, data: bytes, path: str) -> SavedProgress:
+        folder = self._needed_journal().folder
+        folder.files.write_new(folder.path(path), data)
+        return SavedProgress(self._ref.attempt, path=path, size=len(data), sha256=_digest(data))
+
+    def _written(self, write: Callable[[str], SavedProgress]) -> SavedProgress:
+        """Written under a path of its own; when that fails, sweeps may remove what is there."""
+        journal = self._needed_journal()
         path = journal.next_progress_path(self._ref.job_id, self._ref.attempt)
-        journal.folder.files.write_new(journal.folder.path(path), data)
-        return SavedProgress(self._ref.attempt, path=path, size=len(data), sha256=digest)
+        try:
+            return write(path)
+        except BaseException:
+            journal.release(path)
+            raise
 
     def _commit(self, changes: Changes) -> None:
         journal, attempt = self._needed_journal(), current()
 
         def commit() -> None:
-            if attempt is not None and attempt.killing:  # and it swallowed that
-                raise RuntimeError("the job was killed before its progress could be sealed")
-            journal.commit(changes)
+            try:
+                if attempt is not None and attempt.killing:  # and it swallowed that
+                    raise RuntimeError("the job was killed before its progress could be sealed")
+                journal.commit(changes)
+            except Exception:
+                for saved in changes.progress.values():
+                    if saved.path is not None:
+                        journal.release(saved.path)
+                raise
 
         self._sealers.submit(commit).result()
 
@@ -156,3 +175,7 @@ class JobProgress(Progress):
         if self._journal is None:
             raise RuntimeError("progress cannot be saved: this context has no checkpoint")
         return self._journal
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -12,6 +12,7 @@ from functools import partial
 from checkpoint.manifest import Kind, NamedObject
 from jobserver.driver import warming
 from jobserver.driver.held import Held, Shelf
+from jobserver.driver.jobthreads import current
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.versions import Versions
 from jobserver.driver.warming import Warming, uses_of, warm_order
@@ -57,7 +58,7 @@ class Restoration:
         held.uses = uses_of(record.used)
         with self._versions.lock:
             if used:
-                self._versions.use(held)
+                self._versions.use(held, current())
             self._versions.bring_in(held)
             self._versions.sound(name)
         return held
@@ -107,3 +108,7 @@ class Restoration:
         except Exception:
             # Spark's failures have no common class; without its cache the object is read from its files
             log.exception("named object %r could not be cached", held.name)
+        with self._versions.lock:
+            replaced = self._versions.held(held.name) is not held and not held.users
+        if replaced:  # while it was cached: it may have been freed before there was anything to free
+            self._shelf.discard(held)

@@ -39,7 +39,9 @@ class Seals:
         self._shelf = shelf
         self._journal = journal
         self._sealers = sealers
-        self.late = LateWrites(limits, self.write_late, journal.check_store if journal else _no_store)
+        self.late = LateWrites(
+            limits, self.write_late, self._release, journal.check_store if journal else _no_store
+        )
 
     # what callers wait for; each raises what its seal raises
 
@@ -48,18 +50,23 @@ class Seals:
         turns: Mapping[str, Turn],
         made: list[Held],
         progress: Mapping[str, Progress],
-        refused: Callable[[], None] = lambda: None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Seal and publish new versions, and progress with them, in one manifest. See `_under` for `turns` and `refused`."""
-        self._under(turns, lambda: self._seal_and_publish(made, progress), refused)
+        """Seal and publish new versions, and progress with them, in one manifest. See `_under` for `turns` and `failed`."""
+        user = current()
+        self._under(turns, lambda: self._seal_and_publish(made, progress, user), failed)
 
     def seal_removal(self, name: str, turn: Turn, free: bool) -> None:
         """Take an object out of the manifest and of memory; with `free`, free its cache once its last user is gone."""
         self._under({name: turn}, lambda: self._remove(name, free))
 
-    def seal_rebuilt(self, held: Held) -> None:
+    def seal_rebuilt(self, held: Held, failed: Callable[[], None]) -> None:
         """Seal and publish what was made again, for the thread that has the turn and is no job's: no kill reaches it."""
-        self._sealers.submit(lambda: self._seal_and_publish([held], {})).result()
+        try:
+            self._sealers.submit(lambda: self._seal_and_publish([held], {})).result()
+        except Exception:
+            failed()
+            raise
 
     def show_rebuilt(self, held: Held) -> None:
         """Let readers see what was made again of a record that stays as it is."""
@@ -110,7 +117,6 @@ class Seals:
             versions.turns.begin(held.name)
         try:
             if versions.held(held.name) is not held:
-                self._journal.release(held.version)
                 return True
             self._journal.commit(Changes(put=[record]))
             with versions.lock:
@@ -119,24 +125,29 @@ class Seals:
             versions.end_turn(held.name)
         return True
 
+    def _release(self, held: Held) -> None:
+        """Nothing is written under its version any more: what lies there and is not sealed, sweeps may remove."""
+        if self._journal:
+            self._journal.release(held.version)
+
     # in a keeper's thread
 
     def _under(
-        self, turns: Mapping[str, Turn], seal: Callable[[], None], refused: Callable[[], None] = lambda: None
+        self, turns: Mapping[str, Turn], seal: Callable[[], None], failed: Callable[[], None] = lambda: None
     ) -> None:
         """Run a seal in a keeper's thread and wait for it. Raises what it raises.
 
         The turns go over to it, and end with it: a kill of the caller ends neither, so nobody can seal a later version
-        before it, which it would then bury. `refused`: is called when the caller was killed before the seal began, though it may
-        go on, as nothing stops code that swallows a kill.
+        before it, which it would then bury. `failed`: is called when nothing was sealed, or it is not known; also when the
+        caller was killed before the seal began, though it may go on, as nothing stops code that swallows a kill.
         """
-        self._sealers.submit(partial(self._sealed_under, turns, seal, refused, current())).result()
+        self._sealers.submit(partial(self._sealed_under, turns, seal, failed, current())).result()
 
     def _sealed_under(
         self,
         turns: Mapping[str, Turn],
         seal: Callable[[], None],
-        refused: Callable[[], None],
+        failed: Callable[[], None],
         attempt: RunningAttempt | None,
     ) -> None:
         versions = self._versions
@@ -148,7 +159,7 @@ class Seals:
         if not mine:
             for name in theirs:
                 versions.end_turn(name)
-            refused()
+            failed()
             raise RuntimeError(
                 f"the job was killed before {', '.join(turns) or 'its progress'} could be sealed"
             )
@@ -157,24 +168,29 @@ class Seals:
         except Exception as error:
             for turn in turns.values():
                 turn.error = error  # for those who wait, before the turn ends
+            failed()
             raise
         finally:
             for name in turns:
                 versions.end_turn(name)
 
-    def _seal_and_publish(self, made: list[Held], progress: Mapping[str, Progress]) -> None:
-        """Seal if there is something to seal, then let readers see it."""
+    def _seal_and_publish(
+        self, made: list[Held], progress: Mapping[str, Progress], user: RunningAttempt | None = None
+    ) -> None:
+        """Seal if there is something to seal, then let readers see it, `user` as the first."""
         records = [held.record for held in made if held.record is not None]
         gone = [held.name for held in made if not held.options.kept and held.name in self._versions.stored]
         if self._journal and (records or progress or gone):
             self._journal.commit(Changes(put=records, remove=gone, progress=progress))
         with self._versions.lock:
-            self._versions.publish(made)
+            self._versions.publish(made, user)
         for held in made:
             if self._journal and held.record is None and held.options.kept:
                 self.late.add(held)
-            else:
-                self.late.drop(held.name)
+                continue
+            self.late.drop(held.name)
+            if not held.options.kept:
+                self._release(held)
 
     def _remove(self, name: str, free: bool) -> None:
         if self._journal and name in self._versions.stored:
@@ -186,6 +202,8 @@ class Seals:
     def _publish(self, held: Held) -> None:
         with self._versions.lock:
             self._versions.publish([held])
+        self.late.drop(held.name)
+        self._release(held)
 
 
 def _no_store() -> None:

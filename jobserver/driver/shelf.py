@@ -17,6 +17,7 @@ import pyspark
 from pyspark import RDD, Broadcast
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
+from pyspark.sql.functions import lit
 from pyspark.sql.types import StructType
 
 from checkpoint import binaries, layout
@@ -94,7 +95,7 @@ class SparkShelf:
             return self._read(held.record)
         if held.strategy == "source" and origin.source is not None:
             return sources.read(self.spark.root, origin.source, held.schema or "", held.version)
-        return self._of_root(held.value) if held.kind == Kind.DATAFRAME else held.value
+        return self._of_root(held) if held.kind == Kind.DATAFRAME else held.value
 
     def write(self, held: Held) -> NamedObject:
         """Write an object under its version, over what an earlier try left. Raises what Spark or the store raises."""
@@ -180,10 +181,15 @@ class SparkShelf:
         if held.kind not in (Kind.DATAFRAME, Kind.RDD) or held.options.storage_level == "NONE":
             return
         held.value.persist(storage_level(held.options.storage_level))
-        if force:
+        if not force:
+            return
+        try:
             rows = held.value.count()
-            if held.record is not None:
-                held.record = replace(held.record, rows=rows)
+        except BaseException:  # a kill, too, after which this thread's connection to the JVM is of no use
+            self.sealers.submit(lambda: self.discard(held))
+            raise
+        if held.record is not None:
+            held.record = replace(held.record, rows=rows)
 
     def _read(self, record: NamedObject) -> Any:
         if record.kind is Kind.DATAFRAME:
@@ -194,10 +200,16 @@ class SparkShelf:
         value = unpack(self._value_bytes(record), self._provide)
         return self.spark.context.broadcast(value) if record.kind is Kind.BROADCAST else value
 
-    def _of_root(self, frame: DataFrame) -> DataFrame:
-        plan = frame._jdf.queryExecution().analyzed()
+    def _of_root(self, held: Held) -> DataFrame:
+        """What a job built, in the session of nobody, with a plan of its own.
+
+        Spark finds cached rows by the plan, which says nothing of the files that it reads: with the version in a condition that
+        is always true, no version is given the rows of another, and none is uncached with another.
+        """
+        plan = held.value._jdf.queryExecution().analyzed()
         root = self.spark.root
-        return DataFrame(self.spark.java.dataset.ofRows(root._jsparkSession, plan), root)
+        frame = DataFrame(self.spark.java.dataset.ofRows(root._jsparkSession, plan), root)
+        return frame.where(lit(held.version) == lit(held.version))
 
     # files
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from checkpoint.manifest import Kind, NamedObject
 from checkpoint.records import Records
 from jobserver.driver.held import Held
-from jobserver.driver.jobthreads import current
+from jobserver.driver.jobthreads import RunningAttempt, current
 from jobserver.driver.turns import Turns
 from jobserver.driver.warming import rank_of
 from jobserver.model import AttemptRef
@@ -80,11 +80,13 @@ class Versions:
 
     # what changes
 
-    def use(self, held: Held) -> None:
-        """Under the lock that also retires versions: what is handed out cannot be freed before it is known as used."""
-        attempt = current()
+    def use(self, held: Held, attempt: RunningAttempt | None) -> None:
+        """Under the lock that also retires versions: what is handed out cannot be freed before it is known as used.
+
+        An attempt that has left is nobody's user any more: none would say that it has ended.
+        """
         held.uses, held.used_at = held.uses + 1, time.time()
-        if attempt is not None:
+        if attempt is not None and not attempt.left:
             held.users.add(attempt.ref)
 
     def bring_in(self, held: Held) -> None:
@@ -100,8 +102,8 @@ class Versions:
         """The sealed data of a name was read."""
         self._damaged.pop(name, None)
 
-    def publish(self, made: Sequence[Held]) -> None:
-        """Readers see these versions from now on; those before are freed once nobody uses them.
+    def publish(self, made: Sequence[Held], user: RunningAttempt | None = None) -> None:
+        """Readers see these versions from now on, `user` as the first; those before are freed once nobody uses them.
 
         All in one change of what is stored, as each copies it: 10,000 of them would hold the lock for a quarter of a minute.
         """
@@ -110,6 +112,8 @@ class Versions:
         self.stored = self.stored.changed(records, unkept)
         self._spellings = None
         for held in made:
+            if user is not None:
+                self.use(held, user)
             old = self._held.pop(held.name, None)
             self._held[held.name] = held
             self._damaged.pop(held.name, None)

@@ -59,12 +59,13 @@ def replaced(spark, env, config):
         spark.range(rows).coalesce(1).write.parquet(f"{path}-{rows}")
         shutil.rmtree(path, ignore_errors=True)  # not by Spark, which would forget what it has cached of the path
         shutil.copytree(f"{path}-{rows}", path)
-        made = names.update("replaced", lambda: spark.read.parquet(path), strategy="source")
-        seen.append([made.count(), names.get("replaced").count(), names.get("replaced").storageLevel.useMemory])
+        made = names.update(config["name"], lambda: spark.read.parquet(path), **config["options"])
+        now = names.get(config["name"])
+        seen.append([made.count(), now.count(), now.storageLevel.useMemory])
     return seen
 
 def replaced_last(spark, env, config):
-    made = env.named_objects.get("replaced")
+    made = env.named_objects.get(config["name"])
     return [made.count(), made.storageLevel.useMemory]
 
 def total(spark, env, config):
@@ -208,14 +209,24 @@ def test_a_source_is_read_again_when_it_is_asked_for_and_shows_that_its_files_ch
     assert (refused["refused"], "can be refreshed" in refused["message"]) == ("cannot", True)
 
 
-def test_each_version_of_a_source_has_rows_and_a_cache_of_its_own(
-    epochs: tuple[Epoch, Epoch, Any], root: Path
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "source"},
+        {"strategy": "recipe"},
+        {"strategy": "none"},
+        {"strategy": "materialize", "durability": "async"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_each_version_has_rows_and_a_cache_of_its_own(
+    epochs: tuple[Epoch, Epoch, Any], root: Path, options: dict[str, str]
 ) -> None:
     _, two, _ = epochs
-    answers = two.value("job:replaced", path=str(root / "replaced"))
+    name = "replaced-" + "-".join(options.values())
+    answers = two.value("job:replaced", path=str(root / name), name=name, options=options)
     assert answers == [[rows, rows, True] for rows in (10, 20, 30)]
-    assert two.shown("replaced")["rows"] == 30
-    assert two.value("job:replaced_last") == [30, True], "its predecessors were freed, it was not"
+    assert two.value("job:replaced_last", name=name) == [30, True], "its predecessors were freed, it was not"
 
 
 def test_a_dataframe_that_a_job_saved_of_itself_is_there_for_its_next_attempt(

@@ -25,7 +25,8 @@ class Store:
         self.error, self.errors = None, {}
         self.well = True
         self.busy = set()
-        self.late = LateWrites(limits, self.write, self.check, lambda: self.now)
+        self.settled = []
+        self.late = LateWrites(limits, self.write, self.settle, self.check, lambda: self.now)
 
     def write(self, held):
         self.tried += 1
@@ -35,6 +36,9 @@ class Store:
             return False
         self.written.append(held.value)
         return True
+
+    def settle(self, held):
+        self.settled.append(held.value)
 
     def check(self):
         if not self.well:
@@ -180,3 +184,30 @@ def test_what_was_dropped_is_not_written(monkeypatch):
     store.late.drop("a")
     assert store.late.flush(0)
     assert store.written == []
+
+
+def test_each_version_is_settled_once_it_is_written_or_replaced_but_not_while_it_is_written(monkeypatch):
+    store = Store(NEVER, monkeypatch)
+    for value in ("one", "two"):
+        store.late.add(version("a", value))
+    assert store.settled == ["one"]
+    writing, go_on = threading.Event(), threading.Event()
+    plain = store.write
+
+    def slow(held):
+        writing.set()
+        assert go_on.wait(LIMIT)
+        return plain(held)
+
+    monkeypatch.setattr(store.late, "_write", slow)
+    flushing = threading.Thread(target=store.late.flush, args=(LIMIT,))
+    flushing.start()
+    assert writing.wait(LIMIT)
+    store.late.add(version("a", "three"))
+    assert store.settled == ["one"], "what is written of it cannot be removed yet"
+    go_on.set()
+    flushing.join(LIMIT)
+    assert store.settled == ["one", "two", "three"]
+    store.late.add(version("b", "dropped"))
+    store.late.drop("b")
+    assert store.settled[3:] == ["dropped"]
