@@ -32,7 +32,7 @@ class Admission:
     _gone: set[str] = field(default_factory=set)
     _known: set[str] = field(default_factory=set)
     _arrivals: int = 0
-    _alone: bool = False
+    _alone: str | None = None
 
     def arrive(self, job_id: str, *, priority: int = 0, deaths: int = 0) -> None:
         """Queues a job once; a repeated message about it changes nothing."""
@@ -43,10 +43,12 @@ class Admission:
         alone = deaths >= ALONE_AFTER_DEATHS
         heapq.heappush(self._queue, Waiting((-priority, self._arrivals), job_id, alone))
 
-    def attach(self, job_id: str) -> None:
+    def attach(self, job_id: str, *, deaths: int = 0) -> None:
         """A job that runs already, in an adopted driver."""
         self._known.add(job_id)
         self.running.add(job_id)
+        if deaths >= ALONE_AFTER_DEATHS:
+            self._alone = job_id
 
     def admit(self, job_id: str) -> bool:
         """Whether a new job takes a slot at once, as nothing waits and one is free. It then runs until `release`."""
@@ -64,7 +66,7 @@ class Admission:
             return None
         chosen = heapq.heappop(self._queue)
         self.running.add(chosen.job_id)
-        self._alone = chosen.alone
+        self._alone = chosen.job_id if chosen.alone else None
         return chosen.job_id
 
     def release(self, job_id: str) -> None:
@@ -72,7 +74,7 @@ class Admission:
         self._known.discard(job_id)
         if job_id in self.running:
             self.running.discard(job_id)
-            self._alone = False
+            self._alone = None if self._alone == job_id else self._alone
         elif any(waiting.job_id == job_id for waiting in self._queue):
             self._gone.add(job_id)
 
@@ -82,7 +84,7 @@ class Admission:
         return len(self._queue) - len(self._gone)
 
     def _free(self) -> bool:
-        return not self._alone and len(self.running) < self.max_jobs
+        return self._alone is None and len(self.running) < self.max_jobs
 
     def _drop_gone(self) -> None:
         while self._queue and self._queue[0].job_id in self._gone:

@@ -100,10 +100,12 @@ def after_death(job: JobRecord) -> Rerun | Fail:
             ),
         )
     if job.attempt >= job.spec.max_attempts:
+        deaths = job.deaths + 1
+        each = "each" if deaths == job.attempt else f"{deaths}"
         return Fail(
             job,
             _death(
-                f"The driver of context {job.context_name} died in each of the {job.attempt} attempts of this job; "
+                f"The driver of context {job.context_name} died in {each} of the {job.attempt} attempts of this job; "
                 f"max_attempts is {job.spec.max_attempts}"
             ),
         )

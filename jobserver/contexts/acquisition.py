@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from jobserver.contexts.parts import TakeoverParts
 from jobserver.contexts.pool import StartedDriver
 from jobserver.model import ContextRecord
+
+log = logging.getLogger(__name__)
 
 
 class Acquisition:
@@ -45,9 +48,16 @@ class Acquisition:
         spec = self._parts.spec_of(context)
         if not is_failover:
             return await self._parts.pool.take(spec)
-        hot = await self._parts.hot(context.id)
-        if hot is None and self._parts.standby_of(context) == "cold":
+        kept = await self._parts.hot(context.id)
+        mode = self._parts.standby_of(context)
+        if kept is None and mode == "cold":
             return await self._parts.pool.start_new(spec)
-        if hot is None and self._parts.pool.lacks(spec):
-            hot = await self._parts.warm(spec)  # of another server
-        return hot or await self._parts.pool.take(spec)
+        if kept is None and mode == "hot":
+            log.warning("context %s: no server has a hot standby of it", context.name)
+        if kept is None and self._parts.pool.lacks(spec):
+            kept = await self._parts.warm(spec)  # of another server
+            if kept is None:
+                log.warning(
+                    "context %s: no server has a warm driver for it: one is started cold", context.name
+                )
+        return kept or await self._parts.pool.take(spec)

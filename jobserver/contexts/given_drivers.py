@@ -24,7 +24,7 @@ async def find_hot(
     standbys: HotStandbys,
     connect: Connect = DriverLink.connect,
 ) -> StartedDriver | None:
-    """The hot standby of a context: ours, or the one that another server announces and gives away."""
+    """The hot standby of a context: ours, or one that another server announces and gives away."""
     own = standbys.take(context_id)
     if own is not None:
         return own
@@ -35,7 +35,9 @@ async def find_hot(
             except OwnerUnavailable as error:
                 log.warning("the hot standby at %s cannot be had: %s", info.id, error.message)
                 continue
-            return await _connected(record, "hot", connect) if record else None
+            if record is not None and (driver := await _connected(record, "hot", connect)) is not None:
+                return driver
+            log.warning("the hot standby at %s is gone", info.id)
     return None
 
 

@@ -64,15 +64,15 @@ class JobRecovery:
             case Queue():
                 self._wait(job)
             case Attached():
-                table.admission.attach(job.id)
+                table.admission.attach(job.id, deaths=job.deaths)
                 self._limits.begin(job, job.changed_at or datetime.now(UTC))
                 table.accepted.add(job.id)
                 self._waiters.accepted(job)
             case Accept(outcome=outcome):
-                table.admission.attach(job.id)
+                table.admission.attach(job.id, deaths=job.deaths)
                 await self._outcomes.finish(outcome)
             case Deliver():
-                table.admission.attach(job.id)
+                table.admission.attach(job.id, deaths=job.deaths)
                 self._limits.begin(job, datetime.now(UTC))
                 self._undelivered.append(job)
             case Rerun(died=died, error=error):

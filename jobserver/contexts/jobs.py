@@ -91,7 +91,9 @@ class ContextJobs:
             self._on_event(event, message)
 
     def open_gate(self) -> None:
-        """Jobs may start."""
+        """Jobs may start, unless the context is being stopped."""
+        if self._closed:
+            return
         self._open = True
         for job in self._recovery.take_undelivered():
             if self._table.rows.get(job.id) is job:

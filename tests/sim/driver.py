@@ -1,9 +1,9 @@
 """A driver without Spark or threads: the real rules (binding, attempts, lifetime) and the real checkpoint writer.
 
 Its main classes are small programs on one named value, a list that only grows, so that every acknowledged update can be
-looked for later: "add <name>", "work <name>" (several in a row), "once <name>" (saves steps, then seals an update with its
-progress), "late <name>" (`durability: async`: sealed a second later), "read <name>", "sleep <seconds>", "fail", "die". The
-value "b" lies in a data file that is read when it is first used; the others are in the manifests.
+looked for later: "add <name>", "work <name>" (several in a row), "once <name> [<steps>]" (saves steps, then seals an
+update with its progress), "late <name>" (`durability: async`: sealed a second later), "read <name>", "sleep <seconds>",
+"fail", "die". The value "b" lies in a data file that is read when it is first used; the others are in the manifests.
 """
 
 from __future__ import annotations
@@ -381,15 +381,16 @@ class SimDriver:
             result = await self._whole(self._update(name, f"{ref.job_id}/{ref.attempt}/{step}"))
         return result
 
-    async def _once(self, ref: AttemptRef, name: str) -> Any:
-        """Exactly once, however often it runs: the update and the sign that it happened are one seal. Before, it saves a step."""
+    async def _once(self, ref: AttemptRef, argument: str) -> Any:
+        """Exactly once, however often it runs: the update and the sign that it happened are one seal. Before, it saves steps."""
+        name, _, steps = argument.partition(" ")
         await self._whole(self._commit(Changes(begun={ref.job_id: ref.attempt})))
         known = self._writer.contents().progress.get(ref.job_id)
         saved = json.loads(known.inline) if known and known.inline else 0
         if isinstance(saved, dict):
             return saved
         self._oracle.resumed(ref, saved)
-        for step in range(saved, ONCE_STEPS):
+        for step in range(saved, int(steps or ONCE_STEPS)):
             await asyncio.sleep(self._random.uniform(0.0, 0.5))
             await self._whole(self._save(ref, step + 1))
         return await self._whole(self._update(name, f"{ref.job_id}/once", ref))

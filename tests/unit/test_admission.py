@@ -82,3 +82,12 @@ def test_slots_are_never_exceeded_and_never_leak(steps):
             admission.release(job)
     assert not admission.running
     assert admission.waiting == 0
+
+
+def test_a_job_that_runs_alone_in_an_adopted_driver_still_does():
+    admission = Admission(max_jobs=4)
+    admission.attach("deadly", deaths=2)
+    admission.arrive("later")
+    assert taken(admission) == []
+    admission.release("deadly")
+    assert taken(admission) == ["later"]
