@@ -46,7 +46,7 @@ class Builds:
         """Build, seal and publish under the turns that the caller has taken, which end."""
         try:
             made = self._made_all(builds, options, progress, recipe)
-            self._seals.seal(turns, made, progress, lambda: self._abandon(made, progress))
+            self._seals.seal(turns, made, progress, lambda: self.abandon(made, progress))
             return made
         except Exception as error:
             # whatever the job's build raised fails all who wait for it; after a kill the next one builds instead
@@ -76,7 +76,7 @@ class Builds:
         options = replace(options, strategy=record.strategy, durability="sync")
         if record.strategy != "recipe":
             held = self._made(record.name, build, options, recipe, rebuilt=True)
-            self._seals.seal_rebuilt(held, lambda: self._abandon([held], {}))
+            self._seals.seal_rebuilt(held, lambda: self.abandon([held], {}))
             return
         with self._next_version() as version:
             making = Making(record.name, build(), options, version, write=False, recipe=recipe, rebuilt=True)
@@ -89,7 +89,7 @@ class Builds:
         """Read the files of a source again, as a new version, in the thread that has the turn."""
         with self._next_version() as version:
             held = self._shelf.reread(record, version)
-        self._seals.seal_rebuilt(held, lambda: self._abandon([held], {}))
+        self._seals.seal_rebuilt(held, lambda: self.abandon([held], {}))
 
     def _made_all(
         self,
@@ -104,7 +104,7 @@ class Builds:
                 made.append(self._made(name, build, options[name], recipe))
             return made
         except BaseException:  # a kill, too: nothing of it was handed to a seal yet
-            self._abandon(made, progress)
+            self.abandon(made, progress)
             raise
 
     def _made(
@@ -136,7 +136,7 @@ class Builds:
             with self._versions.lock:
                 held.reads = self._versions.read_by_caller()
 
-    def _abandon(self, made: Iterable[Held], progress: Mapping[str, Progress]) -> None:
+    def abandon(self, made: Iterable[Held], progress: Mapping[str, Progress]) -> None:
         """Free what was made and not sealed, and let sweeps remove what was written of it."""
         for held in made:
             if self._versions.held(held.name) is not held:

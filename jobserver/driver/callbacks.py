@@ -19,6 +19,9 @@ from jobserver.driver.jobthreads import Killed, RunningAttempt, current, set_ent
 from jobserver.driver.keeper import Keeper
 from jobserver.driver.spark import Spark, jvm_side
 
+_OF_A_QUERY = "stream execution thread"
+"""How the name of a thread begins that Spark has for one streaming query alone."""
+
 
 def install(spark: Spark) -> None:
     """For all objects that are handed to the JVM from now on."""
@@ -69,13 +72,16 @@ class _OfAttempt:
             return call()
         ident = threading.get_ident()
         java_thread, connection = jvm_side(self._spark)
-        group = self._spark.context.getLocalProperty("spark.jobGroup.id")
-        if group is not None and group not in attempt.groups:  # a kill must find what the function runs
-            attempt.groups.append(group)
+        if java_thread.getName().startswith(_OF_A_QUERY):
+            group = self._spark.context.getLocalProperty("spark.jobGroup.id")
+            if group not in attempt.groups:  # a kill must find what the function runs
+                attempt.groups.append(group)
+        else:
+            java_thread = None  # such as that of Spark's listeners, which all jobs share: interrupted, it would stop Spark
         attempt.jvm_threads[ident] = (java_thread, connection)
-        work_for(attempt)
-        set_entered(attempt)  # Spark's thread keeps the properties that Spark gave it
         try:
+            work_for(attempt)
+            set_entered(attempt)  # Spark's thread keeps the properties that Spark gave it
             return None if attempt.killing else call()
         finally:
             work_done()

@@ -357,6 +357,7 @@ class Driver:
             attempt.leaving.append(partial(stop_queries, attempt, attempt.session))
         for free in attempt.leaving:
             self._background.submit(free)
+        attempt.leaving.clear()
         if self._registry is not None:
             self._registry.released_by(attempt.ref)
 

@@ -47,7 +47,8 @@ class ContextFolder:
         around = relative.rpartition("/")[0]
         if self.spark_user is not None and around not in self._shared:
             self.files.share(self.path(around), self.spark_user)
-            self._shared.add(around)
+            if not layout.is_progress(relative):  # the folder of a job is removed when it is empty
+                self._shared.add(around)
         return self.url(relative)
 
     def check(self) -> None:

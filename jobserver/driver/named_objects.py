@@ -160,6 +160,7 @@ class Registry:
         except BaseException:
             for name in taken:
                 self._versions.end_turn(name)
+            self._builds.abandon([], progress)
             raise
         options = {name: self._builds.options_for_commit(name) for name in taken}
         self._builds.build({name: builds[name] for name in taken}, options, taken, progress, recipe)
@@ -197,6 +198,11 @@ class Registry:
             if record is None:
                 return None
             turn = self._versions.turns.take(name, 0.0)
+            if self._waits_for_seal(
+                name
+            ):  # made since it was looked at: what is sealed is not what is to be made again
+                self._versions.turns.end(name)
+                raise TimeoutError(f"a newer version of named object {name!r} waits to be sealed")
         self._lookup.begin_rebuild(name, record, turn)
         return turn
 

@@ -35,6 +35,7 @@ executor, and with that its own copy of all code that Spark makes of queries, wh
 that a job makes in the JVM by itself, and for those of jars."""
 
 _shipping = SlicedLock()
+_shipped: set[Path] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +142,12 @@ def ship(spark: Spark, folder: Path, bundle: Path) -> None:
     """Put a bundle on the executors' import path, and before the first one the API that its modules import."""
     with _shipping:
         api = folder / "sparkjobserver.zip"
-        if not api.exists():
+        if api not in _shipped:  # a kill may have come in the middle of it
             with zipfile.ZipFile(api, "w") as archive:
                 for module in Path(sparkjobserver.__file__).parent.glob("*.py"):
                     archive.write(module, f"sparkjobserver/{module.name}")
             spark.context.addPyFile(str(api))
+            _shipped.add(api)
         spark.context.addPyFile(str(bundle))
 
 
@@ -183,8 +185,9 @@ class SparkKills:
     def interrupt(self, attempt: RunningAttempt) -> None:
         """Interrupt its JVM threads."""
         for java_thread, _ in list(attempt.jvm_threads.values()):
-            with contextlib.suppress(Py4JError):
-                java_thread.interrupt()
+            if java_thread is not None:
+                with contextlib.suppress(Py4JError):
+                    java_thread.interrupt()
 
     def cut(self, attempt: RunningAttempt) -> None:
         """Shut down the sockets of its threads; Python's side of the call fails at once."""

@@ -142,6 +142,9 @@ class Versions:
 
     def hold(self, path: str, ref: AttemptRef) -> None:
         """The attempt reads what lies at a path of the context's folder."""
+        attempt = current()
+        if attempt is not None and attempt.left:
+            return
         self._paths.setdefault(ref, set()).add(path)
 
     def released_by(self, ref: AttemptRef) -> tuple[list[Held], list[Held]]:

@@ -131,10 +131,14 @@ class SlicedLock:
             return True
 
     def release(self) -> None:
-        """As threading.Lock.release."""
+        """As threading.Lock.release. A thread that is being killed releases no other's: it may have lost the lock unawares."""
+        attempt = current()
         with self._guard:
             if self._holder is None:
                 raise RuntimeError("release unlocked lock")
+            others = self._holder.thread is not threading.current_thread()
+            if others and attempt is not None and attempt.killing:
+                return
             self._holder = None
             if self._free_again.locked():
                 self._free_again.release()

@@ -1,16 +1,19 @@
 """What nothing will seal any more is left to sweeps, and what has left uses nothing."""
 
+import threading
+
 import pytest
 
 from checkpoint.errors import StoreUnavailable
 from checkpoint.manifest import INLINE_LIMIT
 from checkpoint.records import Records
+from jobserver.driver import named_objects
 from jobserver.driver.held import Held
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.object_options import ObjectOptions
 from jobserver.driver.versions import Versions
 from jobserver.model import AttemptRef
-from tests.fakes.named_objects import Context
+from tests.fakes.named_objects import Context, in_thread
 
 BIG = "x" * (INLINE_LIMIT + 1)
 ASYNC = ObjectOptions(durability="async")
@@ -38,13 +41,33 @@ def test_what_a_commit_made_before_one_of_its_builds_failed(context):
     assert handed_out(context) == set()
 
 
-def test_what_a_commit_made_that_the_store_refused(context):
-    context.files.broken = True
-    with pytest.raises(StoreUnavailable):
-        context.environment().commit("small", {"a": lambda: "made"})
+def test_what_a_commit_made_that_was_not_sealed(context, monkeypatch):
+    environment = context.environment()
+    monkeypatch.setattr(context.journal, "commit", lambda changes: fail())
+    with pytest.raises(ValueError, match="this build fails"):
+        environment.commit(BIG, {"a": lambda: "made"})
     context.settle()
     assert context.shelf.discarded == ["made"]
     assert handed_out(context) == set()
+
+
+def test_the_progress_of_a_commit_whose_object_somebody_else_builds_for_too_long(context, monkeypatch):
+    monkeypatch.setattr(named_objects, "TURN_LIMIT", 0.05)
+    building, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        building.set()
+        assert go_on.wait(10)
+        return "other"
+
+    other = in_thread(lambda: context.registry.update("a", slow, ObjectOptions(strategy="none"), 1))
+    assert building.wait(10)
+    before = set(handed_out(context))
+    with pytest.raises(TimeoutError):
+        context.environment().commit(BIG, {"a": lambda: "mine"})
+    assert handed_out(context) == before
+    go_on.set()
+    other()
 
 
 def test_saved_progress_that_was_not_written_or_not_sealed(context, monkeypatch):

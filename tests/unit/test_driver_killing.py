@@ -310,3 +310,40 @@ def test_a_lock_that_a_thread_left_held_when_it_ended_by_itself_stays_held():
     assert not locks[0].acquire(timeout=2 * waits.SLICE)
     locks[0].release()
     assert locks[0].acquire(False)
+
+
+class CutSpark(NoSpark):
+    """Knows whose connections were cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.cuts = []
+
+    def cut(self, attempt):
+        self.cuts.append(attempt.alive())
+
+
+def test_connections_are_cut_once_the_threads_are_gone_as_one_may_have_left_the_jvm_waiting():
+    one, spark, running, reported = attempt(), CutSpark(), threading.Event(), threading.Event()
+    one.jvm_threads[1] = (None, "connection")
+    JobThreads().start(one, lambda: running.set() or time.sleep(600))
+    assert running.wait(LIMIT)
+    Killer(spark, LIMIT).kill(one, reported.set)
+    assert reported.wait(LIMIT)
+    assert spark.cuts[-1] == []
+
+
+def test_a_thread_that_is_being_killed_releases_no_lock_that_another_has_got_meanwhile():
+    lock, one = waits.SlicedLock(), attempt()
+    assert lock.acquire()
+    assert one.claim("killer")
+    jobthreads.work_for(one)
+    try:
+        other = threading.Thread(target=lock.release)  # it works for the killed attempt, as its starter does
+        other.start()
+        other.join(LIMIT)
+    finally:
+        jobthreads.work_done()
+    assert lock.locked()
+    lock.release()
+    assert not lock.locked()

@@ -125,3 +125,41 @@ def test_a_function_for_each_batch_of_a_stream_works_for_its_job(running: Runnin
             b"batch 0" in running.files.read(f"{folder}/{name}") for name in running.files.names(folder)
         )
     )
+
+
+LISTENER = """
+import time
+from pyspark.sql.streaming import StreamingQueryListener
+def run(spark, env, config):
+    heard = []
+
+    class Hears(StreamingQueryListener):
+        def onQueryStarted(self, event):
+            pass
+        def onQueryProgress(self, event):
+            heard.append(event.progress.batchId)
+            env.progress.report(0.5)
+            exec(config["stay"])
+        def onQueryIdle(self, event):
+            pass
+        def onQueryTerminated(self, event):
+            pass
+
+    listener = Hears()
+    spark.streams.addListener(listener)
+    query = spark.readStream.format("rate").load().writeStream.format("noop").start()
+    while not heard or config["stay"]:
+        time.sleep(0.05)
+    query.stop()
+    spark.streams.removeListener(listener)
+    return len(heard) > 0
+"""
+
+
+def test_a_kill_while_a_listener_of_streams_works_harms_no_other_listener(running: Running) -> None:
+    job = running.start(LISTENER, stay="while True: pass")
+    running.client.event("progress", job)
+    assert running.client.ask("kill", job_id=job, attempt=1)["running"]
+    assert running.outcome(job, 10)["kind"] == "killed"
+    assert running.value(LISTENER, stay="") is True
+    assert running.value("def run(s, e, c): return s.range(10).count()") == 10
