@@ -138,6 +138,11 @@ def progress_path(job_id: str, attempt: int, seq: int) -> str:
     return f"progress/{component(job_id)}/{pair(attempt, seq)}"
 
 
+def is_progress(path: str) -> bool:
+    """Whether a path, relative to the context's folder, is a saved progress."""
+    return path.startswith("progress/")
+
+
 def streaming_path(name: str) -> str:
     """The state that Spark keeps of a streaming query, relative to the context's folder; never swept while it lives."""
     return f"streaming/{component(name)}"

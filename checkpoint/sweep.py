@@ -32,9 +32,17 @@ class Plan:
 
 
 def carry_out(
-    files: FileStore, plan: Plan, secret: bytes, is_fresh: Callable[[str], bool]
+    files: FileStore,
+    plan: Plan,
+    secret: bytes,
+    is_fresh: Callable[[str], bool],
+    check: Callable[[], None],
 ) -> tuple[str, ...]:
-    """Remove what the plan allows and answer the paths, manifests first: data goes after all that names it."""
+    """Remove what the plan allows and answer the paths, manifests first: data goes after all that names it.
+
+    `check` raises Superseded once a later epoch has begun. It is called when all is listed: what is listed is older than the
+    marker of an epoch that begins after it, so nothing of that one is removed, however long this sweeper sleeps.
+    """
     readable: dict[str, Manifest | None] = {}
 
     def manifest(name: str) -> Manifest | None:
@@ -55,6 +63,7 @@ def carry_out(
         named = named_paths([one for one in stay if one is not None], plan.contents)
         data, emptied = _data(files, plan, named, is_fresh)
         removed += data
+    check()
     for path in removed:
         files.remove(path)
     for folder in emptied:
@@ -115,4 +124,4 @@ def _is_litter(
 def _ours(folder: str, name: str, plan: Plan) -> bool:
     """Nothing that a later epoch made, and nothing whose name we did not give."""
     numbers = layout.parse_pair(name)
-    return numbers is not None and (folder.startswith("progress/") or numbers[0] <= plan.mine.epoch)
+    return numbers is not None and (layout.is_progress(folder) or numbers[0] <= plan.mine.epoch)

@@ -235,7 +235,7 @@ class CheckpointWriter:
                     frozenset(in_use | self._issued.open),
                 )
             self.check()
-            return sweep.carry_out(self._files, plan, self._secret, self._is_fresh)
+            return sweep.carry_out(self._files, plan, self._secret, self._is_fresh, self.check)
 
     def _is_fresh(self, issued: str) -> bool:
         with self._lock:

@@ -247,6 +247,29 @@ def test_a_sweep_that_froze_harms_no_epoch_that_began_meanwhile(files: FaultyFil
     assert (sorted(base.objects), base.damaged) == (["a", "b"], ())
 
 
+def test_a_sweep_that_froze_after_its_look_at_the_markers_leaves_what_a_later_epoch_has_saved(
+    files: FaultyFiles,
+) -> None:
+    writer = begin(files)
+    first = writer.next_progress_path("j", 1)
+    files.write_new(f"c/{first}/value", b"x")
+    writer.commit(Changes(progress={"j": Progress(1, path=first)}))
+    put(files, writer, "a")
+    seal_many(writer)
+    held = files.hold("names", "c/objects")
+    with ThreadPoolExecutor(1) as pool:
+        sweeping = pool.submit(writer.sweep, set[str]())
+        assert held.reached.wait(10)
+        successor = begin(files, 2)
+        saved = successor.next_progress_path("j", 2)
+        files.write_new(f"c/{saved}/value", b"y")
+        successor.commit(Changes(progress={"j": Progress(2, path=saved)}))
+        held.release()
+        with pytest.raises(Superseded):
+            sweeping.result(10)
+    assert there(files, f"c/{saved}")
+
+
 def test_nothing_goes_while_the_outcome_of_a_seal_is_unknown(files: FaultyFiles) -> None:
     writer = begin(files)
     old = put(files, writer, "a")
