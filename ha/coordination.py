@@ -24,8 +24,8 @@ class ServerInfo:
     """One living server as it announces itself.
 
     `pid_started` is in kernel ticks; `host` names the machine's boot and pid namespace; `warm` counts its started drivers
-    without a context; `hot` are ids of contexts for which it keeps a driver that follows their checkpoints, `hot_limit`
-    of them at most, with `hot_memory` bytes of heap at most (None: as many as that).
+    without a context; `hot` are ids of contexts for which it keeps a driver that follows their checkpoints, `readying` of those
+    for which it starts one; `hot_limit` of them at most, with `hot_memory` bytes of heap at most (None: as many as that).
     """
 
     id: str
@@ -38,6 +38,7 @@ class ServerInfo:
     draining: bool = False
     warm: int = 0
     hot: tuple[str, ...] = ()
+    readying: tuple[str, ...] = ()
     hot_limit: int = 8
     hot_memory: int | None = None
 

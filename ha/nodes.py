@@ -34,4 +34,5 @@ def server_of(data: bytes) -> ServerInfo:
     """A server's node as a value."""
     known = {field.name for field in fields(ServerInfo)}
     values = {key: value for key, value in json.loads(data).items() if key in known}
-    return ServerInfo(**{**values, "hot": tuple(values.get("hot", ()))})
+    lists = {key: tuple(values.get(key, ())) for key in ("hot", "readying")}
+    return ServerInfo(**{**values, **lists})

@@ -45,8 +45,9 @@ def hot_standbys(
 ) -> dict[str, str]:
     """Which server keeps the hot driver of each context, by context id; a context for which no server has room is left out.
 
-    Who keeps it goes on keeping it (of two, the first in the standby order), so that nothing moves only because loads
-    change. The others go, one after the other, to the server with the fewest contexts and hot drivers that has room.
+    Who keeps it goes on keeping it (of two, the first in the standby order), and who starts it goes on starting it, so that
+    nothing moves only because loads change or a server joins. The others go, one after the other, to the server with the fewest
+    contexts and hot drivers that has room.
     """
     ordered = sorted(wishes, key=lambda wish: wish.context_id)
     rooms = {name: _Room(info) for name, info in servers.items() if not info.draining}
@@ -55,7 +56,9 @@ def hot_standbys(
             rooms[owner.server].load += 1
     chosen: dict[str, str] = {}
     for wish in ordered:
-        keepers = [s for s in rooms if s != wish.owner and wish.context_id in servers[s].hot]
+        others = {name: servers[name] for name in rooms if name != wish.owner}
+        keepers = [name for name, info in others.items() if wish.context_id in info.hot]
+        keepers = keepers or [name for name, info in others.items() if wish.context_id in info.readying]
         if keepers:
             chosen[wish.context_id] = min(keepers, key=lambda server: _weight(wish.context_id, server))
             rooms[chosen[wish.context_id]].take(wish)

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -69,9 +70,7 @@ class ZooKeeperCoordination:
         self._negotiated = 0.0
         self._noted = threading.Event()
         self._seen = Picture()
-        self._watched: set[str] = set()
-        self._watched_servers: set[str] = set()
-        self._generation = 0
+        self._watching = _Watching()
         self._me: ServerInfo | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -288,7 +287,7 @@ class ZooKeeperCoordination:
 
     async def _look_again(self) -> None:
         """After a break: read every owner node anew. What is seen from here on is seen without a gap."""
-        for context_id in sorted(self._watched):
+        for context_id in sorted(self._watching.contexts):
             since = self._seen.moment(context_id)
             with contextlib.suppress(CoordinationLost):
                 self._seen.owner_read(context_id, await self.owner(context_id), since)
@@ -328,55 +327,56 @@ class ZooKeeperCoordination:
         kazoo's watches live through a lost session, but a watch on a folder dies when the folder is absent at the moment
         of the return, which is what a wiped ensemble shows until the folders are made again.
         """
-        self._generation += 1
-        self._watched = set()
-        self._watched_servers = set()
-        generation = self._generation
+        watching = self._watching = _Watching()
         for folder, changed in (
             ("servers", self._on_servers),
             ("leader", self._on_candidates),
             ("contexts", self._on_contexts),
         ):
-            ChildrenWatch(self._client, f"{self._root}/{folder}", self._while_current(generation, changed))
+            ChildrenWatch(self._client, f"{self._root}/{folder}", self._while_current(watching, changed))
 
     def _while_current(
-        self, generation: int, changed: Callable[[list[str]], None]
+        self, watching: _Watching, changed: Callable[[_Watching, list[str]], None]
     ) -> Callable[[list[str]], bool]:
         """A watch function that ends its watch (by False) once the watches have been set anew."""
 
         def current(names: list[str]) -> bool:
-            if generation != self._generation:
+            if watching is not self._watching:
                 return False
-            changed(names)
+            changed(watching, names)
             return True
 
         return current
 
-    def _in_loop(self, call: Callable[..., None], *args: Any) -> None:
+    def _tell(self, watching: _Watching, news: Callable[..., None], *args: Any) -> None:
+        """What was watched before is no news any more, not even when it was on its way already."""
+
+        def told() -> None:
+            if watching is self._watching:
+                news(*args)
+
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(call, *args)
+            loop.call_soon_threadsafe(told)
 
-    def _on_servers(self, names: list[str]) -> None:
-        new = set(names) - self._watched_servers
-        self._watched_servers = set(names)
-        self._in_loop(self._seen.servers_left, frozenset(names))
+    def _on_servers(self, watching: _Watching, names: list[str]) -> None:
+        new = set(names) - watching.servers
+        watching.servers = set(names)
+        self._tell(watching, self._seen.servers_left, frozenset(names))
         for name in new:
-            DataWatch(self._client, f"{self._root}/servers/{name}", self._server_watch(name))
+            DataWatch(self._client, f"{self._root}/servers/{name}", self._server_watch(watching, name))
 
-    def _server_watch(self, name: str) -> Callable[[bytes | None, Any], bool]:
-        generation = self._generation
-
+    def _server_watch(self, watching: _Watching, name: str) -> Callable[[bytes | None, Any], bool]:
         def changed(data: bytes | None, _stat: Any) -> bool:
-            if generation != self._generation or name not in self._watched_servers:
+            if watching is not self._watching or name not in watching.servers:
                 return False
             if data:
-                self._in_loop(self._seen.server_seen, server_of(data))
+                self._tell(watching, self._seen.server_seen, server_of(data))
             return True
 
         return changed
 
-    def _on_candidates(self, names: list[str]) -> None:
+    def _on_candidates(self, watching: _Watching, names: list[str]) -> None:
         leader = None
         if names:
             try:
@@ -384,25 +384,32 @@ class ZooKeeperCoordination:
                 leader = data.decode()
             except NoNodeError:
                 leader = None
-        self._in_loop(self._seen.leader_seen, leader)
+        self._tell(watching, self._seen.leader_seen, leader)
 
-    def _on_contexts(self, names: list[str]) -> None:
-        new = set(names) - self._watched
-        self._watched = set(names)
-        self._in_loop(self._seen.contexts_left, frozenset(names))
+    def _on_contexts(self, watching: _Watching, names: list[str]) -> None:
+        new = set(names) - watching.contexts
+        watching.contexts = set(names)
+        self._tell(watching, self._seen.contexts_left, frozenset(names))
         for name in new:
-            DataWatch(self._client, self._owner_path(name), self._owner_watch(name))
+            DataWatch(self._client, self._owner_path(name), self._owner_watch(watching, name))
 
-    def _owner_watch(self, context_id: str) -> Callable[[bytes | None, Any], bool]:
-        generation = self._generation
-
+    def _owner_watch(self, watching: _Watching, context_id: str) -> Callable[[bytes | None, Any], bool]:
         def changed(data: bytes | None, _stat: Any) -> bool:
-            if generation != self._generation or context_id not in self._watched:
+            if watching is not self._watching or context_id not in watching.contexts:
                 return False
-            self._in_loop(self._seen.owner_seen, context_id, owner_of(context_id, data) if data else None)
+            node = owner_of(context_id, data) if data else None
+            self._tell(watching, self._seen.owner_seen, context_id, node)
             return True
 
         return changed
+
+
+@dataclass(slots=True, eq=False)
+class _Watching:
+    """The watches that were set at one time, and the names for which there is one of its own."""
+
+    servers: set[str] = field(default_factory=set)
+    contexts: set[str] = field(default_factory=set)
 
 
 def _parents(path: str) -> list[str]:

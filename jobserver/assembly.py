@@ -117,6 +117,7 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
             ended=registry.ended,
         )
     )
+    standbys.taking_over = registry.takes_over
     kept = KeptCheckpoints(ports.store, ports.files, secret.encode(), ports.run)
     contexts = _contexts(settings, ports, registry, kept)
     binaries = Binaries(ports.store, ports.files, ports.fetch)

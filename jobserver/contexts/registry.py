@@ -203,6 +203,15 @@ class ContextRegistry:
         """Keepers of contexts that this server owns with an open gate."""
         return [keeper for keeper in self._keepers.values() if keeper.jobs is not None]
 
+    def takes_over(self, context_id: str) -> bool:
+        """Whether this server has been elected for the context and its gate is not open yet: it may still need a driver.
+
+        By the owner node, of which is heard before the keeper has taken its election in.
+        """
+        node, keeper = self.owner(context_id), self._keepers.get(context_id)
+        mine = node is not None and node.incarnation == self._me.incarnation
+        return mine and (keeper is None or keeper.jobs is None)
+
     def held(self) -> list[str]:
         """Ids of contexts that this server owns or is taking over."""
         return [keeper.context_id for keeper in self._keepers.values() if keeper.holding]

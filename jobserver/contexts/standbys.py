@@ -52,7 +52,7 @@ class StandbySettings:
 
 
 class HotStandbys:
-    """Belongs to the event loop."""
+    """Belongs to the event loop. `taking_over`: whether this server has been elected for a context and may need its driver."""
 
     def __init__(
         self,
@@ -70,16 +70,23 @@ class HotStandbys:
         self._spec_of = spec_of
         self._settings = settings
         self._bound: dict[str, StartedDriver] = {}
+        self._starting: set[str] = set()
         self._rehearsing: set[str] = set()
         self._promised: dict[str, float] = {}
         self._readying: set[asyncio.Task[None]] = set()
         self._tending = asyncio.Lock()
         self.on_change: Callable[[], None] = lambda: None
+        self.taking_over: Callable[[str], bool] = lambda context_id: False
 
     @property
     def hot(self) -> tuple[str, ...]:
         """Ids of contexts for which a bound driver is ready here."""
         return tuple(sorted(self._bound))
+
+    @property
+    def readying(self) -> tuple[str, ...]:
+        """Ids of contexts for which one is being started here."""
+        return tuple(sorted(self._starting))
 
     async def tend(self) -> None:
         """Brings what is bound in line with what this server should keep, and fills the pool. Raises StoreUnavailable."""
@@ -90,12 +97,27 @@ class HotStandbys:
             living = {context.id: context for context in await self._store.active_contexts()}
             mine, kept = self._chosen(living)
             for context_id in [bound for bound in self._bound if bound not in kept]:
+                log.info(
+                    "the hot standby of context %s is let go: it is kept elsewhere, or not wanted", context_id
+                )
                 self._drop(self._bound.pop(context_id))
                 self.on_change()
-            for context_id in sorted(mine - self._bound.keys()):
-                await self._bind(
-                    living[context_id], self._pool.start_extra(self._spec_of(living[context_id]))
-                )
+            await self._start([living[context_id] for context_id in sorted(mine - self._bound.keys())])
+
+    async def _start(self, contexts: list[ContextRecord]) -> None:
+        """One after the other. Told before: who joins meanwhile need not start the same."""
+        if not contexts:
+            return
+        self._starting = {context.id for context in contexts}
+        self.on_change()
+        try:
+            for context in contexts:
+                await self._bind(context, self._pool.start_extra(self._spec_of(context)))
+                self._starting.discard(context.id)
+                self.on_change()
+        finally:
+            self._starting.clear()
+            self.on_change()
 
     async def make_ready(self, context_id: str, seconds: float) -> None:
         """A bound driver for a context that is about to be moved here, whoever is its first standby.
@@ -180,13 +202,17 @@ class HotStandbys:
             return set(), promised
         wishes = [wish for one in hot.values() if (wish := self._wish(one)) is not None]
         owners, servers = self._coordination.owners, dict(self._coordination.servers)
-        if self._me in servers:
-            servers[self._me] = replace(servers[self._me], hot=self.hot)
+        if self._me not in servers:
+            return set(), set(
+                living
+            )  # between two sessions: the picture says nothing of what this server keeps
+        servers[self._me] = replace(servers[self._me], hot=self.hot, readying=self.readying)
         chosen = hot_standbys(wishes, servers, owners.values())
         mine = {context_id for context_id, server in chosen.items() if server == self._me}
-        # while a failover is under way nothing is moved: its driver may be what the next owner comes for
+        # while a failover is under way nothing is moved: its driver may be what the next owner, maybe this server, comes for
         failing_over = hot.keys() - {wish.context_id for wish in wishes}
-        return mine, mine | failing_over | promised
+        coming = {context_id for context_id in self._bound if self.taking_over(context_id)}
+        return mine, mine | failing_over | promised | coming
 
     def _wish(self, context: ContextRecord) -> HotWish | None:
         """None while it has no owner, or a driver of it could not be started anyhow."""
@@ -283,7 +309,11 @@ class Announcer:
             await self._changed.wait()
             self._changed.clear()
             picture = replace(
-                self._me, warm=self._pool.ready, hot=self._standbys.hot, draining=self._draining
+                self._me,
+                warm=self._pool.ready,
+                hot=self._standbys.hot,
+                readying=self._standbys.readying,
+                draining=self._draining,
             )
             try:
                 await self._coordination.announce(picture)

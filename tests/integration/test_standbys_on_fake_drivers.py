@@ -87,6 +87,74 @@ async def test_while_a_failover_goes_on_the_hot_driver_is_kept(two):
     held.set()
 
 
+async def test_the_next_owner_keeps_its_hot_driver_until_its_gate_is_open(two):
+    cluster, servers = two
+    context, owner, standby = await hot_context(cluster, servers)
+    keeper, held = standby.registry.keeper(context.id), asyncio.Event()
+    connect = keeper._parts.takeover.connect
+
+    async def later(driver, *, timeout):
+        await held.wait()
+        return await connect(driver, timeout=timeout)
+
+    keeper._parts = replace(keeper._parts, takeover=replace(keeper._parts.takeover, connect=later))
+    active = next(driver for driver in cluster.launcher.living() if driver.context_id == context.id)
+    await cluster.kill(owner)
+    await until(lambda: keeper.phase is Phase.ADOPTING, "it is elected, and tries the driver on record")
+    await standby.standbys.tend()
+    assert standby.standbys.hot == (context.id,), "its own takeover may come for it"
+    active.kill()
+    held.set()
+    await until(lambda: cluster.store.contexts[context.id].last_failover, "restored")
+    assert cluster.store.contexts[context.id].last_failover.kind == "restored-hot"
+
+
+async def test_a_hot_driver_that_an_adoption_did_not_need_is_let_go(two):
+    cluster, servers = two
+    _, owner, standby = await hot_context(cluster, servers)
+    await cluster.kill(owner)
+    await until(lambda: standby.registry.owned(), "it has the context")
+    await standby.standbys.tend()
+    assert standby.standbys.hot == ()
+
+
+async def test_a_server_that_its_picture_does_not_show_keeps_what_it_has(two):
+    cluster, servers = two
+    context, _, standby = await hot_context(cluster, servers)
+    shown = cluster.ensemble.servers.pop(standby.me.id)
+    cluster.ensemble.tell_servers()
+    await until(lambda: standby.me.id not in standby.coordination.servers, "it is not shown")
+    await standby.standbys.tend()
+    assert standby.standbys.hot == (context.id,)
+    cluster.ensemble.servers[standby.me.id] = shown
+    cluster.ensemble.tell_servers()
+
+
+async def test_who_joins_while_a_hot_driver_is_started_starts_none(two):
+    cluster, servers = two
+    context = await servers[0].contexts.create("ctx", {"standby": "hot"})
+    owner = cluster.owner(context.id)
+    (standby,) = [server for server in servers if server is not owner]
+    told, go_on, start = asyncio.Event(), asyncio.Event(), standby.pool.start_extra
+
+    async def slow(spec):
+        told.set()
+        await go_on.wait()
+        return await start(spec)
+
+    standby.pool.start_extra = slow
+    tending = asyncio.create_task(standby.standbys.tend())
+    await told.wait()
+    assert standby.standbys.readying == (context.id,)
+    await standby.coordination.announce(replace(standby.me, readying=standby.standbys.readying))
+    third = await cluster.start("s3")
+    await third.standbys.tend()
+    assert (third.standbys.hot, third.standbys.readying) == ((), ())
+    go_on.set()
+    await tending
+    assert (standby.standbys.hot, standby.standbys.readying) == ((context.id,), ())
+
+
 async def test_a_server_keeps_no_more_hot_drivers_than_its_limit(two):
     cluster, servers = two
     for server in servers:

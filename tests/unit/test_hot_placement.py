@@ -72,6 +72,16 @@ def test_of_two_that_keep_it_one_is_told_to_go_on():
     assert chosen["c1"] == standby_order("c1", cluster(server("b"), server("c")))[0]
 
 
+def test_who_starts_the_hot_driver_goes_on_although_a_server_joins_that_would_come_first():
+    owners = owned(c1="a")
+    first = hot_standbys(wishes(owners), cluster(*map(server, "abc")), owners)["c1"]
+    (other,) = {"b", "c"} - {first}
+    starting = cluster(server("a"), server(first), server(other, readying=("c1",)))
+    assert hot_standbys(wishes(owners), starting, owners) == {"c1": other}
+    kept = cluster(server("a"), server(first, hot=("c1",)), server(other, readying=("c1",)))
+    assert hot_standbys(wishes(owners), kept, owners) == {"c1": first}, "one that is there is worth more"
+
+
 def test_an_owner_that_still_keeps_the_hot_driver_of_its_context_is_replaced():
     owners = owned(c1="a")
     servers = cluster(server("a", hot=("c1",)), server("b"))
