@@ -49,15 +49,12 @@ class Mover:
         """The next owner gets ready while everything runs on; only then jobs are kept from starting."""
         await self.peers.make_ready(self._url(), self.node.context_id, seconds=self.order.seconds)
         await self._let_jobs_end(self.order.grace)
-        await self._seal()  # first, so that a move which the store refuses costs no job an attempt
-        if self.jobs.running:
-            await self.jobs.put_back(f"The context moved to server {self.order.to}")
-            await self._seal()
+        await self._seal()
         return Quiet(self.order.to)
 
     async def _let_jobs_end(self, grace: float) -> None:
         """Jobs that run already have the grace to end while others start; then the gate closes, and those that started
-        meanwhile, mostly short ones, end too. What runs then will go back to the queue: refused if it may not run twice.
+        meanwhile, mostly short ones, end too. What runs then goes back to the queue; refused if it may not run twice.
         """
         old = self.jobs.running
         await self.jobs.ended(old, grace)
@@ -69,6 +66,7 @@ class Mover:
                 f"job {stuck[0].id} may not run a second time (onFailover: fail, or its last attempt) and did not end within "
                 f"{grace:g} s: repeat with a longer grace, or with the driver kept"
             )
+        await self.jobs.put_back(f"The context moved to server {self.order.to}")
 
     async def _seal(self) -> None:
         reply = await self.link.request(Request.FLUSH, timeout=FLUSH_TIMEOUT + 5.0, seconds=FLUSH_TIMEOUT)
