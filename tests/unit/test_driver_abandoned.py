@@ -136,3 +136,5 @@ def test_a_refresh_waits_for_a_newer_version_that_is_not_sealed_yet(context):
     context.files.broken = True
     context.registry.update("a", lambda: "3", ASYNC, 1)
     assert not context.registry.is_sealed("a", 0.1)
+    context.files.broken = False
+    assert context.registry.flush(10)
