@@ -116,6 +116,7 @@ class JobWrites:
                 # repeating is safe: the state and attempt it expects are gone if it happened
                 done = await self.once_answered(write)
                 if not done and await self.once_answered(happened):
+                    await self.check_fence()  # a later epoch may have done the same: then it was not ours
                     return True
             if not done:
                 await self.check_fence()
