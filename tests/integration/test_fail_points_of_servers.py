@@ -120,8 +120,11 @@ def fail(servers, name, *, adopt, point):
 
 
 def _settled(servers, server, name):
+    """Its failover is put on record after the gate is open; the state of an adopted one is RUNNING all the time."""
     context = context_at(servers, server, name)
-    return context if context and context["state"] == "RUNNING" and context["owner"] == server else None
+    if not context or not context["last_failover"]:
+        return None
+    return context if context["state"] == "RUNNING" and context["owner"] == server else None
 
 
 def finish(servers, server, name):
