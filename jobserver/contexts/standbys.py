@@ -203,9 +203,8 @@ class HotStandbys:
         wishes = [wish for one in hot.values() if (wish := self._wish(one)) is not None]
         owners, servers = self._coordination.owners, dict(self._coordination.servers)
         if self._me not in servers:
-            return set(), set(
-                living
-            )  # between two sessions: the picture says nothing of what this server keeps
+            # between two sessions: the picture says nothing of what this server keeps
+            return set(), set(living)
         servers[self._me] = replace(servers[self._me], hot=self.hot, readying=self.readying)
         chosen = hot_standbys(wishes, servers, owners.values())
         mine = {context_id for context_id, server in chosen.items() if server == self._me}

@@ -61,9 +61,8 @@ class Killer:
             self._round(attempt, time.monotonic() - begun > self._grace * CUT_AFTER)
         if attempt.alive():
             self.abandoned += 1
-        self._spark.cut(
-            attempt
-        )  # a thread that a kill ended in its last steps may have left the JVM waiting for its answer
+        # a thread that a kill ended in its last steps may have left the JVM waiting for its answer
+        self._spark.cut(attempt)
         report()
         self._clean_up(attempt)
 

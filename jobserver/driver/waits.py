@@ -107,6 +107,10 @@ class SlicedLock:
     """
 
     def __init__(self) -> None:
+        self._at_fork_reinit()
+
+    def _at_fork_reinit(self) -> None:
+        """As a new one: in the child of a fork nobody is left who holds it. The name is that of threading.Lock's."""
         self._guard = _lock()  # for a few steps only, and entered itself, so that no kill leaves it held
         self._free_again = _lock()
         self._free_again.acquire()
@@ -153,6 +157,3 @@ class SlicedLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-    def _at_fork_reinit(self) -> None:
-        self.__init__()  # type: ignore[misc]

@@ -65,8 +65,8 @@ class DriverClient:
         finally:
             del self._replies[number]
 
-    def event(self, name: str, job_id: str, limit: float = LIMIT) -> Message:
-        """The next event of that name about that job."""
+    def event(self, name: str, job_id: str | None, limit: float = LIMIT) -> Message:
+        """The next event of that name about that job, or about none."""
         end = time.monotonic() + limit
         while True:
             for at, kept in enumerate(self._kept):

@@ -108,7 +108,7 @@ def run(spark, env, config):
         assert running.value(READ_OWN_CLASS) == [7, "Point"]
         running.client = older
         held = running.start("def run(s, e, c): e.named_objects.update('late', lambda: 1)")
-        assert older.event("superseded", None)["epoch"] == 50  # type: ignore[arg-type]
+        assert older.event("superseded", None)["epoch"] == 50
         assert running.client.ask("kill", job_id=held, attempt=1)["ok"]
         assert running.outcome(held)["kind"] == "killed"
         older.close()
