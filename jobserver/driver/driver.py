@@ -80,6 +80,7 @@ class Driver:
         self.killer = Killer(SparkKills(spark), config.kill_grace)
         self.journal: Journal | None = None
         self.end: Callable[[str], None] = lambda reason: None
+        self.hurry: Callable[[], None] = lambda: None
         self._changing = threading.RLock()
         self._owner: Connection | None = None
         self._log_store: FileStore | None = None
@@ -183,6 +184,8 @@ class Driver:
     ) -> None:  # fmt: skip
         """Become the driver of a context, with what the manifest `base` holds. Raises BindingRefused."""
         self.rehearsal.end()
+        if self.rehearsal.done:
+            self.hurry()
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)

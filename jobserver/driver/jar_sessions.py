@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jobserver.driver import java_classes
 from jobserver.driver.spark import ISOLATED, MAJOR, Spark
 
 
@@ -54,28 +54,16 @@ class JarSessions:
         scope.join(session)
         return JavaSession(session, scope)
 
-    def compiled(self, name: str, parent: Any = None) -> Any:
-        """The class in a file of `java_source`, which may use the classes of a class loader."""
-        source = resources.files("jobserver.driver").joinpath("java_source", f"{name}.java")
-        compiler = self._spark.context._jvm.org.codehaus.janino.SimpleCompiler()
-        if parent is not None:
-            compiler.setParentClassLoader(parent)
-        compiler.cook(source.read_text())
-        return compiler.getClassLoader().loadClass(f"jobserver.{name.partition('Spark')[0]}")
-
     def using_scopes(self, name: str) -> Any:
-        """The same for a class that uses JarScope."""
-        return self.compiled(name, self._scope_class().getClassLoader())
+        """The class in a file of `java_source` which uses JarScope."""
+        return java_classes.compiled(self._spark.context, name, self._scope_class().getClassLoader())
 
     def new(self, java_class: Any, *given: Any) -> Any:
         """An object of a compiled class, which has one constructor."""
-        gateway = self._spark.context._gateway
-        values = gateway.new_array(gateway.jvm.java.lang.Object, len(given))
-        for at, value in enumerate(given):
-            values[at] = value
-        return java_class.getConstructors()[0].newInstance(values)
+        return java_classes.new(self._spark.context, java_class, *given)
 
     def _scope_class(self) -> Any:
         if self._scopes is None:
-            self._scopes = self.compiled("JarScopeSpark4" if self._artifacts else "JarScopeSpark3")
+            name = "JarScopeSpark4" if self._artifacts else "JarScopeSpark3"
+            self._scopes = java_classes.compiled(self._spark.context, name)
         return self._scopes

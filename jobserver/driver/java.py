@@ -79,7 +79,7 @@ def archive_key(java: Java, flags: tuple[str, ...]) -> str:
 def flags_of(config: DriverConfig) -> tuple[str, ...]:
     """Options that choose how the JVM works; an archive belongs to them.
 
-    Compiler threads are all there from the start, so those that yield are known (jvm.py).
+    Compiler threads are all there from the start, so those that yield are known (optimizer.py).
     """
     quick = ("-XX:+UseSerialGC",) if is_small(config) else ()
     return (*quick, "-XX:-UseDynamicNumberOfCompilerThreads", *config.java_options)

@@ -15,16 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobserver.driver.optimizer import Optimizer
+
 START_LIMIT = 120.0
 """Seconds after which a JVM that has not opened its gateway counts as failed."""
 
 _POLL = 0.005
-_OPTIMIZER = b"C2 Compiler"
-"""How HotSpot names the threads of its optimizing compiler."""
-_YIELDING = 10
-"""What is added to their niceness: about a tenth of a processor while others of the driver wait for one, all of it else."""
 _LOOK = 0.05
-"""Seconds between two looks for them."""
+"""Seconds between two looks for the compiler's threads."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -40,14 +38,15 @@ class Jvm:
     process: subprocess.Popen[bytes]
     info_file: Path
     log: Path
+    optimizer: Optimizer
 
     def gateway(self) -> tuple[int, str]:
         """Port and secret of its Py4J gateway, once it is open. Raises JvmFailed."""
         limit = time.monotonic() + START_LIMIT
-        look, yielding = 0.0, set[int]()
+        look = 0.0
         while not self.info_file.exists():
             if time.monotonic() >= look:
-                self._optimizer_yields(yielding)
+                self.optimizer.look()
                 look = time.monotonic() + _LOOK
             if self.process.poll() is not None:
                 raise JvmFailed(f"the JVM ended with {self.process.returncode}: {_end_of(self.log)}")
@@ -58,16 +57,6 @@ class Jvm:
         self.info_file.unlink()
         port, length = struct.unpack_from(">ii", data)
         return port, data[8 : 8 + length].decode()
-
-    def _optimizer_yields(self, known: set[int]) -> None:
-        """Let its threads, but those known, yield. Their work pays later; a start on few processors comes first."""
-        with contextlib.suppress(OSError):  # threads come and go, and so may the JVM
-            for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-                ident = int(thread.name)
-                if ident not in known and (thread / "comm").read_bytes().startswith(_OPTIMIZER):
-                    known.add(ident)
-                    usual = os.getpriority(os.PRIO_PROCESS, ident)
-                    os.setpriority(os.PRIO_PROCESS, ident, min(usual + _YIELDING, 19))
 
     def watch(self, ended: Callable[[int], None]) -> None:
         """Call `ended` with the exit code, from a thread of its own, when the JVM is gone."""
@@ -85,7 +74,7 @@ class Jvm:
             self.process.wait()
 
 
-def start_jvm(command: Sequence[str], env: dict[str, str], folder: Path) -> Jvm:
+def start_jvm(command: Sequence[str], env: dict[str, str], folder: Path, *, optimizer_yields: bool) -> Jvm:
     """Start it with its output in `folder`/jvm.log. The kernel kills it if this process dies without ending it."""
     info_file = folder / f"gateway-{os.getpid()}"
     log = folder / "jvm.log"
@@ -99,7 +88,7 @@ def start_jvm(command: Sequence[str], env: dict[str, str], folder: Path) -> Jvm:
             env={**env, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(info_file)},
             preexec_fn=_die_with_parent,
         )
-    return Jvm(process, info_file, log)
+    return Jvm(process, info_file, log, Optimizer(process.pid, yields=optimizer_yields))
 
 
 def _die_with_parent() -> None:

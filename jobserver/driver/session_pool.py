@@ -12,13 +12,12 @@ import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JError
 
+from jobserver.driver import java_classes
 from jobserver.driver.spark import Spark
 
 log = logging.getLogger(__name__)
@@ -111,12 +110,7 @@ class SessionPool:
 
     def _traces_of(self, state: Any) -> Any:
         """Only called in the pool's own thread."""
-        gateway: JavaGateway = self._spark.context._gateway
+        context = self._spark.context
         if self._traces is None:
-            source = resources.files("jobserver.driver").joinpath("java_source", "SessionTraces.java")
-            compiler = self._spark.context._jvm.org.codehaus.janino.SimpleCompiler()
-            compiler.cook(source.read_text())
-            self._traces = compiler.getClassLoader().loadClass("jobserver.SessionTraces").getConstructors()[0]
-        given = gateway.new_array(gateway.jvm.java.lang.Object, 1)
-        given[0] = state
-        return self._traces.newInstance(given)
+            self._traces = java_classes.compiled(context, "SessionTraces")
+        return java_classes.new(context, self._traces, state)

@@ -25,6 +25,7 @@ from checkpoint.data import check_data, seal_data
 from checkpoint.errors import AlreadyExists, Corrupt, Damaged, Missing
 from checkpoint.manifest import INLINE_LIMIT, FileEntry, Kind, NamedObject
 from jobserver.driver import sources
+from jobserver.driver.aside_cache import fill_aside
 from jobserver.driver.held import Held, Making
 from jobserver.driver.journal import ContextFolder
 from jobserver.driver.keeper import Keeper
@@ -161,9 +162,14 @@ class SparkShelf:
         held.value.head(1)
 
     def warm(self, held: Held) -> None:
-        """Cache a restored object, in the pool that yields to all jobs; the first query does not wait for it."""
+        """Cache a restored object, in the pool that yields to all jobs; no query waits for it."""
         self._in_background()
-        self._cache(held, force=held.kind == Kind.DATAFRAME)
+        if held.kind != Kind.DATAFRAME or held.options.storage_level == "NONE":
+            self._cache(held, force=False)
+            return
+        rows = fill_aside(self.spark, held.value, storage_level(held.options.storage_level))
+        if held.record is not None:
+            held.record = replace(held.record, rows=rows)
 
     def hand_out(self, held: Held) -> Any:
         """A DataFrame becomes one of the job's session; everything else is shared."""

@@ -19,6 +19,7 @@ from jobserver.driver.config import (
 )
 from jobserver.driver.java import command, environment, find_java
 from jobserver.driver.jvm import Jvm, start_jvm
+from jobserver.driver.optimizer import may_compete_again
 
 
 def read_config(path: Path) -> DriverConfig:
@@ -46,7 +47,10 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     env = environment(os.environ, java, config.reached_at, sys.executable)
     if config.hdfs is not None and config.hdfs.user is not None:
         env["HADOOP_USER_NAME"] = config.hdfs.user  # whoever writes the small files writes the data
-    return start_jvm(command(java, config, archive_options, properties), env, config.dir)
+    # a waiting driver's must be able to hurry once it is activated; else it had better never yield
+    yields = not config.warm_up or may_compete_again()
+    line = command(java, config, archive_options, properties)
+    return start_jvm(line, env, config.dir, optimizer_yields=yields)
 
 
 def write_private(path: Path, text: str) -> None:

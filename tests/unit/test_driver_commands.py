@@ -104,3 +104,15 @@ def test_an_attempt_of_a_replaced_owner_does_not_begin(driver, commands, owner):
     commands.received(owner, RUN)
     assert owner.reply(9)["refused"] == Refused.NOT_OWNER
     assert driver.attempts.listing() == []
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_only_an_activation_that_finds_the_driver_rehearsed_lets_its_compiler_hurry(
+    driver, commands, rehearsed
+):
+    """One that has compiled little yet is quicker when its queries come first, as that of a cold start."""
+    hurried = []
+    driver.hurry = lambda: hurried.append(True)
+    driver.rehearsal.done = rehearsed
+    commands._handle(Wire(), {"t": "activate", "n": 1, "context": CONTEXT, "epoch": 1, "token": "t1"})
+    assert hurried == [True] * rehearsed
