@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,19 @@ def seal_many(writer: CheckpointWriter, count: int = 40) -> None:
     """Enough seals that older full manifests age out."""
     for _ in range(count):
         writer.commit(Changes())
+
+
+@contextmanager
+def frozen_sweep(files: FaultyFiles, writer: CheckpointWriter, *step: str) -> Iterator[Future[object]]:
+    """A sweep that has come to the first such step of the store; after the block it has gone on, and ended."""
+    held = files.hold(*step)
+    with ThreadPoolExecutor(1) as pool:
+        sweeping = pool.submit(writer.sweep, set[str]())
+        assert held.reached.wait(10)
+        try:
+            yield sweeping
+        finally:
+            held.release()
 
 
 def there(files: FaultyFiles, path: str) -> bool:
@@ -160,14 +175,10 @@ def test_data_that_was_begun_while_a_sweep_runs_stays_also_when_it_is_released_a
     writer = begin(files)
     put(files, writer, "a")
     seal_many(writer)
-    held = files.hold("names", "c/objects")
-    with ThreadPoolExecutor(1) as pool:
-        sweeping = pool.submit(writer.sweep, set[str]())
-        assert held.reached.wait(10)
+    with frozen_sweep(files, writer, "names", "c/objects") as sweeping:
         path = put(files, writer, "a")
         put(files, writer, "a")
-        held.release()
-        sweeping.result(10)
+    sweeping.result()
     assert there(files, path)
 
 
@@ -233,14 +244,10 @@ def test_a_sweep_that_froze_harms_no_epoch_that_began_meanwhile(files: FaultyFil
     put(files, writer, "a")
     kept = put(files, writer, "a")
     seal_many(writer)
-    held = files.hold("remove")
-    with ThreadPoolExecutor(1) as pool:
-        sweeping = pool.submit(writer.sweep, set[str]())
-        assert held.reached.wait(10)
+    with frozen_sweep(files, writer, "remove") as sweeping:
         successor = begin(files, 2)
         new = put(files, successor, "b")
-        held.release()
-        sweeping.result(10)
+    sweeping.result()
     assert there(files, kept)
     assert there(files, new)
     base = begin_epoch(files, CONTEXT, 3, "t3", SECRET)
@@ -256,17 +263,13 @@ def test_a_sweep_that_froze_after_its_look_at_the_markers_leaves_what_a_later_ep
     writer.commit(Changes(progress={"j": Progress(1, path=first)}))
     put(files, writer, "a")
     seal_many(writer)
-    held = files.hold("names", "c/objects")
-    with ThreadPoolExecutor(1) as pool:
-        sweeping = pool.submit(writer.sweep, set[str]())
-        assert held.reached.wait(10)
+    with frozen_sweep(files, writer, "names", "c/objects") as sweeping:
         successor = begin(files, 2)
         saved = successor.next_progress_path("j", 2)
         files.write_new(f"c/{saved}/value", b"y")
         successor.commit(Changes(progress={"j": Progress(2, path=saved)}))
-        held.release()
-        with pytest.raises(Superseded):
-            sweeping.result(10)
+    with pytest.raises(Superseded):
+        sweeping.result()
     assert there(files, f"c/{saved}")
 
 
