@@ -23,18 +23,18 @@ def fill_aside(spark: Spark, frame: DataFrame, level: Any) -> int:
     """Cache it at a storage level; queries that are planned after this know of it, as after `persist`. How many rows it has."""
     if frame.storageLevel != StorageLevel.NONE:  # by a job; beside it all would be there twice
         return int(frame.count())
-    jvm = spark.context._jvm
+    jvm, session = spark.context._jvm, spark.root._jsparkSession
     manager = jvm.org.apache.spark.sql.execution.CacheManager()
-    none = getattr(jvm.scala, "None$").__getattr__("MODULE$")
-    manager.cacheQuery(frame._jdf, none, spark.context._getJavaStorageLevel(level))
+    manager.cacheQuery(frame._jdf, jvm.scala.Option.empty(), spark.context._getJavaStorageLevel(level))
     cache = java_classes.new(spark.context, _compiled_class(spark), manager)
     try:
-        cache.fill()
+        # a query, as only those are computed under the session's settings: how a date is parsed, which files may be missing
+        rows = DataFrame(spark.java.dataset.ofRows(session, cache.relation()), spark.root).count()
+        cache.share(session.sharedState().cacheManager())
     except BaseException:
         cache.drop()
         raise
-    cache.share(spark.root._jsparkSession.sharedState().cacheManager())
-    return int(frame.count())
+    return int(rows)
 
 
 def _compiled_class(spark: Spark) -> Any:

@@ -184,8 +184,6 @@ class Driver:
     ) -> None:  # fmt: skip
         """Become the driver of a context, with what the manifest `base` holds. Raises BindingRefused."""
         self.rehearsal.end()
-        if self.rehearsal.done:
-            self.hurry()
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)
@@ -199,6 +197,8 @@ class Driver:
             self._names.find = _frame_finder(self._registry)
             self._context_config = config_tree(dict(context.settings))
             self.journal, self.binding = journal, new
+            if self.rehearsal.done:
+                self.hurry()
             self._change_owner(connection, reply)
         log.info("active for context %s with epoch %d from manifest %s", context.id, epoch, base)
 

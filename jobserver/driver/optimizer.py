@@ -32,10 +32,9 @@ class Optimizer:
         """Let those which have come since the last look yield."""
         if not self._yields:
             return
-        with contextlib.suppress(OSError):  # threads come and go, and so may the JVM
-            for thread in Path(f"/proc/{self._pid}/task").iterdir():
-                ident = int(thread.name)
-                if ident not in self._known and (thread / "comm").read_bytes().startswith(_NAME):
+        with contextlib.suppress(OSError):  # the JVM may have gone
+            for ident in self._threads():
+                if ident not in self._known:
                     self._known.add(ident)
                     usual = os.getpriority(os.PRIO_PROCESS, ident)
                     os.setpriority(os.PRIO_PROCESS, ident, min(usual + YIELDING, 19))
@@ -43,10 +42,19 @@ class Optimizer:
     def compete(self) -> None:
         """Let them yield no longer, where the system allows that."""
         try:
-            for ident in self._known:
-                os.setpriority(os.PRIO_PROCESS, ident, os.getpriority(os.PRIO_PROCESS, self._pid))
+            usual = os.getpriority(os.PRIO_PROCESS, self._pid)
+            for ident in self._threads():
+                os.setpriority(os.PRIO_PROCESS, ident, usual)
         except OSError as error:  # not allowed, or the JVM has gone
             log.info("the optimizing compiler goes on yielding: %s", error)
+
+    def _threads(self) -> list[int]:
+        found = []
+        for thread in Path(f"/proc/{self._pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # other threads come and go
+                if (thread / "comm").read_bytes().startswith(_NAME):
+                    found.append(int(thread.name))
+        return found
 
 
 def may_compete_again() -> bool:

@@ -162,7 +162,7 @@ class SparkShelf:
         held.value.head(1)
 
     def warm(self, held: Held) -> None:
-        """Cache a restored object, in the pool that yields to all jobs; no query waits for it."""
+        """Cache a restored object, in the pool that yields to all jobs; no query on a DataFrame waits for it."""
         self._in_background()
         if held.kind != Kind.DATAFRAME or held.options.storage_level == "NONE":
             self._cache(held, force=False)

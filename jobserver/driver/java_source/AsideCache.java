@@ -20,33 +20,39 @@ public final class AsideCache {
         this.entries.setAccessible(true);
     }
 
-    /** Computes all of it, in the calling thread's scheduler pool. */
-    public void fill() throws Exception {
-        ((CachedData) this.of(this.aside).apply(0)).cachedRepresentation().cacheBuilder().cachedColumnBuffers().count();
+    /** The cached rows as a plan: a query on it computes those parts of the cache which are not there. */
+    public Object relation() throws Exception {
+        return this.own().cachedRepresentation();
     }
 
-    /** Makes it known to the queries of `manager` that are planned from now on. Spark's own changes hold the same monitor. */
+    /**
+     * Makes it known to the queries of `manager` that are planned from now on, unless they have another by now: then this one is
+     * freed. Spark's own changes hold the same monitor.
+     */
     public void share(CacheManager manager) throws Exception {
         synchronized (manager) {
+            CachedData own = this.own();
             VectorBuilder all = new VectorBuilder();
-            this.add(all, this.of(this.aside));
-            this.add(all, this.of(manager));
+            all.$plus$eq(own);
+            Seq others = (Seq) this.entries.get(manager);
+            for (int i = 0; i < others.length(); i++) {
+                CachedData other = (CachedData) others.apply(i);
+                if (other.plan().sameResult(own.plan())) {
+                    this.drop();
+                    return;
+                }
+                all.$plus$eq(other);
+            }
             this.entries.set(manager, all.result());
         }
     }
 
-    /** Frees what was computed and is not shared. */
+    /** Frees what was computed. */
     public void drop() {
         this.aside.clearCache();
     }
 
-    private Seq of(CacheManager manager) throws Exception {
-        return (Seq) this.entries.get(manager);
-    }
-
-    private void add(VectorBuilder all, Seq some) {
-        for (int i = 0; i < some.length(); i++) {
-            all.$plus$eq(some.apply(i));
-        }
+    private CachedData own() throws Exception {
+        return (CachedData) ((Seq) this.entries.get(this.aside)).apply(0);
     }
 }
