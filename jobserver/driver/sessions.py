@@ -24,10 +24,11 @@ from jobserver.driver.spark import Spark, prepare_thread
 log = logging.getLogger(__name__)
 
 _WORDS = re.compile(r"`([^`]+)`|(\w+)")
-_OWN = frozenset({"_sc", "_jsc", "_jvm", "_jsparkSession"}) | {
+_OWN = frozenset({"_sc", "_jsc", "_jvm", "_jsparkSession", "_conf", "_catalog"}) | {
     name for name, value in vars(SparkSession).items() if isinstance(value, cached_property)
 }
-"""Attributes that a job's session does not take over from the root: `conf` and the like would be the root's."""
+"""Attributes that a job's session does not take over from the root: `conf` and the like would be the root's. Spark 3.5 keeps
+them in fields once they were asked for, Spark 4 in cached properties."""
 _LEAVE_TRACES = (
     *(
         "addArtifact",
