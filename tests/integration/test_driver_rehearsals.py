@@ -1,8 +1,9 @@
 """Rehearsals of real drivers that share a machine: one that dies in the middle of its own leaves its turn to the next, and
-an activation in the middle of one is answered at once."""
+an activation in the middle of one is answered at once, and after one the JVM's optimizing compiler yields no longer."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from driver_client import DriverClient, DriverProcess, Uploads, class_archives, 
 
 from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
+from jobserver.driver.optimizer import YIELDING, may_compete_again
 from jobserver.driver.rehearsal import GROUP, ROUNDS, queries
 
 CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {}}
@@ -82,11 +84,18 @@ class Waiting(DriverProcess):
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Waiting]]:
-    """Two of them. The machine's class archives are theirs, its lock is not."""
-    root, shared = tmp_path_factory.mktemp("pair"), tmp_path_factory.mktemp("shared")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The machine's class archives, and a lock that is not the machine's."""
+    folder = tmp_path_factory.mktemp("shared")
     for made in class_archives().glob("spark-*.jsa"):
-        (shared / made.name).symlink_to(made)
+        (folder / made.name).symlink_to(made)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[list[Waiting]]:
+    """Two of them."""
+    root = tmp_path_factory.mktemp("pair")
     with ThreadPoolExecutor(2) as pool:
         drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))
     try:
@@ -138,3 +147,29 @@ def test_an_activation_in_the_middle_of_a_rehearsal_is_answered_at_once_and_leav
     assert last["running"] == 0, last
     assert 0 < last["jobs"] < ROUNDS * len(queries()), "it was given up in the middle"
     assert not driver.has_turn
+
+
+def test_after_a_rehearsal_an_activation_ends_the_yielding_of_the_optimizing_compiler(
+    tmp_path: Path, shared: Path
+) -> None:
+    driver = Waiting(_folder(tmp_path / "d-3"), shared)
+    try:
+        waiting = driver.connect()
+        assert waiting.ask("bind", context=CONTEXT)["ok"]
+        assert eventually(lambda: waiting.ask("ping")["standby"]["rehearsed"], 2 * LIMIT)
+        assert _niceness_of_c2(driver) == (YIELDING if may_compete_again() else 0)
+        driver.activated()
+        assert _niceness_of_c2(driver) == 0
+    finally:
+        driver.stop()
+
+
+def _niceness_of_c2(driver: Waiting) -> int:
+    """Over that of the JVM."""
+    jvm, found = driver.facts["jvm_pid"], []
+    for thread in Path(f"/proc/{jvm}/task").iterdir():
+        with contextlib.suppress(OSError):  # others come and go
+            if (thread / "comm").read_text().startswith("C2 Compiler"):
+                found.append(os.getpriority(os.PRIO_PROCESS, int(thread.name)))
+    (niceness,) = found
+    return niceness - os.getpriority(os.PRIO_PROCESS, jvm)

@@ -190,6 +190,15 @@ def test_what_each_strategy_brings_back(epochs: tuple[Epoch, Epoch, Any], root: 
     assert [field["name"] for field in two.shown("files")["schema"]] == ["id", "k"]
 
 
+@pytest.mark.parametrize("name", ["local", "files"])
+def test_what_was_cached_is_cached_again_a_little_after_the_failover(
+    epochs: tuple[Epoch, Epoch, Any], name: str
+) -> None:
+    _, two, _ = epochs
+    assert eventually(lambda: two.value("job:replaced_last", name=name) == [30, True])
+    assert two.shown(name)["rows"] == 30
+
+
 def test_a_source_is_read_again_when_it_is_asked_for_and_shows_that_its_files_changed(
     epochs: tuple[Epoch, Epoch, Any], root: Path
 ) -> None:
