@@ -137,7 +137,8 @@ def unmoved(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def running(seen: list[dict[str, Any]]) -> bool:
-    return all(one["state"] == "RUNNING" for one in seen)
+    """Under an owner, too: its epoch is granted before all servers have seen its node."""
+    return all(one["state"] == "RUNNING" and one["owner"] is not None for one in seen)
 
 
 def test_a_dead_owner_on_another_machine_is_replaced_long_before_its_session_ends(
