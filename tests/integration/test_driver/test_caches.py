@@ -32,7 +32,7 @@ class Held:
                 os.close(os.open(begun, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return row
-            while not os.path.exists(go):
+            while not os.path.exists(go):  # it runs in a process of Spark's, which shares only files with the job
                 time.sleep(0.01)
             return row
 
@@ -43,7 +43,7 @@ class Held:
         with ThreadPoolExecutor(1) as pool:
             filling = pool.submit(fill, spark, self.frame)
             try:
-                while not os.path.exists(self.begun):
+                while not os.path.exists(self.begun):  # made by that process; a fill that fails before it ends this
                     assert not filling.done(), filling.result()
                     time.sleep(0.01)
                 seen = meanwhile()
