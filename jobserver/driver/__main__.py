@@ -139,7 +139,7 @@ def run(
     silence = watch_spark(lambda: spark_runs(spark), ending.ask)
     forks.install(spark.context._gateway._gateway_client, lambda: let_go(listener, jvm))
     driver.end = ending.ask
-    driver.hurry = jvm.optimizer.compete
+    driver.hurry = jvm.optimizer.compete_after
     listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
     facts = process_facts(config, listener.port, jvm, spark)
     write_private(config.dir / "driver.json", json.dumps(facts))

@@ -64,6 +64,8 @@ from sparkjobserver.api import JobEnvironment
 log = logging.getLogger(__name__)
 
 PROGRESS_TOLD = 0.1
+HURRY_AFTER = 3.0
+"""Seconds from the activation of a driver that has not rehearsed until its optimizing compiler competes with its queries."""
 SEALERS = 8
 """Commits that may wait for one shared seal."""
 
@@ -80,7 +82,7 @@ class Driver:
         self.killer = Killer(SparkKills(spark), config.kill_grace)
         self.journal: Journal | None = None
         self.end: Callable[[str], None] = lambda reason: None
-        self.hurry: Callable[[], None] = lambda: None
+        self.hurry: Callable[[float], None] = lambda after: None
         self._changing = threading.RLock()
         self._owner: Connection | None = None
         self._log_store: FileStore | None = None
@@ -197,8 +199,7 @@ class Driver:
             self._names.find = _frame_finder(self._registry)
             self._context_config = config_tree(dict(context.settings))
             self.journal, self.binding = journal, new
-            if self.rehearsal.done:
-                self.hurry()
+            self.hurry(0.0 if self.rehearsal.done else HURRY_AFTER)
             self._change_owner(connection, reply)
         log.info("active for context %s with epoch %d from manifest %s", context.id, epoch, base)
 

@@ -1,7 +1,8 @@
 """The threads of the JVM's optimizing compiler, and when they yield to all others (DECISIONS 152 and 188).
 
-While a driver starts and while it waits without a context, their work comes after everybody's. In one that has rehearsed and is
-activated it comes at once: until they come to it, the loop of a first query runs in code that is some twenty times slower.
+While a driver starts and while it waits without a context, their work comes after everybody's. In one that is activated it comes
+at once, or after the first seconds where all of Spark is still to be compiled: until they come to it, the loop of a query runs in
+code that is some twenty times slower.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ class Optimizer:
                     self._known.add(ident)
                     usual = os.getpriority(os.PRIO_PROCESS, ident)
                     os.setpriority(os.PRIO_PROCESS, ident, min(usual + YIELDING, 19))
+
+    def compete_after(self, seconds: float) -> None:
+        """`compete`, in so many seconds; at once, before this returns, if there are none."""
+        if not seconds:
+            self.compete()
+            return
+        later = threading.Timer(seconds, self.compete)
+        later.daemon = True
+        later.start()
 
     def compete(self) -> None:
         """Let them yield no longer, where the system allows that."""

@@ -47,10 +47,9 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     env = environment(os.environ, java, config.reached_at, sys.executable)
     if config.hdfs is not None and config.hdfs.user is not None:
         env["HADOOP_USER_NAME"] = config.hdfs.user  # whoever writes the small files writes the data
-    # a waiting driver's must be able to hurry once it is activated; else it had better never yield
-    yields = not config.warm_up or may_compete_again()
     line = command(java, config, archive_options, properties)
-    return start_jvm(line, env, config.dir, optimizer_yields=yields)
+    # it must be able to hurry once it is activated; else it had better never yield
+    return start_jvm(line, env, config.dir, optimizer_yields=may_compete_again())
 
 
 def write_private(path: Path, text: str) -> None:

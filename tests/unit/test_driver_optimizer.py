@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -77,8 +78,21 @@ def test_where_the_system_allows_no_way_back_it_goes_on_yielding(threads, asked)
     assert asked == [1, YIELDING]
 
 
+def test_it_competes_again_only_after_the_time_it_was_given(threads, monkeypatch):
+    timers = []
+    monkeypatch.setattr(threading, "Timer", lambda seconds, what: timers.append((seconds, what)) or Mock())
+    optimizer = Optimizer(os.getpid(), yields=True)
+    optimizer.look()
+    optimizer.compete_after(3.0)
+    assert niceness(threads) == [YIELDING, 0]
+    ((seconds, carry_out),) = timers
+    carry_out()
+    assert seconds == 3.0
+    assert niceness(threads) == ([0, 0] if may_compete_again() else [YIELDING, 0])
+
+
 def test_where_the_system_allows_it_competes_again(threads):
     optimizer = Optimizer(os.getpid(), yields=True)
     optimizer.look()
-    optimizer.compete()
+    optimizer.compete_after(0)
     assert niceness(threads) == ([0, 0] if may_compete_again() else [YIELDING, 0])
