@@ -29,6 +29,8 @@ AFTER_ANSWER = 1.0
 """Seconds after the first answer of a takeover: then nobody who waited through it is slowed by a JVM that starts."""
 HAND_OVER = 1.0
 """Seconds that the connection to a driver which was given away stays, until its taker's is there."""
+WARM_UP_TIMEOUT = 60.0
+"""Seconds for a driver that runs to be warmed up."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to a driver that has just said it is ready."""
 
@@ -61,24 +63,24 @@ class DriverPool:
         self._warm: list[StartedDriver] = []
         self._filling: asyncio.Task[None] | None = None
         self._due = -math.inf
-        self._warming: asyncio.Task[StartedDriver] | None = None
-        self._warming_taken = False
+        self._starting: asyncio.Task[StartedDriver] | None = None
+        self._starting_taken = False
+        self._warming: StartedDriver | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self.on_change: Callable[[], None] = lambda: None
 
     async def take(self, spec: LaunchSpec, *, warm_up: bool = False) -> StartedDriver:
-        """A warm driver when one fits and is alive, else the one being warmed, else a new one: warmed up, too, if asked for.
+        """A warm driver when one fits and is alive, else the one that is being made warm, as far as it is, else a new one; the
+        last two are waited for until they are warm if asked for.
 
         Raises ContextInitFailed.
         """
         ready = self._take_ready(spec)
         if ready is not None:
             return ready
-        if spec == self._spec and self._warming is not None and not self._warming_taken:
-            # it is further on its way than one that starts now, and needs no second JVM
-            return await self._take_warming(self._warming)
-        return await self._start(spec, warm_up=warm_up, how="cold")
+        driver = await self._take_unready(spec) or await self._start(spec, warm_up=warm_up, how="cold")
+        return await self._until_warm(driver) if warm_up else driver
 
     def hand_over(self, spec_digest: str) -> DriverRecord | None:
         """A warm driver for another server whose pool is empty: it waits a few seconds for that one's connection."""
@@ -102,16 +104,27 @@ class DriverPool:
                 return driver
         return None
 
-    async def _take_warming(self, warming: asyncio.Task[StartedDriver]) -> StartedDriver:
-        """A taker that is cancelled leaves it to the pool; one that is ready by then was taken out already, and is ended."""
-        self._warming_taken = True
+    async def _take_unready(self, spec: LaunchSpec) -> StartedDriver | None:
+        """It is further on its way than one that starts now, and needs no second JVM."""
+        if spec != self._spec:
+            return None
+        driver, self._warming = self._warming, None
+        if driver is not None and not driver.link.closed:
+            return driver
+        if self._starting is not None and not self._starting_taken:
+            return await self._take_starting(self._starting)
+        return None
+
+    async def _take_starting(self, starting: asyncio.Task[StartedDriver]) -> StartedDriver:
+        """A taker that is cancelled leaves it to the pool; one that runs by then was taken out already, and is ended."""
+        self._starting_taken = True
         try:
-            return await asyncio.shield(warming)
+            return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            if not warming.done():
-                self._warming_taken = False
-            elif not warming.cancelled() and warming.exception() is None:
-                self.discard(warming.result())
+            if not starting.done():
+                self._starting_taken = False
+            elif not starting.cancelled() and starting.exception() is None:
+                self.discard(starting.result())
             raise
 
     async def start_new(self, spec: LaunchSpec) -> StartedDriver:
@@ -121,7 +134,7 @@ class DriverPool:
     async def start_extra(self, spec: LaunchSpec) -> StartedDriver:
         """A warmed-up driver beside the pool, in its turn on this machine. Raises ContextInitFailed."""
         async with self._turn():
-            return await self._start(spec, warm_up=True, how="hot")
+            return await self._until_warm(await self._start(spec, warm_up=True, how="hot"))
 
     def discard(self, driver: StartedDriver) -> None:
         """Ends a driver that was taken and is not needed or not good; one on another machine is asked to end."""
@@ -172,10 +185,11 @@ class DriverPool:
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.wait([self._filling])
-        for driver in self._warm:
+        for driver in [*self._warm, *filter(None, [self._warming])]:
             await driver.link.close()
             self._launcher.kill(driver.record)
         self._warm.clear()
+        self._warming = None
 
     async def _fill(self, delay: float) -> None:
         await asyncio.sleep(delay)
@@ -191,16 +205,35 @@ class DriverPool:
                 await self._warm_one()
 
     async def _warm_one(self) -> None:
-        self._warming = asyncio.create_task(self._start(self._spec, warm_up=True, how="warm"))
-        self._warming_taken = False
+        self._starting = asyncio.create_task(self._start(self._spec, warm_up=True, how="warm"))
+        self._starting_taken = False
         try:
-            driver = await self._warming
+            driver = await self._starting
         finally:
-            self._warming = None
-        if not self._warming_taken:
-            driver.link.on_closed = self._leaver(driver)
-            self._warm.append(driver)
-            self.on_change()
+            self._starting = None
+        if self._starting_taken:
+            return
+        self._warming = driver
+        failure = await _warmed_up(driver)
+        if self._warming is not driver:
+            return  # it was taken, and is no longer the pool's to judge
+        self._warming = None
+        if failure is not None:
+            self.discard(driver)
+            raise failure
+        driver.link.on_closed = self._leaver(driver)
+        self._warm.append(driver)
+        self.on_change()
+
+    async def _until_warm(self, driver: StartedDriver) -> StartedDriver:
+        """One that cannot be warmed up is ended. Raises ContextInitFailed."""
+        try:
+            if (failure := await _warmed_up(driver)) is not None:
+                raise failure
+        except BaseException:
+            self.discard(driver)
+            raise
+        return driver
 
     async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
         record = await self._launcher.start(spec, warm_up=warm_up)
@@ -231,6 +264,15 @@ async def answers_within(driver: StartedDriver, timeout: float) -> bool:
     except DriverFailed:
         return False
     return True
+
+
+async def _warmed_up(driver: StartedDriver) -> ContextInitFailed | None:
+    """Waits until its warm-up is over, and says why it failed if it did."""
+    try:
+        await driver.link.request(Request.WARM, timeout=WARM_UP_TIMEOUT)
+    except DriverFailed as error:
+        return ContextInitFailed(f"the driver cannot be warmed up: {error.message}")
+    return None
 
 
 def _nothing(_why: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from jobserver.driver import archive, forks, jobthreads, output, waits
 from jobserver.driver.config import BrokenConfig, DriverConfig
+from jobserver.driver.courtesy import Courtesy
 from jobserver.driver.java import find_java
 from jobserver.driver.job_log import job_log_handler, worth_telling
 from jobserver.driver.jvm import Jvm, JvmFailed
@@ -95,6 +96,9 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     listener = Listener(
         config.bind_host, config.secret
     )  # early: a connection may wait for us, not the other way
+    courtesy = Courtesy()
+    if config.warm_up:  # nobody waits for it yet
+        courtesy.begin()
     jvm = start_spark_jvm(config)
     jvm.watch(
         lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}")
@@ -102,16 +106,13 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     importlib.import_module(
         "jobserver.driver.commands"
     )  # all imports, Spark's first, happen while the JVM starts
-    from jobserver.driver.spark import check_user, connect, warm_up, warm_up_parquet
+    from jobserver.driver.spark import check_user, connect
 
     spark = connect(jvm, config)
     check_user(spark, config.proxy_user)
-    if config.warm_up:
-        warm_up(spark)
-        warm_up_parquet(spark, config.dir)
     jobthreads.install()
     waits.install()
-    run(config, options, ending, listener, jvm, spark)
+    run(config, options, ending, listener, jvm, spark, courtesy)
 
 
 def run(
@@ -121,6 +122,7 @@ def run(
     listener: Listener,
     jvm: Jvm,
     spark: Any,
+    courtesy: Courtesy,
 ) -> None:
     """Serve requests until the end."""
     from jobserver.driver import callbacks
@@ -139,7 +141,8 @@ def run(
     silence = watch_spark(lambda: spark_runs(spark), ending.ask)
     forks.install(spark.context._gateway._gateway_client, lambda: let_go(listener, jvm))
     driver.end = ending.ask
-    driver.hurry = jvm.optimizer.compete_after
+    driver.hurry = courtesy.end if config.warm_up else jvm.optimizer.activated
+    driver.rehearsal.warmed = courtesy.ready
     listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
     facts = process_facts(config, listener.port, jvm, spark)
     write_private(config.dir / "driver.json", json.dumps(facts))

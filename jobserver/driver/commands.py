@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Answer = dict[str, Any] | None
 """Fields of a good reply; None when the reply was sent already, or none is due."""
 
-_SLOW = frozenset({Request.ACTIVATE, Request.BIND, Request.OBJECT, Request.FLUSH})
+_SLOW = frozenset({Request.ACTIVATE, Request.WARM, Request.BIND, Request.OBJECT, Request.FLUSH})
 
 
 class NotOwner(Exception):
@@ -57,6 +57,7 @@ class Commands:
             Request.PING: self._ping,
             Request.SHUTDOWN: self._shutdown,
             Request.ACTIVATE: self._activate,
+            Request.WARM: self._warm,
             Request.BIND: self._bind,
         }
 
@@ -139,6 +140,9 @@ class Commands:
         context, epoch, token = _context(message), int(message["epoch"]), str(message["token"])
         self._driver.activate(connection, context, epoch, token, message.get("base"), reply)
         return None
+
+    def _warm(self, connection: Connection, message: Message) -> Answer:
+        return {"warm": self._driver.rehearsal.wait_warm()}
 
     def _bind(self, connection: Connection, message: Message) -> Answer:
         self._driver.bind(_context(message))

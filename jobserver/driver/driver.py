@@ -64,8 +64,6 @@ from sparkjobserver.api import JobEnvironment
 log = logging.getLogger(__name__)
 
 PROGRESS_TOLD = 0.1
-HURRY_AFTER = 3.0
-"""Seconds from the activation of a driver that has not rehearsed until its optimizing compiler competes with its queries."""
 SEALERS = 8
 """Commits that may wait for one shared seal."""
 
@@ -82,7 +80,7 @@ class Driver:
         self.killer = Killer(SparkKills(spark), config.kill_grace)
         self.journal: Journal | None = None
         self.end: Callable[[str], None] = lambda reason: None
-        self.hurry: Callable[[float], None] = lambda after: None
+        self.hurry: Callable[[], None] = lambda: None
         self._changing = threading.RLock()
         self._owner: Connection | None = None
         self._log_store: FileStore | None = None
@@ -186,6 +184,7 @@ class Driver:
     ) -> None:  # fmt: skip
         """Become the driver of a context, with what the manifest `base` holds. Raises BindingRefused."""
         self.rehearsal.end()
+        self.hurry()
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)
@@ -199,7 +198,6 @@ class Driver:
             self._names.find = _frame_finder(self._registry)
             self._context_config = config_tree(dict(context.settings))
             self.journal, self.binding = journal, new
-            self.hurry(0.0 if self.rehearsal.done else HURRY_AFTER)
             self._change_owner(connection, reply)
         log.info("active for context %s with epoch %d from manifest %s", context.id, epoch, base)
 

@@ -1,8 +1,7 @@
-"""The threads of the JVM's optimizing compiler, and when they yield to all others (DECISIONS 152 and 188).
+"""The threads of the JVM's optimizing compiler, and when they yield to the driver's others (DECISIONS 152 and 188).
 
-While a driver starts and while it waits without a context, their work comes after everybody's. In one that is activated it comes
-at once, or after the first seconds where all of Spark is still to be compiled: until they come to it, the loop of a query runs in
-code that is some twenty times slower.
+In a driver that a context waits for, their work comes after the start and the first answer, and then at once: until they come
+to it, the loop of a query runs in code that is some twenty times slower.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ import os
 import threading
 from pathlib import Path
 
+from jobserver.driver.niceness import LAST, YIELDING
+
 log = logging.getLogger(__name__)
 
-YIELDING = 10
-"""What is added to their niceness: about a tenth of a processor while others of the driver wait for one, all of it else."""
+YIELDS_FOR = 3.0
+"""Seconds from the activation on that they still yield: a first small job has been answered by then."""
 _NAME = b"C2 Compiler"
 """How HotSpot names them."""
 
@@ -38,14 +39,11 @@ class Optimizer:
                 if ident not in self._known:
                     self._known.add(ident)
                     usual = os.getpriority(os.PRIO_PROCESS, ident)
-                    os.setpriority(os.PRIO_PROCESS, ident, min(usual + YIELDING, 19))
+                    os.setpriority(os.PRIO_PROCESS, ident, min(usual + YIELDING, LAST))
 
-    def compete_after(self, seconds: float) -> None:
-        """`compete`, in so many seconds; at once, before this returns, if there are none."""
-        if not seconds:
-            self.compete()
-            return
-        later = threading.Timer(seconds, self.compete)
+    def activated(self) -> None:
+        """Let them yield no longer, `YIELDS_FOR` seconds from now."""
+        later = threading.Timer(YIELDS_FOR, self.compete)
         later.daemon = True
         later.start()
 
@@ -65,26 +63,3 @@ class Optimizer:
                 if (thread / "comm").read_bytes().startswith(_NAME):
                     found.append(int(thread.name))
         return found
-
-
-def may_compete_again() -> bool:
-    """Whether the system lets threads of ours yield no longer once they have: that takes CAP_SYS_NICE or a limit ("nice").
-
-    Tried on a thread of its own, as rights have many sources.
-    """
-    found: list[bool] = []
-    trial = threading.Thread(target=lambda: found.append(_tried()), name="niceness")
-    trial.start()
-    trial.join()
-    return found == [True]
-
-
-def _tried() -> bool:
-    me = threading.get_native_id()
-    usual = os.getpriority(os.PRIO_PROCESS, me)
-    try:
-        os.setpriority(os.PRIO_PROCESS, me, min(usual + 1, 19))
-        os.setpriority(os.PRIO_PROCESS, me, usual)
-    except OSError:
-        return False
-    return True

@@ -1,7 +1,8 @@
 """Queries that a waiting driver runs over rows of its own, so that its first answers find Spark's code compiled.
 
-A young JVM plans and runs its first group-by three times slower than its tenth. A rehearsal takes one core at most, comes one
-at a time on a machine, yields to the driver's jobs, is seen by nobody, and ends when the driver is activated.
+It is warmed up first: the first query, the first Python task and the first file cost seconds. Then it rehearses: a young JVM
+plans and runs its first group-by three times slower than its tenth. A rehearsal takes one core at most, comes one at a time on
+a machine, and yields to the driver's jobs. Both are seen by nobody, and end when the driver is activated.
 
 Turns are a lock of a file, which dies with who has it. Who rehearses also touches that file before each query: a process that is
 frozen shows no such sign, and is passed by after `SILENT`. Turns are a courtesy: where they fail, two rehearse at once.
@@ -16,6 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +25,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
-from jobserver.driver.spark import Spark, cancel_group, share_artifacts
+from jobserver.driver.spark import Spark, cancel_group, share_artifacts, warm_up, warm_up_parquet
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,8 @@ Sign = Callable[[], None]
 
 
 class Rehearsal:
-    """The one rehearsal of a driver. `folder`: where its rows are written; `lock`: a file that the machine's drivers share.
+    """The one rehearsal of a driver. `folder`: where its rows are written; `lock`: a file that the machine's drivers share;
+    `warmed`: called when it is warmed up.
 
     `clock`: seconds, by which the silence of others is measured.
     """
@@ -53,7 +56,10 @@ class Rehearsal:
     def __init__(
         self, spark: Spark, folder: Path, lock: Path | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.warmed: Callable[[], None] = lambda: None
         self._spark = spark
+        self._folder = folder
+        self._warm: Future[bool] = Future()
         self._path = (folder / "rehearsal.parquet").as_uri()
         self._lock = lock
         self._clock = clock
@@ -64,7 +70,7 @@ class Rehearsal:
         """Whether all of it was run."""
 
     def begin(self) -> threading.Thread:
-        """Begin in a thread of its own, and return that at once."""
+        """Warm up and rehearse in a thread of its own; returns that at once."""
         self.going_on = True
         thread = threading.Thread(target=self._run, name="rehearsal", daemon=True)
         thread.start()
@@ -78,8 +84,13 @@ class Rehearsal:
             with contextlib.suppress(Py4JError):  # a JVM that has died is noticed elsewhere
                 cancel_group(self._spark, GROUP)
 
+    def wait_warm(self) -> bool:
+        """Wait for the end of the warm-up: whether all of it was run. Raises what Spark raised."""
+        return self.going_on and self._warm.result()
+
     def _run(self) -> None:
         try:
+            self._warm_up()
             with self._turn() as sign:
                 self._rehearse(sign)
         except Exception as error:  # noqa: BLE001
@@ -88,6 +99,23 @@ class Rehearsal:
                 log.warning("the rehearsal of queries was given up: %s", error)
         finally:
             self.going_on = False
+
+    def _warm_up(self) -> None:
+        try:
+            context = self._spark.java.scala_context
+            context.setLocalProperty("spark.scheduler.pool", "background")
+            context.setJobGroup(GROUP, "queries that make the first answers quick", True)
+            warm_up(self._spark)
+            warm_up_parquet(self._spark, self._folder)
+        except Exception as error:
+            # Spark's failures have no common class; whoever waits for the warm-up judges them
+            if self._ending.is_set():
+                self._warm.set_result(False)
+            else:
+                self._warm.set_exception(error)
+            raise
+        self._warm.set_result(True)
+        self.warmed()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[Sign]:
@@ -120,10 +148,8 @@ class Rehearsal:
         if self._ending.is_set():
             return
         sign()
-        context, session = self._spark.java.scala_context, self._spark.root.newSession()
+        session = self._spark.root.newSession()
         share_artifacts(session._jsparkSession)
-        context.setLocalProperty("spark.scheduler.pool", "background")
-        context.setJobGroup(GROUP, "queries that make the first answers quick", True)
         session.conf.set("spark.sql.shuffle.partitions", "1")
         name = f.concat(f.lit("r"), f.col("id") % 7).alias("name")
         made = session.range(0, ROWS, 1, 1).select("id", name, f.rand().alias("amount"))

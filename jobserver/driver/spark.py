@@ -134,8 +134,10 @@ def warm_up_parquet(spark: Spark, folder: Path) -> None:
     path = (folder / "warm-up.parquet").as_uri()
     spark.root.range(100).selectExpr("id", "id % 3 as k").write.mode("overwrite").parquet(path)
     frame = spark.root.read.schema("id long, k long").parquet(path).persist()
-    frame.groupBy("k").count().collect()
-    frame.unpersist(True)
+    try:
+        frame.groupBy("k").count().collect()
+    finally:
+        frame.unpersist(True)
 
 
 def ship(spark: Spark, folder: Path, bundle: Path) -> None:

@@ -19,7 +19,7 @@ from jobserver.driver.config import (
 )
 from jobserver.driver.java import command, environment, find_java
 from jobserver.driver.jvm import Jvm, start_jvm
-from jobserver.driver.optimizer import may_compete_again
+from jobserver.driver.niceness import may_be_lowered
 
 
 def read_config(path: Path) -> DriverConfig:
@@ -48,8 +48,9 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     if config.hdfs is not None and config.hdfs.user is not None:
         env["HADOOP_USER_NAME"] = config.hdfs.user  # whoever writes the small files writes the data
     line = command(java, config, archive_options, properties)
-    # it must be able to hurry once it is activated; else it had better never yield
-    return start_jvm(line, env, config.dir, optimizer_yields=may_compete_again())
+    # all of a driver that nobody waits for yields (courtesy.py); what yields must be able to hurry later
+    yields = not config.warm_up and may_be_lowered()
+    return start_jvm(line, env, config.dir, optimizer_yields=yields)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -32,6 +32,7 @@ class FakeDriver:
         self.context_id: str | None = None
         self.standby_of: str | None = None
         self.rehearsing = False
+        self.warming_up = False
         self.epoch = 0
         self.base: str | None = None
         self.jobs: dict[AttemptRef, AttemptOutcome | None] = {}
@@ -46,6 +47,7 @@ class FakeDriver:
         self.lose_replies_to: set[Request] = set()
         self.die_after: set[Request] = set()
         self._nonce = ""
+        self._waiting_for_warm: list[tuple[Message, asyncio.StreamWriter]] = []
         self._server: asyncio.Server | None = None
         self._owner: asyncio.StreamWriter | None = None
         self.owner_lost = False
@@ -165,6 +167,7 @@ class FakeDriver:
             return {"refused": Refused.BOUND, "message": "bound"}
         self.context_id, self.epoch, self.base = message["context"]["id"], message["epoch"], message["base"]
         self._owner = writer
+        self.end_warm_up(warm=False)
         return {"application_id": "local-1", "ui_url": None, "jvm_pid": self.record.pid + 1}
 
     def _on_run(self, message: Message, writer: asyncio.StreamWriter) -> Message | None:
@@ -215,6 +218,20 @@ class FakeDriver:
     def _on_tails(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         return {"tails": []}
 
+    def _on_warm(self, message: Message, writer: asyncio.StreamWriter) -> Message | None:
+        if not self.warming_up:
+            return {"warm": True}
+        self._waiting_for_warm.append((message, writer))
+        return None
+
+    def end_warm_up(self, **reply: object) -> None:
+        """Answers those who wait for it."""
+        self.warming_up = False
+        for message, writer in self._waiting_for_warm:
+            ok = "refused" not in reply
+            writer.write(frame({"t": "reply", "n": message["n"], "ok": ok, **reply}))
+        self._waiting_for_warm.clear()
+
     def _on_ping(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         said: Message = {"epoch": self.epoch, "owner_lost": self.owner_lost, "abandoned": self.abandoned}
         if self.standby_of is not None and self.context_id is None:
@@ -234,12 +251,14 @@ class FakeLauncher:
         self.broken: str | None = None
         self.die_after: set[Request] = set()
         self.freeze_next = False
+        self.warm_slowly = False
 
     async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
         if self.broken is not None:
             raise ContextInitFailed(self.broken)
         driver = FakeDriver(pid=1000 + 2 * len(self.drivers))
         driver.die_after, self.die_after = self.die_after, set()
+        driver.warming_up = self.warm_slowly
         await driver.start()
         if self.freeze_next:
             self.freeze_next = False

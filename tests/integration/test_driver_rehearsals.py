@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from driver_client import DriverClient, DriverProcess, Uploads, class_archives, eventually, is_running
 
 from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
-from jobserver.driver.optimizer import YIELDING, may_compete_again
+from jobserver.driver.niceness import YIELDING, may_be_lowered
 from jobserver.driver.rehearsal import GROUP, ROUNDS, queries
 
 CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {}}
@@ -149,27 +150,30 @@ def test_an_activation_in_the_middle_of_a_rehearsal_is_answered_at_once_and_leav
     assert not driver.has_turn
 
 
-def test_after_a_rehearsal_an_activation_ends_the_yielding_of_the_optimizing_compiler(
+def test_a_driver_that_waits_yields_to_all_others_and_its_activation_ends_that(
     tmp_path: Path, shared: Path
 ) -> None:
+    """Those of its Python workers, too, which are there from the warm-up on."""
     driver = Waiting(_folder(tmp_path / "d-3"), shared)
     try:
-        waiting = driver.connect()
-        assert waiting.ask("bind", context=CONTEXT)["ok"]
-        assert eventually(lambda: waiting.ask("ping")["standby"]["rehearsed"], 2 * LIMIT)
-        assert _niceness_of_c2(driver) == (YIELDING if may_compete_again() else 0)
+        assert driver.connect().ask("warm")["warm"]
+        assert _niceness(driver) == {YIELDING if may_be_lowered() else 0}
         driver.activated()
-        assert _niceness_of_c2(driver) == 0
+        assert eventually(lambda: _niceness(driver) == {0})
     finally:
         driver.stop()
 
 
-def _niceness_of_c2(driver: Waiting) -> int:
-    """Over that of the JVM."""
-    jvm, found = driver.facts["jvm_pid"], []
-    for thread in Path(f"/proc/{jvm}/task").iterdir():
-        with contextlib.suppress(OSError):  # others come and go
-            if (thread / "comm").read_text().startswith("C2 Compiler"):
-                found.append(os.getpriority(os.PRIO_PROCESS, int(thread.name)))
-    (niceness,) = found
-    return niceness - os.getpriority(os.PRIO_PROCESS, jvm)
+def _niceness(driver: Waiting) -> set[int]:
+    """Of its processes with all their threads, over the usual one; what makes a class archive beside it has its own."""
+    usual, found = os.getpriority(os.PRIO_PROCESS, 0), set()
+    processes = [
+        psutil.Process(driver.process.pid),
+        *psutil.Process(driver.facts["jvm_pid"]).children(recursive=True),
+    ]
+    assert len(processes) > 1, "there are Python workers"
+    for pid in [driver.facts["jvm_pid"], *(process.pid for process in processes)]:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # others come and go
+                found.add(os.getpriority(os.PRIO_PROCESS, int(thread.name)) - usual)
+    return found

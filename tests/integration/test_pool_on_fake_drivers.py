@@ -46,13 +46,79 @@ async def test_a_driver_that_is_ready_when_its_taker_gives_up_is_ended():
     await launcher.asked.wait()
     taker = asyncio.create_task(pool.take(SPEC))
     await asyncio.sleep(0)
-    pool._warming.add_done_callback(lambda done: taker.cancel())
+    pool._starting.add_done_callback(lambda done: taker.cancel())
     launcher.go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await taker
     await until(lambda: launcher.drivers and not launcher.living(), "it was ended")
     assert pool.ready == 0
     await pool.close()
+
+
+@pytest.fixture
+def warming():
+    """A launcher whose drivers are warmed up when the test lets them, and a pool of one that begins to be filled."""
+    launcher = FakeLauncher()
+    launcher.warm_slowly = True
+    pool = DriverPool(launcher, SPEC, 1)
+    return launcher, pool
+
+
+async def begun(launcher, pool):
+    pool.refill()
+    await until(lambda: pool._warming is not None, "its driver runs")
+    return launcher.drivers[-1]
+
+
+async def test_a_driver_waits_in_the_pool_once_it_is_warmed_up(warming):
+    launcher, pool = warming
+    driver = await begun(launcher, pool)
+    assert pool.ready == 0
+    driver.end_warm_up(warm=True)
+    await until(lambda: pool.ready == 1, "it is warm")
+    await pool.close()
+
+
+async def test_a_driver_that_runs_and_is_not_warm_yet_is_taken_as_it_is_and_replaced(warming):
+    launcher, pool = warming
+    driver = await begun(launcher, pool)
+    taken = await pool.take(SPEC)
+    assert taken.record == driver.record
+    driver.kill()  # its warm-up is not answered, and that is not the pool's affair
+    await until(lambda: len(launcher.drivers) == 2, "the next one is started")
+    await until(lambda: pool._warming is not None, "it runs")
+    launcher.drivers[1].end_warm_up(warm=True)
+    await until(lambda: pool.ready == 1, "it is warm")
+    await pool.close()
+
+
+async def test_who_wants_a_warm_driver_waits_for_the_one_that_is_being_warmed_up(warming):
+    launcher, pool = warming
+    driver = await begun(launcher, pool)
+    taker = asyncio.create_task(pool.take(SPEC, warm_up=True))
+    await until(lambda: len(driver._waiting_for_warm) == 2, "the taker waits, too")
+    assert not taker.done()
+    driver.end_warm_up(warm=True)
+    assert (await taker).record == driver.record
+    assert driver.alive
+    await pool.close()
+
+
+async def test_a_driver_that_cannot_be_warmed_up_is_ended(warming, caplog):
+    launcher, pool = warming
+    driver = await begun(launcher, pool)
+    driver.end_warm_up(refused="failed", message="no Python here")
+    await until(lambda: not driver.alive, "it is ended")
+    await until(lambda: "no Python here" in caplog.text, "the log says why")
+    assert pool.ready == 0
+    await pool.close()
+
+
+async def test_a_pool_that_is_closed_ends_the_driver_that_is_being_warmed_up(warming):
+    launcher, pool = warming
+    driver = await begun(launcher, pool)
+    await pool.close()
+    assert not driver.alive
 
 
 async def test_a_warm_driver_that_is_frozen_is_replaced():

@@ -40,6 +40,7 @@ from tests.sim.oracle import Oracle
 ORPHAN_TIMEOUT = 12.0
 UNBOUND_TIMEOUT = 6.0
 TICK = 2.0
+WARM_UP = 0.5
 MARKERS_EVERY = 2.0
 SECRET = b"secret"
 WORK_STEPS = 5
@@ -306,6 +307,12 @@ class SimDriver:
     def _on_objects(self, end: DriverEnd, message: Message) -> None:
         objects = [{"name": name, "kind": "value", "version": "1"} for name in self.values]
         self._reply(end, message, {"objects": objects})
+
+    def _on_warm(self, end: DriverEnd, message: Message) -> None:
+        def reply() -> None:
+            self._reply(end, message, {"warm": self.binding.role is not Role.ACTIVE})
+
+        self._loop.call_later(WARM_UP, reply)
 
     def _on_ping(self, end: DriverEnd, message: Message) -> None:
         self._reply(end, message, {"epoch": self.binding.epoch, "owner_lost": self.owner_lost})

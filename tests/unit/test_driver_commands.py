@@ -7,7 +7,7 @@ import pytest
 
 from jobserver.driver.commands import Commands
 from jobserver.driver.config import DriverConfig
-from jobserver.driver.driver import HURRY_AFTER, Driver
+from jobserver.driver.driver import Driver
 from jobserver.driver.lifetime import Lifetime
 from jobserver.protocol import Refused
 
@@ -106,13 +106,13 @@ def test_an_attempt_of_a_replaced_owner_does_not_begin(driver, commands, owner):
     assert driver.attempts.listing() == []
 
 
-@pytest.mark.parametrize(("rehearsed", "after"), [(True, 0.0), (False, HURRY_AFTER)])
-def test_an_activation_lets_the_compiler_hurry_at_once_only_if_the_driver_has_rehearsed(
-    driver, commands, rehearsed, after
-):
-    """One that has compiled little yet gives its first answer sooner when that comes before the compiler's work."""
+def test_an_activation_lets_the_driver_hurry(driver, commands):
     hurried = []
-    driver.hurry = hurried.append
-    driver.rehearsal.done = rehearsed
+    driver.hurry = lambda: hurried.append(True)
     commands._handle(Wire(), {"t": "activate", "n": 1, "context": CONTEXT, "epoch": 1, "token": "t1"})
-    assert hurried == [after]
+    assert hurried == [True]
+
+
+def test_a_driver_that_is_not_to_be_warmed_up_says_so(commands, owner):
+    commands._handle(owner, {"t": "warm", "n": 7})
+    assert owner.reply(7)["warm"] is False

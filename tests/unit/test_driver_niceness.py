@@ -1,0 +1,192 @@
+"""What of a driver yields, and until when: the JVM's optimizing compiler, on threads of this process that have its name, or all
+of a driver that waits, on a process of the test's own."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from jobserver.driver import courtesy
+from jobserver.driver.courtesy import Courtesy
+from jobserver.driver.niceness import YIELDING, may_be_lowered
+from jobserver.driver.optimizer import YIELDS_FOR, Optimizer
+
+
+@pytest.fixture
+def threads():
+    """Native ids of two threads by their names."""
+    go, idents = threading.Event(), {}
+
+    def live(name, there):
+        idents[name] = threading.get_native_id()
+        Path(f"/proc/self/task/{idents[name]}/comm").write_text(name)
+        there.set()
+        go.wait()
+
+    started = []
+    for name in ("C2 CompilerThre", "C1 CompilerThre"):
+        there = threading.Event()
+        started.append(threading.Thread(target=live, args=(name, there)))
+        started[-1].start()
+        assert there.wait(10)
+    yield idents
+    go.set()
+    for thread in started:
+        thread.join()
+
+
+def niceness(threads):
+    """Of C2 and C1, over that of the process."""
+    usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    return [os.getpriority(os.PRIO_PROCESS, ident) - usual for ident in threads.values()]
+
+
+def test_only_the_optimizing_compiler_yields_and_once(threads):
+    optimizer = Optimizer(os.getpid(), yields=True)
+    optimizer.look()
+    optimizer.look()
+    assert niceness(threads) == [YIELDING, 0]
+
+
+def test_one_that_is_not_to_yield_is_left_alone(threads):
+    optimizer = Optimizer(os.getpid(), yields=False)
+    optimizer.look()
+    optimizer.compete()
+    assert niceness(threads) == [0, 0]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The changes of niceness that the system was asked for; it allows no lower one."""
+    asked, now = [], {}
+
+    def setpriority(_which, ident, value):
+        if value < now.get(ident, 0):
+            raise PermissionError(errno.EACCES, "not allowed")
+        now[ident] = value
+        asked.append(value)
+
+    monkeypatch.setattr(os, "setpriority", setpriority)
+    monkeypatch.setattr(os, "getpriority", lambda _which, ident: now.get(ident, 0))
+    return asked
+
+
+def test_where_the_system_allows_no_way_back_it_goes_on_yielding(threads, asked):
+    assert not may_be_lowered()
+    optimizer = Optimizer(os.getpid(), yields=True)
+    optimizer.look()
+    optimizer.compete()
+    assert asked == [1, YIELDING]
+
+
+def test_it_competes_again_only_after_the_time_it_was_given(threads, monkeypatch):
+    timers = []
+    monkeypatch.setattr(threading, "Timer", lambda seconds, what: timers.append((seconds, what)) or Mock())
+    optimizer = Optimizer(os.getpid(), yields=True)
+    optimizer.look()
+    optimizer.activated()
+    assert niceness(threads) == [YIELDING, 0]
+    ((seconds, carry_out),) = timers
+    carry_out()
+    assert seconds == YIELDS_FOR
+    assert niceness(threads) == ([0, 0] if may_be_lowered() else [YIELDING, 0])
+
+
+def test_where_the_system_allows_it_competes_again(threads):
+    optimizer = Optimizer(os.getpid(), yields=True)
+    optimizer.look()
+    optimizer.compete()
+    assert niceness(threads) == ([0, 0] if may_be_lowered() else [YIELDING, 0])
+
+
+CHILD = """
+import json, os, subprocess, sys, threading
+from jobserver.driver import courtesy
+
+def seen():
+    threads = {int(name) for name in os.listdir("/proc/self/task")}
+    session = open("/proc/self/autogroup").read().split()[-1] if os.path.exists("/proc/self/autogroup") else "0"
+    own = sorted({os.getpriority(os.PRIO_PROCESS, thread) for thread in threads})
+    return {"own": own, "worker": os.getpriority(os.PRIO_PROCESS, worker.pid), "session": int(session)}
+
+{setting}
+yielding = courtesy.Courtesy()
+yielding.begin()
+stay = threading.Event()
+threading.Thread(target=stay.wait, daemon=True).start()
+worker = subprocess.Popen(["sleep", "60"], process_group=0)
+told = [seen()]
+{act}
+for thread in threading.enumerate():
+    if thread.name == "courtesy":
+        thread.join()
+told.append(seen())
+worker.kill()
+print(json.dumps(told))
+"""
+
+
+def yielding_and_after(act, setting="", *, start_new_session=True):
+    """What a process that leads a session saw of itself and its worker before and after `act`."""
+    code = CHILD.replace("{setting}", setting).replace("{act}", act)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=start_new_session
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def all_of(niceness, session):
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    grouped = Path("/proc/self/autogroup").exists()
+    own = usual + niceness if may_be_lowered() else usual
+    return {"own": [own], "worker": own, "session": session if grouped else 0}
+
+
+def test_all_of_a_waiting_driver_yields_until_it_is_told_not_to():
+    """Its threads, its children in groups of their own, and its session."""
+    assert yielding_and_after("yielding.end()") == [all_of(YIELDING, YIELDING), all_of(0, 0)]
+
+
+def test_one_that_shares_its_session_with_others_lets_nobody_yield():
+    told = yielding_and_after("yielding.end()", start_new_session=False)
+    assert told[0]["own"] == told[1]["own"] == [os.getpriority(os.PRIO_PROCESS, 0)]
+
+
+def test_a_start_that_takes_long_yields_no_longer():
+    told = yielding_and_after("threading.Event().wait(1)", "courtesy.PATIENCE = 0.2")
+    assert told == [all_of(YIELDING, YIELDING), all_of(0, 0)]
+
+
+def test_one_that_is_warm_yields_on():
+    told = yielding_and_after("yielding.ready(); threading.Event().wait(1)", "courtesy.PATIENCE = 0.5")
+    assert told == [all_of(YIELDING, YIELDING)] * 2
+
+
+def test_the_niceness_of_the_session_is_set_again_where_the_kernel_asks_for_that(monkeypatch, tmp_path):
+    """It takes a change every 100 ms, from all who are not root together."""
+    answers = [errno.EAGAIN, errno.EAGAIN, None]
+    monkeypatch.setattr(courtesy, "_AGAIN", 0.01)
+    monkeypatch.setattr(
+        courtesy, "_SESSION", Mock(write_text=Mock(side_effect=lambda text: _answer(answers)))
+    )
+    yielding = Courtesy()
+    yielding._yields = True
+    monkeypatch.setattr(courtesy, "_set_group", lambda group, niceness: None)
+    yielding.end()
+    for thread in threading.enumerate():
+        if thread.name == "courtesy":
+            thread.join(10)
+    assert not answers
+
+
+def _answer(answers):
+    code = answers.pop(0)
+    if code is not None:
+        raise OSError(code, os.strerror(code))
