@@ -1,5 +1,5 @@
 """Rehearsals of real drivers that share a machine: one that dies in the middle of its own leaves its turn to the next, and
-an activation in the middle of one is answered at once, and after one the JVM's optimizing compiler yields no longer."""
+an activation in the middle of one is answered at once. What yields to whom in a driver, and until when."""
 
 from __future__ import annotations
 
@@ -47,13 +47,15 @@ SUMS = [sum(range(part, 1000, 7)) for part in range(7)]
 class Waiting(DriverProcess):
     """A driver that waits without a context, as in a pool, and what its rehearsal shows to others."""
 
-    def __init__(self, folder: Path, shared: Path) -> None:
-        super().__init__(folder, driver_id=folder.name, warm_up=True, archive_dir=str(shared))
+    def __init__(self, folder: Path, shared: Path, *, warm_up: bool = True) -> None:
+        super().__init__(folder, driver_id=folder.name, warm_up=warm_up, archive_dir=str(shared))
         assert "error" not in self.facts, self.facts
         self._root, self._lock = folder, shared / "rehearsal.lock"
 
     @property
     def has_turn(self) -> bool:
+        if not self._lock.exists():  # none of them is warm yet
+            return False
         inode = str(self._lock.stat().st_ino)
         locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
         return any(
@@ -162,6 +164,30 @@ def test_a_driver_that_waits_yields_to_all_others_and_its_activation_ends_that(
         assert eventually(lambda: _niceness(driver) == {0})
     finally:
         driver.stop()
+
+
+def test_of_a_driver_that_a_context_waits_for_only_the_optimizing_compiler_yields_until_after_its_activation(
+    tmp_path: Path, shared: Path
+) -> None:
+    driver = Waiting(_folder(tmp_path / "d-4"), shared, warm_up=False)
+    try:
+        assert not driver.connect().ask("warm")["warm"]
+        assert _niceness_by_name(driver) == ({"C2": YIELDING} if may_be_lowered() else {})
+        driver.activated()
+        assert eventually(lambda: not _niceness_by_name(driver))
+    finally:
+        driver.stop()
+
+
+def _niceness_by_name(driver: Waiting) -> dict[str, int]:
+    """Of the JVM's threads whose niceness is not the usual one."""
+    usual, found = os.getpriority(os.PRIO_PROCESS, 0), {}
+    for thread in Path(f"/proc/{driver.facts['jvm_pid']}/task").iterdir():
+        with contextlib.suppress(OSError):  # some threads come and go
+            found[(thread / "comm").read_text().split()[0]] = (
+                os.getpriority(os.PRIO_PROCESS, int(thread.name)) - usual
+            )
+    return {name: niceness for name, niceness in found.items() if niceness}
 
 
 def _niceness(driver: Waiting) -> set[int]:

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 import pytest
 from driver_client import Running, eventually, numbers
 
-from jobserver.driver.optimizer import YIELDING, may_compete_again
 from test_driver.making import MAKE
-
-
-def test_the_jvms_optimizing_compiler_yields_to_all_other_threads_where_that_can_be_taken_back(
-    running: Running,
-) -> None:
-    """The driver was started to wait; it is activated before it has rehearsed."""
-    nice: dict[str, int] = {}
-    for thread in Path(f"/proc/{running.process.facts['jvm_pid']}/task").iterdir():
-        with contextlib.suppress(OSError):  # some threads come and go
-            nice[(thread / "comm").read_text().split()[0]] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
-    usual, yielding = min(nice.values()), {"C2": YIELDING} if may_compete_again() else {}
-    assert {name: value - usual for name, value in nice.items() if value != usual} == yielding
-
 
 CLASS_JOB = """
 from sparkjobserver.api import SparkJob, build_problems
