@@ -58,6 +58,7 @@ class Acquisition:
             kept = await self._parts.warm(spec)  # of another server
             if kept is None:
                 log.warning(
-                    "context %s: no server has a warm driver for it: one is started cold", context.name
+                    "context %s: no server has a warm driver for it: it waits for one that starts",
+                    context.name,
                 )
         return kept or await self._parts.pool.take(spec)
