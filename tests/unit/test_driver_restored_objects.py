@@ -69,6 +69,34 @@ def test_what_was_cached_is_cached_again_most_used_first_and_shown_while_it_goes
     assert following.registry.held("often").uses >= 8, "use is counted on"
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_version_that_is_replaced_while_it_is_cached_leaves_no_cache(
+    context, tmp_path, monkeypatch, replaced
+):
+    """It was freed before there was a cache to free."""
+    monkeypatch.setattr(warming, "WARM_AFTER", 0.01)
+    context.shelf.kind = Kind.DATAFRAME
+    context.registry.update("a", lambda: "older", SYNC, LIMIT)
+    begun, go_on = threading.Event(), threading.Event()
+    plain = PlainShelf.warm
+
+    def slowly(shelf, held):
+        begun.set()
+        assert go_on.wait(LIMIT)
+        plain(shelf, held)
+
+    monkeypatch.setattr(PlainShelf, "warm", slowly)
+    following = Context(tmp_path, epoch=2)
+    assert begun.wait(LIMIT)
+    if replaced:
+        following.registry.update("a", lambda: "newer", SYNC, LIMIT)
+    discarded = list(following.shelf.discarded)
+    go_on.set()
+    assert eventually(lambda: following.shelf.warmed == ["older"])
+    assert eventually(lambda: following.registry.summary()["warming"]["done"] == 1)
+    assert following.shelf.discarded == [*discarded, *(["older"] if replaced else [])]
+
+
 def test_what_a_standby_prepared_is_used_only_in_the_version_that_is_sealed(context, tmp_path):
     for name in ("a", "b"):
         context.registry.update(name, lambda name=name: f"value of {name}", SYNC, LIMIT)
