@@ -119,8 +119,17 @@ class BenchCluster:
     def wait_warm(self, contexts: int) -> None:
         """Returns when every pool is full, beside the drivers of `contexts`: then nothing is being started any more."""
         wanted = len(self.server_ids) * self._warm + contexts
-        if not wait_until(lambda: len(self.drivers()) >= wanted, QUIET_LIMIT):
-            raise Refused(f"{len(self.drivers())} of {wanted} drivers after {QUIET_LIMIT:g} s")
+
+        def full() -> bool:
+            servers = self.ask("GET", "/cluster")["servers"]
+            return len(self.drivers()) >= wanted and all(
+                server["warm_drivers"] >= self._warm for server in servers if server["alive"]
+            )
+
+        if not wait_until(full, QUIET_LIMIT):
+            raise Refused(
+                f"{len(self.drivers())} of {wanted} drivers after {QUIET_LIMIT:g} s, or not all warm"
+            )
 
     def wait_rehearsed(self) -> None:
         """Returns when no driver of this machine has rehearsed for a second: they take turns, and look for theirs more often."""

@@ -103,6 +103,7 @@ def assemble(settings: Settings, secret: str, ports: Ports) -> Core:
         context_settings.pool_size(settings),
         ports.turn,
         ports.connect,
+        settings.driver.start_timeout,
     )
     standbys = _standbys(settings, ports, pool)
     vigil = Vigil(ports.store, ports.connect, lambda: standbys.hot)

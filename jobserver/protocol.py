@@ -22,7 +22,8 @@ adopt      ``epoch``, ``token``, ``nonce`` of the last hello. Refused: ``stale-e
 activate   ``context`` (``id``, ``name``, ``settings``), ``epoch``, ``token``, ``base`` (name of the pinned manifest),
            ``cluster`` and ``checkpoint_root``; binds an unbound driver and makes this connection its owner's.
            Answer: ``application_id``, ``ui_url``, ``jvm_pid``. Refused: ``bound``, ``stale-epoch``, ``failed``
-warm       nothing. Answer, once it is warmed up: ``warm``: true, or false where an activation ended that before
+warm       nothing. Answer, once its warm-up is over: ``warm``; false where an activation ended that before, and in
+           a driver that is not to wait
 bind       as activate, without epoch, token: makes an unbound driver a hot standby of the context (it follows manifests)
 run        ``job_id``, ``attempt``, ``main_class``, ``binaries`` (``[{"name","type","digest","path"}]``, paths readable by
            the driver, null: read it from the checkpoint store by the digest), ``config`` (JSON text), ``pool`` (of

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from jobserver.contexts.clock import now
 from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.contexts.launcher import Launcher
-from jobserver.contexts.link import Connect, DriverLink, LinkBroken
+from jobserver.contexts.link import Connect, DriverLink, LinkBroken, RefusedByDriver
 from jobserver.contexts.turns import Turn, no_turn
 from jobserver.errors import ContextInitFailed, DriverFailed
 from jobserver.model import DriverRecord
-from jobserver.protocol import Request
+from jobserver.protocol import Refused, Request
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +29,13 @@ AFTER_ANSWER = 1.0
 """Seconds after the first answer of a takeover: then nobody who waited through it is slowed by a JVM that starts."""
 HAND_OVER = 1.0
 """Seconds that the connection to a driver which was given away stays, until its taker's is there."""
-WARM_UP_TIMEOUT = 60.0
-"""Seconds for a driver that runs to be warmed up."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to a driver that has just said it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartedDriver:
-    """A driver bound to nothing, and this server's connection to it. `how` is "warm" or "cold"."""
+    """A driver bound to nothing, and this server's connection to it. `how` is "hot", "warm" or "cold"."""
 
     record: DriverRecord
     link: DriverLink
@@ -54,7 +52,9 @@ class DriverPool:
         size: int,
         turn: Turn = no_turn,
         connect: Connect = DriverLink.connect,
+        warm_up_timeout: float = 60.0,
     ) -> None:
+        self._warm_up_timeout = warm_up_timeout
         self._launcher = launcher
         self._spec = spec
         self._size = size
@@ -108,8 +108,9 @@ class DriverPool:
         """It is further on its way than one that starts now, and needs no second JVM."""
         if spec != self._spec:
             return None
-        driver, self._warming = self._warming, None
+        driver = self._warming
         if driver is not None and not driver.link.closed:
+            self._warming = None
             return driver
         if self._starting is not None and not self._starting_taken:
             return await self._take_starting(self._starting)
@@ -202,21 +203,23 @@ class DriverPool:
     async def _fill_now(self) -> None:
         while len(self._warm) < self._size:
             async with self._turn():
-                await self._warm_one()
+                taken = await self._warm_one()
+            if taken:
+                await asyncio.sleep(REFILL_DELAY)
 
-    async def _warm_one(self) -> None:
+    async def _warm_one(self) -> bool:
+        """Whether it was taken before it was warm; then this ends with its warm-up, which its activation ends."""
         self._starting = asyncio.create_task(self._start(self._spec, warm_up=True, how="warm"))
         self._starting_taken = False
         try:
             driver = await self._starting
         finally:
             self._starting = None
-        if self._starting_taken:
-            return
-        self._warming = driver
-        failure = await _warmed_up(driver)
+        if not self._starting_taken:
+            self._warming = driver
+        failure = await self._warmed_up(driver)
         if self._warming is not driver:
-            return  # it was taken, and is no longer the pool's to judge
+            return True  # it is no longer the pool's to judge
         self._warming = None
         if failure is not None:
             self.discard(driver)
@@ -224,16 +227,31 @@ class DriverPool:
         driver.link.on_closed = self._leaver(driver)
         self._warm.append(driver)
         self.on_change()
+        return False
 
     async def _until_warm(self, driver: StartedDriver) -> StartedDriver:
         """One that cannot be warmed up is ended. Raises ContextInitFailed."""
         try:
-            if (failure := await _warmed_up(driver)) is not None:
+            if (failure := await self._warmed_up(driver)) is not None:
                 raise failure
         except BaseException:
             self.discard(driver)
             raise
         return driver
+
+    async def _warmed_up(self, driver: StartedDriver) -> ContextInitFailed | None:
+        """Waits until its warm-up is over, and says why it is not warm if it is not."""
+        try:
+            told = await driver.link.request(Request.WARM, timeout=self._warm_up_timeout)
+        except RefusedByDriver as refused:
+            if (
+                refused.code == Refused.UNKNOWN
+            ):  # of an older release, which says that it runs when it is warm
+                return None
+            return ContextInitFailed(f"the driver cannot be warmed up: {refused.sentence}")
+        except DriverFailed as error:
+            return ContextInitFailed(f"the driver cannot be warmed up: {error.message}")
+        return None if told.get("warm") else ContextInitFailed("the driver's warm-up was ended")
 
     async def _start(self, spec: LaunchSpec, *, warm_up: bool, how: str) -> StartedDriver:
         record = await self._launcher.start(spec, warm_up=warm_up)
@@ -264,15 +282,6 @@ async def answers_within(driver: StartedDriver, timeout: float) -> bool:
     except DriverFailed:
         return False
     return True
-
-
-async def _warmed_up(driver: StartedDriver) -> ContextInitFailed | None:
-    """Waits until its warm-up is over, and says why it failed if it did."""
-    try:
-        await driver.link.request(Request.WARM, timeout=WARM_UP_TIMEOUT)
-    except DriverFailed as error:
-        return ContextInitFailed(f"the driver cannot be warmed up: {error.message}")
-    return None
 
 
 def _nothing(_why: str) -> None:

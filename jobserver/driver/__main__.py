@@ -96,9 +96,6 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     listener = Listener(
         config.bind_host, config.secret
     )  # early: a connection may wait for us, not the other way
-    courtesy = Courtesy()
-    if config.warm_up:  # nobody waits for it yet
-        courtesy.begin()
     jvm = start_spark_jvm(config)
     jvm.watch(
         lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}")
@@ -112,7 +109,7 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     check_user(spark, config.proxy_user)
     jobthreads.install()
     waits.install()
-    run(config, options, ending, listener, jvm, spark, courtesy)
+    run(config, options, ending, listener, jvm, spark)
 
 
 def run(
@@ -122,7 +119,6 @@ def run(
     listener: Listener,
     jvm: Jvm,
     spark: Any,
-    courtesy: Courtesy,
 ) -> None:
     """Serve requests until the end."""
     from jobserver.driver import callbacks
@@ -141,13 +137,15 @@ def run(
     silence = watch_spark(lambda: spark_runs(spark), ending.ask)
     forks.install(spark.context._gateway._gateway_client, lambda: let_go(listener, jvm))
     driver.end = ending.ask
+    courtesy = Courtesy()
     driver.hurry = courtesy.end if config.warm_up else jvm.optimizer.activated
-    driver.rehearsal.warmed = courtesy.ready
+    driver.rehearsal.warmed = courtesy.warm
     listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
     facts = process_facts(config, listener.port, jvm, spark)
     write_private(config.dir / "driver.json", json.dumps(facts))
     driver.lifetime.heard(time.monotonic())
     if config.warm_up:
+        courtesy.begin()
         driver.rehearsal.begin()
     tell_server(options.ready_fd, facts)
     maker = make_archive_beside(config, options.config)

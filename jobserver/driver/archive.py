@@ -104,4 +104,5 @@ def start_maker(config_file: Path, folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,
+            process_group=0,  # its niceness stays its own (courtesy.py)
         )

@@ -1,4 +1,4 @@
-"""A driver that nobody waits for leaves the processors to those that answer somebody (DECISIONS 190).
+"""What a driver does while it waits for a context leaves the processors to drivers that answer somebody (DECISIONS 190).
 
 Two means, as it depends on the system which of them counts: the niceness of all its processes, and, where Linux divides the
 processors among sessions before it looks at that, the niceness of its session ("autogroup", see sched(7)).
@@ -14,14 +14,12 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
-
 from jobserver.driver.niceness import LAST, YIELDING, may_be_lowered
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 30.0
-"""Seconds that a start and its warm-up yield: on a machine that is busier than that, the next standby would never be ready."""
+PATIENCE = 20.0
+"""Seconds that a warm-up yields: on a machine that is busier than that, the next standby would never be ready."""
 _SESSION = Path("/proc/self/autogroup")
 _AGAIN = 0.1
 """Seconds until the kernel takes another change of a session's niceness from those who are not root."""
@@ -32,46 +30,61 @@ class Courtesy:
 
     def __init__(self) -> None:
         self._usual = os.getpriority(os.PRIO_PROCESS, 0)
-        self._yields = False
+        self._may_go_back = may_be_lowered()
+        self._added = 0
+        self._over = True
         self._changing = threading.Lock()
-        self._patience = threading.Timer(PATIENCE, self.end)
+        self._patience = threading.Timer(PATIENCE, self._change, (0,))
         self._patience.daemon = True
 
     def begin(self) -> None:
-        """Yield from now on, for `PATIENCE` seconds at most unless `ready` is called until then.
+        """Yield from now on, for `PATIENCE` seconds at most unless `warm` is called until then.
 
         One that was started by hand, in a session with others, does not: they would yield with it.
         """
-        if os.getsid(0) != os.getpid():
-            return
-        self._yields = True
-        _set_session(YIELDING)
-        if may_be_lowered():
-            os.setpriority(os.PRIO_PGRP, 0, min(self._usual + YIELDING, LAST))
+        self._over = os.getsid(0) != os.getpid()
+        self._change(YIELDING)
         self._patience.start()
 
-    def ready(self) -> None:
-        """It is warm: what it still does has time."""
+    def warm(self) -> None:
+        """Nobody waits for what comes from now on."""
         self._patience.cancel()
+        self._change(YIELDING)
 
     def end(self) -> None:
-        """Yield no longer. Does nothing where it does not yield."""
+        """Yield no longer, ever."""
+        self._change(0)
+        self._over = True
+        self._patience.cancel()
+
+    def _change(self, added: int) -> None:
         with self._changing:
-            if not self._yields:
+            if self._over or self._added == added:
                 return
-            self._yields = False
-        session_done = _set_session(0)
-        _set_group(0, self._usual)
-        rest = threading.Thread(target=self._end_rest, args=(session_done,), name="courtesy", daemon=True)
+            before, self._added = self._added, added
+            session_done = _set_session(added)
+            if self._may_go_back:
+                _set_group(0, self._niceness(added))
+        rest = threading.Thread(
+            target=self._change_rest, args=(before, added, session_done), name="courtesy", daemon=True
+        )
         rest.start()
 
-    def _end_rest(self, session_done: bool) -> None:
-        """What nobody's first answer waits for: Python workers are in groups of their own."""
-        for group in _groups_of_children():
-            _set_group(group, self._usual)
+    def _change_rest(self, before: int, added: int, session_done: bool) -> None:
+        """What nobody's first answer waits for. Python workers are in groups of their own; others have chosen their niceness."""
+        if self._may_go_back:
+            for group in _groups_of_session():
+                with self._changing, contextlib.suppress(OSError):  # it has ended
+                    ours = os.getpriority(os.PRIO_PGRP, group) == self._niceness(before)
+                    if ours and self._added == added:
+                        _set_group(group, self._niceness(added))
         while not session_done:
             time.sleep(_AGAIN)
-            session_done = _set_session(0)
+            with self._changing:
+                session_done = self._added != added or _set_session(added)
+
+    def _niceness(self, added: int) -> int:
+        return min(self._usual + added, LAST)
 
 
 def _set_session(niceness: int) -> bool:
@@ -84,14 +97,17 @@ def _set_session(niceness: int) -> bool:
 
 
 def _set_group(group: int, niceness: int) -> None:
-    """All threads of all processes of a group. They stay as they are where the system forbids to lower it."""
-    with contextlib.suppress(OSError):
+    """Of all threads of all its processes."""
+    with contextlib.suppress(OSError):  # it has ended
         os.setpriority(os.PRIO_PGRP, group, niceness)
 
 
-def _groups_of_children() -> set[int]:
-    found = set()
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(OSError):  # it has ended
-            found.add(os.getpgid(child.pid))
+def _groups_of_session() -> set[int]:
+    """Process groups of this session (proc(5), fields 5 and 6 of `stat`)."""
+    found, session = set(), os.getsid(0)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # processes come and go
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                found.add(int(fields[2]))
     return found

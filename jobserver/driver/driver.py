@@ -152,6 +152,7 @@ class Driver:
 
     def bind(self, context: ContextRef) -> None:
         """Become a hot standby: read the newest manifest and touch what a restore will need. Raises BindingRefused."""
+        self.hurry()
         with self._changing:
             self.binding = binding.bind(self.binding, context)
         files = self._files()
@@ -183,8 +184,8 @@ class Driver:
         reply: Callable[[], None],
     ) -> None:  # fmt: skip
         """Become the driver of a context, with what the manifest `base` holds. Raises BindingRefused."""
-        self.rehearsal.end()
         self.hurry()
+        self.rehearsal.end()
         with self._changing:
             new = binding.activate(self.binding, context, epoch, token)
             journal = self._open_journal(context, epoch, token, base)

@@ -40,9 +40,11 @@ def _make(config: DriverConfig, path: Path) -> None:
         unfinished, options = archive.making(path, find_java(config))
         jvm = start_spark_jvm(own, options)
         try:
-            from jobserver.driver.spark import connect, warm_up
+            from jobserver.driver.spark import connect, warm_up_python, warm_up_sql
 
-            warm_up(connect(jvm, own))
+            spark = connect(jvm, own)
+            warm_up_sql(spark)
+            warm_up_python(spark)
             jvm.end(archive.DUMP_PATIENCE)
             if unfinished.exists():
                 unfinished.rename(path)

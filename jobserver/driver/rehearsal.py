@@ -25,7 +25,14 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
-from jobserver.driver.spark import Spark, cancel_group, share_artifacts, warm_up, warm_up_parquet
+from jobserver.driver.spark import (
+    Spark,
+    cancel_group,
+    share_artifacts,
+    warm_up_parquet,
+    warm_up_python,
+    warm_up_sql,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +66,7 @@ class Rehearsal:
         self.warmed: Callable[[], None] = lambda: None
         self._spark = spark
         self._folder = folder
+        self._begun = False
         self._warm: Future[bool] = Future()
         self._path = (folder / "rehearsal.parquet").as_uri()
         self._lock = lock
@@ -71,7 +79,7 @@ class Rehearsal:
 
     def begin(self) -> threading.Thread:
         """Warm up and rehearse in a thread of its own; returns that at once."""
-        self.going_on = True
+        self._begun = self.going_on = True
         thread = threading.Thread(target=self._run, name="rehearsal", daemon=True)
         thread.start()
         return thread
@@ -85,8 +93,11 @@ class Rehearsal:
                 cancel_group(self._spark, GROUP)
 
     def wait_warm(self) -> bool:
-        """Wait for the end of the warm-up: whether all of it was run. Raises what Spark raised."""
-        return self.going_on and self._warm.result()
+        """Wait for the end of the warm-up: whether all of it was run; it is not in a driver that is not to wait.
+
+        Raises what Spark raised.
+        """
+        return self._begun and self._warm.result()
 
     def _run(self) -> None:
         try:
@@ -101,21 +112,28 @@ class Rehearsal:
             self.going_on = False
 
     def _warm_up(self) -> None:
+        steps = (warm_up_sql, warm_up_python, lambda spark: warm_up_parquet(spark, self._folder))
         try:
-            context = self._spark.java.scala_context
-            context.setLocalProperty("spark.scheduler.pool", "background")
-            context.setJobGroup(GROUP, "queries that make the first answers quick", True)
-            warm_up(self._spark)
-            warm_up_parquet(self._spark, self._folder)
+            # no thread is interrupted: what the JVM does for the first time and is stopped in, it may not be able to do again
+            self._take_group(interrupt=False)
+            for step in steps:
+                if not self._ending.is_set():
+                    step(self._spark)
         except Exception as error:
             # Spark's failures have no common class; whoever waits for the warm-up judges them
-            if self._ending.is_set():
-                self._warm.set_result(False)
-            else:
+            if not self._ending.is_set():
                 self._warm.set_exception(error)
-            raise
-        self._warm.set_result(True)
-        self.warmed()
+                raise
+        warm = not self._ending.is_set()
+        self._warm.set_result(warm)
+        if warm:
+            self.warmed()
+
+    def _take_group(self, *, interrupt: bool) -> None:
+        """What this thread asks of Spark yields to jobs, and can be cancelled."""
+        context = self._spark.java.scala_context
+        context.setLocalProperty("spark.scheduler.pool", "background")
+        context.setJobGroup(GROUP, "queries that make the first answers quick", interrupt)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[Sign]:
@@ -148,6 +166,7 @@ class Rehearsal:
         if self._ending.is_set():
             return
         sign()
+        self._take_group(interrupt=True)
         session = self._spark.root.newSession()
         share_artifacts(session._jsparkSession)
         session.conf.set("spark.sql.shuffle.partitions", "1")

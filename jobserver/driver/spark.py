@@ -123,9 +123,13 @@ def check_user(spark: Spark, wanted: str | None) -> None:
         )
 
 
-def warm_up(spark: Spark) -> None:
-    """One SQL query and one Python task: the first of each costs about a second."""
+def warm_up_sql(spark: Spark) -> None:
+    """One query: the first costs about a second."""
     spark.root.sql("select id % 3 as k, count(*) as n from range(100) group by 1 order by 1").collect()
+
+
+def warm_up_python(spark: Spark) -> None:
+    """One task in a Python worker: the first costs about a second, too."""
     spark.context.parallelize(range(2), 2).map(str).collect()
 
 

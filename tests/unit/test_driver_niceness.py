@@ -117,17 +117,24 @@ def seen():
 
 {setting}
 yielding = courtesy.Courtesy()
-yielding.begin()
 stay = threading.Event()
 threading.Thread(target=stay.wait, daemon=True).start()
 worker = subprocess.Popen(["sleep", "60"], process_group=0)
-told = [seen()]
+other = subprocess.Popen(["nice", "-n", "19", "sleep", "60"], process_group=0)
+
+def settled():
+    for thread in threading.enumerate():
+        if thread.name == "courtesy":
+            thread.join()
+    return seen()
+
+yielding.begin()
+told = [settled()]
 {act}
-for thread in threading.enumerate():
-    if thread.name == "courtesy":
-        thread.join()
-told.append(seen())
+told.append(settled())
+assert os.getpriority(os.PRIO_PROCESS, other.pid) == 19, "it has a niceness of its own"
 worker.kill()
+other.kill()
 print(json.dumps(told))
 """
 
@@ -159,17 +166,26 @@ def test_one_that_shares_its_session_with_others_lets_nobody_yield():
     assert told[0]["own"] == told[1]["own"] == [os.getpriority(os.PRIO_PROCESS, 0)]
 
 
-def test_a_start_that_takes_long_yields_no_longer():
+def test_a_warm_up_that_takes_long_yields_no_longer():
     told = yielding_and_after("threading.Event().wait(1)", "courtesy.PATIENCE = 0.2")
     assert told == [all_of(YIELDING, YIELDING), all_of(0, 0)]
 
 
-def test_one_that_is_warm_yields_on():
-    told = yielding_and_after("yielding.ready(); threading.Event().wait(1)", "courtesy.PATIENCE = 0.5")
+def test_what_comes_after_the_warm_up_yields_again():
+    told = yielding_and_after("threading.Event().wait(1); yielding.warm()", "courtesy.PATIENCE = 0.2")
     assert told == [all_of(YIELDING, YIELDING)] * 2
 
 
-def test_the_niceness_of_the_session_is_set_again_where_the_kernel_asks_for_that(monkeypatch, tmp_path):
+def test_one_that_is_warm_in_time_yields_on():
+    told = yielding_and_after("yielding.warm(); threading.Event().wait(1)", "courtesy.PATIENCE = 0.5")
+    assert told == [all_of(YIELDING, YIELDING)] * 2
+
+
+def test_one_that_has_ended_does_not_begin_again():
+    assert yielding_and_after("yielding.end(); yielding.warm()")[1] == all_of(0, 0)
+
+
+def test_the_niceness_of_the_session_is_set_again_where_the_kernel_asks_for_that(monkeypatch):
     """It takes a change every 100 ms, from all who are not root together."""
     answers = [errno.EAGAIN, errno.EAGAIN, None]
     monkeypatch.setattr(courtesy, "_AGAIN", 0.01)
@@ -177,9 +193,8 @@ def test_the_niceness_of_the_session_is_set_again_where_the_kernel_asks_for_that
         courtesy, "_SESSION", Mock(write_text=Mock(side_effect=lambda text: _answer(answers)))
     )
     yielding = Courtesy()
-    yielding._yields = True
-    monkeypatch.setattr(courtesy, "_set_group", lambda group, niceness: None)
-    yielding.end()
+    yielding._over = yielding._may_go_back = False
+    yielding.warm()
     for thread in threading.enumerate():
         if thread.name == "courtesy":
             thread.join(10)

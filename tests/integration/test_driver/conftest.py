@@ -11,7 +11,7 @@ from driver_client import DriverProcess, Running, eventually, is_running
 @pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("driver")
-    process = DriverProcess(folder, host="localhost", kill_grace=3, warm_up=True)
+    process = DriverProcess(folder, host="localhost", kill_grace=3)
     try:
         assert "error" not in process.facts, process.facts
         yield Running(process, folder)
