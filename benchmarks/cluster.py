@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import tempfile
@@ -121,15 +122,22 @@ class BenchCluster:
         wanted = len(self.server_ids) * self._warm + contexts
 
         def full() -> bool:
-            servers = self.ask("GET", "/cluster")["servers"]
             return len(self.drivers()) >= wanted and all(
-                server["warm_drivers"] >= self._warm for server in servers if server["alive"]
+                (server.get("warm_drivers") or 0) >= self._warm for server in self._servers()
             )
 
         if not wait_until(full, QUIET_LIMIT):
             raise Refused(
                 f"{len(self.drivers())} of {wanted} drivers after {QUIET_LIMIT:g} s, or not all warm"
             )
+
+    def _servers(self) -> list[dict[str, Any]]:
+        """As GET /cluster of the first that answers shows them."""
+        for server in self.server_ids:
+            with contextlib.suppress(OSError, EOFError, Refused):  # it has just been killed, or started
+                servers: list[dict[str, Any]] = self.ask("GET", "/cluster", server=server)["servers"]
+                return servers
+        raise Refused("no server answers")
 
     def wait_rehearsed(self) -> None:
         """Returns when no driver of this machine has rehearsed for a second: they take turns, and look for theirs more often."""

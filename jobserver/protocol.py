@@ -60,6 +60,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import signal
 import socket
 import struct
 from collections.abc import Iterator
@@ -71,6 +72,10 @@ from jobserver.model import AttemptOutcome, ErrorInfo, OutcomeKind
 VERSION = 1
 MAX_FRAME = 256 * 1024 * 1024
 """Largest frame in bytes; a longer one is a broken peer."""
+
+HURRY = signal.SIGURG
+"""The signal by which a server says, where there is no connection yet, that a context waits for a driver that it has started
+ahead of need. Whoever does not know it ignores it."""
 
 Message = dict[str, Any]
 _LENGTH = struct.Struct(">I")

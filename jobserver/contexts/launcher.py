@@ -7,6 +7,7 @@ where it listens by one line on an inherited pipe. It is identified by pid and s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ from jobserver.contexts.launch_spec import LaunchSpec
 from jobserver.errors import ContextInitFailed
 from jobserver.model import DriverRecord
 from jobserver.processes import start_ticks
+from jobserver.protocol import HURRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,16 @@ class Launcher(Protocol):
     def kill(self, driver: DriverRecord) -> bool:
         """Ends the process at once if it is on this machine and still the same one; whether it was."""
 
+    def hurry(self) -> None:
+        """Tells those that are being started ahead of need that a context waits for one: they leave no processor to others."""
+
 
 class ProcessLauncher:
     """Drivers as processes of this machine."""
 
     def __init__(self, settings: LauncherSettings) -> None:
         self._settings = settings
+        self._starting: set[subprocess.Popen[bytes]] = set()
 
     async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
         driver_id = secrets.token_hex(8)
@@ -85,11 +91,14 @@ class ProcessLauncher:
         finally:
             os.close(ready_out)
         self._reap(process)
+        self._starting.add(process)
         try:
             ready = await self._ready(ready_in, folder)
         except BaseException:
             _kill_group(process.pid)
             raise
+        finally:
+            self._starting.discard(process)
         return DriverRecord(
             driver_id=driver_id,
             host=ready["host"],
@@ -110,6 +119,11 @@ class ProcessLauncher:
             return False
         _kill_group(driver.pid)
         return True
+
+    def hurry(self) -> None:
+        for process in self._starting:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(HURRY)
 
     def _config(
         self, spec: LaunchSpec, driver_id: str, secret: str, folder: Path, warm_up: bool

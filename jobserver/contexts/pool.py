@@ -119,6 +119,7 @@ class DriverPool:
     async def _take_starting(self, starting: asyncio.Task[StartedDriver]) -> StartedDriver:
         """A taker that is cancelled leaves it to the pool; one that runs by then was taken out already, and is ended."""
         self._starting_taken = True
+        self._launcher.hurry()
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:

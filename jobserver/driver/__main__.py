@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from jobserver.driver.jvm import Jvm, JvmFailed
 from jobserver.driver.lifetime import Lifetime
 from jobserver.driver.listener import Listener
 from jobserver.driver.startup import read_config, start_spark_jvm, write_private
+from jobserver.protocol import HURRY
 
 log = logging.getLogger("jobserver.driver")
 
@@ -96,6 +98,12 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     listener = Listener(
         config.bind_host, config.secret
     )  # early: a connection may wait for us, not the other way
+    courtesy = Courtesy()
+    if config.warm_up:
+        # not in the main thread, which may be in the middle of a change
+        hurry = partial(threading.Thread, target=courtesy.end, name="hurry", daemon=True)
+        signal.signal(HURRY, lambda *_: hurry().start())
+        courtesy.begin()
     jvm = start_spark_jvm(config)
     jvm.watch(
         lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}")
@@ -109,7 +117,7 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
     check_user(spark, config.proxy_user)
     jobthreads.install()
     waits.install()
-    run(config, options, ending, listener, jvm, spark)
+    run(config, options, ending, listener, jvm, spark, courtesy)
 
 
 def run(
@@ -119,6 +127,7 @@ def run(
     listener: Listener,
     jvm: Jvm,
     spark: Any,
+    courtesy: Courtesy,
 ) -> None:
     """Serve requests until the end."""
     from jobserver.driver import callbacks
@@ -137,7 +146,6 @@ def run(
     silence = watch_spark(lambda: spark_runs(spark), ending.ask)
     forks.install(spark.context._gateway._gateway_client, lambda: let_go(listener, jvm))
     driver.end = ending.ask
-    courtesy = Courtesy()
     driver.hurry = courtesy.end if config.warm_up else jvm.optimizer.activated
     driver.rehearsal.warmed = courtesy.warm
     listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
@@ -145,7 +153,6 @@ def run(
     write_private(config.dir / "driver.json", json.dumps(facts))
     driver.lifetime.heard(time.monotonic())
     if config.warm_up:
-        courtesy.begin()
         driver.rehearsal.begin()
     tell_server(options.ready_fd, facts)
     maker = make_archive_beside(config, options.config)

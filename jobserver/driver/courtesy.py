@@ -19,7 +19,7 @@ from jobserver.driver.niceness import LAST, YIELDING, may_be_lowered
 log = logging.getLogger(__name__)
 
 PATIENCE = 20.0
-"""Seconds that a warm-up yields: on a machine that is busier than that, the next standby would never be ready."""
+"""Seconds that a start and its warm-up yield: on a machine that is busier than that, the next standby would never be ready."""
 _SESSION = Path("/proc/self/autogroup")
 _AGAIN = 0.1
 """Seconds until the kernel takes another change of a session's niceness from those who are not root."""

@@ -48,7 +48,7 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     if config.hdfs is not None and config.hdfs.user is not None:
         env["HADOOP_USER_NAME"] = config.hdfs.user  # whoever writes the small files writes the data
     line = command(java, config, archive_options, properties)
-    # one that is started to wait yields as a whole, later (courtesy.py); and what yields must be able to hurry
+    # one that is started to wait yields as a whole (courtesy.py); and what yields must be able to hurry
     yields = not config.warm_up and may_be_lowered()
     return start_jvm(line, env, config.dir, optimizer_yields=yields)
 

@@ -252,6 +252,7 @@ class FakeLauncher:
         self.die_after: set[Request] = set()
         self.freeze_next = False
         self.warm_slowly = False
+        self.hurried = 0
 
     async def start(self, spec: LaunchSpec, *, warm_up: bool) -> DriverRecord:
         if self.broken is not None:
@@ -272,6 +273,9 @@ class FakeLauncher:
                 known.kill()
                 return True
         return False
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
     def living(self) -> list[FakeDriver]:
         return [driver for driver in self.drivers if driver.alive]

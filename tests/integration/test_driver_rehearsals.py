@@ -20,6 +20,7 @@ from checkpoint.epoch import begin_epoch
 from checkpoint.local import LocalFiles
 from jobserver.driver.niceness import YIELDING, may_be_lowered
 from jobserver.driver.rehearsal import GROUP, ROUNDS, queries
+from jobserver.protocol import HURRY
 
 CONTEXT = {"id": "ctx-1", "name": "shared", "settings": {}}
 LIMIT = 60.0
@@ -152,15 +153,19 @@ def test_an_activation_in_the_middle_of_a_rehearsal_is_answered_at_once_and_leav
     assert not driver.has_turn
 
 
-def test_a_driver_that_waits_yields_to_all_others_and_its_activation_ends_that(
-    tmp_path: Path, shared: Path
+@pytest.mark.parametrize("needed", ["activated", "awaited"])
+def test_a_driver_that_waits_yields_to_all_others_until_it_is_needed(
+    tmp_path: Path, shared: Path, needed: str
 ) -> None:
     """Those of its Python workers, too, which are there from the warm-up on."""
     driver = Waiting(_folder(tmp_path / "d-3"), shared)
     try:
         assert driver.connect().ask("warm")["warm"]
-        assert _niceness(driver) == {YIELDING if may_be_lowered() else 0}
-        driver.activated()
+        assert eventually(lambda: _niceness(driver) == {YIELDING if may_be_lowered() else 0})
+        if needed == "activated":
+            driver.activated()
+        else:
+            os.kill(driver.process.pid, HURRY)
         assert eventually(lambda: _niceness(driver) == {0})
     finally:
         driver.stop()

@@ -32,6 +32,7 @@ async def test_a_taker_that_gives_up_leaves_the_driver_that_is_being_warmed_to_t
     await launcher.asked.wait()
     taker = asyncio.create_task(pool.take(SPEC))
     await asyncio.sleep(0)
+    assert launcher.hurried == 1
     taker.cancel()
     launcher.go_on.set()
     await until(lambda: pool.ready == 1, "it waits in the pool")

@@ -158,6 +158,9 @@ class Launcher:
             found.die(f"killed by {self._process.name}")
         return mine
 
+    def hurry(self) -> None:
+        """Processors are no part of what is simulated."""
+
 
 class SimDeaths:
     """Proof of death on one machine: told a moment after the process ended."""
