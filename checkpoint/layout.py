@@ -29,6 +29,7 @@ _ESCAPE = (
     "~"  # not "%", which Hadoop decodes in some places, nor "=", which Spark takes for a partition's column
 )
 _PAIR = re.compile(rf"([0-9]{{{WIDTH}}})-([0-9]{{{WIDTH}}})")
+_PAIR_TEXT = f"%0{WIDTH}d-%0{WIDTH}d"
 _MARKER = re.compile(rf"([0-9]{{{WIDTH}}})-(.*)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]{0,63}")
 """What most names are: nothing of it has to be escaped."""
@@ -56,6 +57,8 @@ def component(text: str) -> str:
 
 def text_of(name: str) -> str | None:
     """The text that `component` made this of; None if it was too long to be kept, or is none of ours."""
+    if _PLAIN.fullmatch(name):
+        return name
     if name == _ESCAPE:
         return ""
     if not _ESCAPED.fullmatch(name):
@@ -72,7 +75,7 @@ def pair(first: int, second: int) -> str:
     """`<first>-<second>`, zero-padded. Raises ValueError for a number that does not fit."""
     if not (0 <= first < _LIMIT and 0 <= second < _LIMIT):
         raise ValueError(f"{first} and {second} must lie between 0 and {_LIMIT - 1}")
-    return f"{first:0{WIDTH}d}-{second:0{WIDTH}d}"
+    return _PAIR_TEXT % (first, second)
 
 
 def parse_pair(name: str) -> tuple[int, int] | None:
@@ -98,7 +101,7 @@ def manifest_path(context_id: str, name: str) -> str:
 def parse_manifest(file_name: str) -> str | None:
     """The manifest's name if the file is one, else None."""
     name, dot, extension = file_name.rpartition(".")
-    return name if dot and extension == "json" and parse_pair(name) else None
+    return name if dot and extension == "json" and _PAIR.fullmatch(name) else None
 
 
 def marker_folder(context_id: str) -> str:

@@ -48,7 +48,10 @@ class JobState(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self in (JobState.FINISHED, JobState.ERROR, JobState.KILLED)
+        return self in _FINAL_JOB_STATES
+
+
+_FINAL_JOB_STATES = (JobState.FINISHED, JobState.ERROR, JobState.KILLED)
 
 
 class ContextState(StrEnum):
@@ -64,7 +67,10 @@ class ContextState(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self in (ContextState.FINISHED, ContextState.ERROR, ContextState.KILLED)
+        return self in _FINAL_CONTEXT_STATES
+
+
+_FINAL_CONTEXT_STATES = (ContextState.FINISHED, ContextState.ERROR, ContextState.KILLED)
 
 
 class OutcomeKind(StrEnum):

@@ -50,11 +50,75 @@ class _Planned:
     times: int
 
 
-class FaultyFiles:
-    """`FileStore` on a dictionary."""
+class MemoryFiles:
+    """`FileStore` on a dictionary, which keeps every promise of the contract. For one thread."""
 
     def __init__(self) -> None:
         self.content: dict[str, bytes] = {}
+
+    def read(self, path: str) -> bytes:
+        _check(path)
+        if path not in self.content:
+            raise Missing(path)
+        return self.content[path]
+
+    def write_new(self, path: str, data: bytes) -> None:
+        _check(path)
+        if path in self.content:
+            raise AlreadyExists(path)
+        self.content[path] = data
+
+    def names(self, folder: str) -> list[str]:
+        _check(folder)
+        return self._names(folder, None)
+
+    def _names(self, folder: str, unseen: str | None) -> list[str]:
+        prefix, first = f"{folder}/", len(folder) + 1
+        below = [path[first:] for path in self.content if path.startswith(prefix) and path != unseen]
+        return sorted({path.partition("/")[0] for path in below if not path.startswith(".")})
+
+    def top(self) -> list[str]:
+        return sorted({path.split("/")[0] for path in self.content if not path.startswith(".")})
+
+    def copy(self, source: str, target: str) -> None:
+        self.write_new(target, self.read(source))
+
+    def size(self, path: str) -> int:
+        return len(self.read(path))
+
+    def remove(self, path: str) -> None:
+        _check(path)
+        self.content.pop(path, None)
+        prefix = f"{path}/"
+        for known in [known for known in self.content if known.startswith(prefix)]:
+            del self.content[known]
+
+    def remove_empty(self, folder: str) -> None:
+        """A folder in which nothing is there is none."""
+
+    def seal_tree(self, folder: str) -> Mapping[str, int]:
+        _check(folder)
+        prefix, first = f"{folder}/", len(folder) + 1
+        found = {path[first:]: len(data) for path, data in self.content.items() if path.startswith(prefix)}
+        if not found:
+            raise Missing(folder)
+        return {name: size for name, size in found.items() if not name.split("/")[-1].startswith(".")}
+
+    def share(self, folder: str, user: str) -> None:
+        """Everybody may read it."""
+
+    def discard_unfinished(self, folder: str) -> None:
+        """Nothing is unfinished."""
+
+    def url(self, path: str) -> str:
+        return f"file:///memory/{path}"
+
+
+class FaultyFiles(MemoryFiles):
+    """The same for many threads, with faults."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.calls: list[tuple[str, str]] = []
         self._planned: list[_Planned] = []
         self._late: list[tuple[str, bytes]] = []
@@ -100,9 +164,7 @@ class FaultyFiles:
     def read(self, path: str) -> bytes:
         self._enter("read", path)
         with self._lock:
-            if path not in self.content:
-                raise Missing(path)
-            return self.content[path]
+            return super().read(path)
 
     def write_new(self, path: str, data: bytes) -> None:
         _check(path)
@@ -113,9 +175,7 @@ class FaultyFiles:
             fault = None if fault is Fault.STALE else fault
             if fault in (Fault.DOWN, Fault.FULL, Fault.LATE):
                 raise StoreUnavailable(f"{path}: {fault.name}")
-            if path in self.content:
-                raise AlreadyExists(path)
-            self.content[path] = data[: len(data) // 2] if fault is Fault.TORN else data
+            super().write_new(path, data[: len(data) // 2] if fault is Fault.TORN else data)
             self._newest[path.rpartition("/")[0]] = path
         if fault is not None:
             raise StoreUnavailable(f"{path}: {fault.name}")
@@ -123,63 +183,42 @@ class FaultyFiles:
     def names(self, folder: str) -> list[str]:
         stale = self._enter("names", folder) is Fault.STALE
         with self._lock:
-            prefix, unseen = f"{folder}/", self._newest.get(folder) if stale else None
-            below = [path for path in self.content if path.startswith(prefix) and path != unseen]
-        names = {path[len(prefix) :].partition("/")[0] for path in below}
-        return sorted(name for name in names if not name.startswith("."))
+            return self._names(folder, self._newest.get(folder) if stale else None)
 
     def top(self) -> list[str]:
         self._enter("top", "top")
         with self._lock:
-            return sorted({path.split("/")[0] for path in self.content if not path.startswith(".")})
+            return super().top()
 
     def copy(self, source: str, target: str) -> None:
         self._enter("copy", source)
         with self._lock:
-            if source not in self.content:
-                raise Missing(source)
-            data = self.content[source]
+            data = super().read(source)
         self.write_new(target, data)
 
     def size(self, path: str) -> int:
         self._enter("size", path)
         with self._lock:
-            if path not in self.content:
-                raise Missing(path)
-            return len(self.content[path])
+            return len(super().read(path))
 
     def remove(self, path: str) -> None:
         self._enter("remove", path)
         with self._lock:
-            self.content.pop(path, None)
-            prefix = f"{path}/"
-            for known in [known for known in self.content if known.startswith(prefix)]:
-                del self.content[known]
+            super().remove(path)
 
     def remove_empty(self, folder: str) -> None:
-        """A folder in which nothing is there is none."""
         self._enter("remove_empty", folder)
 
     def seal_tree(self, folder: str) -> Mapping[str, int]:
         self._enter("seal_tree", folder)
         with self._lock:
-            found = {
-                path[len(folder) + 1 :]: len(data)
-                for path, data in self.content.items()
-                if path.startswith(folder + "/")
-            }
-        if not found:
-            raise Missing(folder)
-        return {name: size for name, size in found.items() if not name.split("/")[-1].startswith(".")}
+            return super().seal_tree(folder)
 
     def share(self, folder: str, user: str) -> None:
         self._enter("share", folder)
 
     def discard_unfinished(self, folder: str) -> None:
         self._enter("discard_unfinished", folder)
-
-    def url(self, path: str) -> str:
-        return f"file:///memory/{path}"
 
     # -- faults -------------------------------------------------------------------------------------------------------
 
@@ -214,5 +253,5 @@ class FaultyFiles:
 
 
 def _check(path: str) -> None:
-    if not path or path.startswith("/") or ".." in path.split("/") or "\0" in path:
+    if not path or path[0] == "/" or "\0" in path or (".." in path and ".." in path.split("/")):
         raise ValueError(f"{path!r} is no path below the store's root")

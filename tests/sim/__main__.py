@@ -95,7 +95,8 @@ def _one(seed: int) -> Shown:
     began = time.process_time()
     report = run(scenario_of(seed))
     if seed % CHUNK == 0:
-        gc.collect()  # a run leaves some of its world behind, which the collection after it does not find
+        # some runs leave some of their world behind, which the collection after them does not find
+        gc.collect(1)
     return Shown(
         seed,
         report.broken,

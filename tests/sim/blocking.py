@@ -35,26 +35,34 @@ async def run(work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 
     As there, who is cancelled stops to wait, and the function goes on.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-    child = _idle.pop() if _idle else greenlet(_life)
+    blocked = _Blocked(asyncio.get_running_loop())
+    blocked.go_on(partial(work, *args, **kwargs))
+    return await blocked.done
 
-    def go_on(*begin: Callable[[], T]) -> None:
-        answer: Any = child.switch(*begin)
+
+class _Blocked:
+    """A function under way, in a greenlet; `done` becomes what it returns or raises."""
+
+    __slots__ = ("_child", "_loop", "done")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[Any] = loop.create_future()
+        self._loop = loop
+        self._child = _idle.pop() if _idle else greenlet(_life)
+
+    def go_on(self, *begin: Callable[[], Any]) -> None:
+        answer: Any = self._child.switch(*begin)
         if not isinstance(answer, _Outcome):
-            loop.call_later(answer, go_on)
+            self._loop.call_later(answer, self.go_on)
             return
-        _idle.append(child)
-        if isinstance(answer.error, Crashed) or done.done():
+        _idle.append(self._child)
+        if isinstance(answer.error, Crashed) or self.done.done():
             return  # nobody is left to go on, or to be told
         if answer.error is None:
-            done.set_result(answer.value)
+            self.done.set_result(answer.value)
         else:
-            done.set_exception(answer.error)
-            done.exception()  # or asyncio complains when the caller's process has ended meanwhile
-
-    go_on(partial(work, *args, **kwargs))
-    return await done
+            self.done.set_exception(answer.error)
+            self.done.exception()  # or asyncio complains when the caller's process has ended meanwhile
 
 
 def pause(seconds: float) -> None:
@@ -65,9 +73,11 @@ def pause(seconds: float) -> None:
 
 
 def _life(work: Callable[[], Any]) -> None:
-    """Of a greenlet: it carries out one function after the other."""
+    """Of a greenlet: it carries out one function after the other, and holds nothing of one that has ended."""
     while True:
-        work = _parent().switch(_outcome(work))
+        ended = [_outcome(work)]
+        del work
+        work = _parent().switch(ended.pop())
 
 
 def _outcome(work: Callable[[], Any]) -> _Outcome:

@@ -153,8 +153,8 @@ class SimDriver:
     def received(self, end: DriverEnd, message: Message) -> None:
         if self.binding.role is not Role.ACTIVE or end is self._owner:
             self._lifetime.heard(self._loop.time())
-        kind = Request(message["t"])
-        if kind is Request.ADOPT and self.delay_adopt:
+        kind = message["t"]
+        if kind == Request.ADOPT and self.delay_adopt:
             delay, self.delay_adopt = self.delay_adopt, 0.0
             self._loop.call_later(delay, self.received, end, message)
             return
@@ -162,7 +162,7 @@ class SimDriver:
             self._refuse(end, message, Refused.NOT_OWNER, "another connection is the owner's")
             return
         try:
-            getattr(self, f"_on_{kind.value}")(end, message)
+            getattr(self, _HANDLERS[kind])(end, message)
         except (BindingRefused, AttemptRefused) as refused:
             self._refuse(end, message, refused.code, str(refused))
 
@@ -533,6 +533,7 @@ class SimDriver:
 
 
 _OWNERS_ONLY = (Request.RUN, Request.KILL, Request.ACK, Request.OBJECTS)
+_HANDLERS = {kind.value: f"_on_{kind.value}" for kind in Request}
 
 
 def _object(name: str, version: str, values: Values) -> NamedObject:

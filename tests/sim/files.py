@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from checkpoint.errors import AlreadyExists, StoreUnavailable
-from tests.fakes.files import FaultyFiles
+from tests.fakes.files import MemoryFiles
 from tests.sim import blocking
 from tests.sim.loop import NOBODY, Process
 from tests.sim.network import Network
@@ -20,7 +20,7 @@ TIMEOUT = 1.0
 class Shelf:
     """What is stored, and how bad the store is: the share of writes that go wrong, and the longest delay in seconds."""
 
-    content: FaultyFiles = field(default_factory=FaultyFiles)
+    content: MemoryFiles = field(default_factory=MemoryFiles)
     faults: float = 0.0
     slow: float = 0.002
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
@@ -29,7 +30,7 @@ class State(Enum):
     DEAD = auto()
 
 
-_RUNNING = State.RUNNING
+_RUNNING, _DEAD = State.RUNNING, State.DEAD
 
 
 class Process:
@@ -47,7 +48,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Not dead; it may be frozen."""
-        return self.state is not State.DEAD
+        return self.state is not _DEAD
 
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
@@ -112,11 +113,6 @@ class Pause:
     def __await__(self) -> Iterator[Any]:
         self._asyncio_future_blocking = True
         yield self
-        if self._cancelled:
-            raise asyncio.CancelledError
-
-    def get_loop(self) -> SimLoop:
-        return self._loop
 
     def add_done_callback(self, wake: Callable[..., Any], *, context: Context) -> None:
         self._wake = wake
@@ -131,8 +127,40 @@ class Pause:
         return True
 
     def result(self) -> None:
+        """Asked for once, by the task that it wakes: after it, no cycle of references is left for the collector."""
+        del self._wake, self._handle
         if self._cancelled:
             raise asyncio.CancelledError
+
+
+class Sleep(Pause):
+    """What `asyncio.sleep` waits for: who slept goes on in the step of its timer only if nothing else is ready then.
+
+    So the order is that of asyncio, where the timer makes a future ready, and that one wakes the task behind all that is ready.
+    """
+
+    __slots__ = ("_over",)
+
+    def add_done_callback(self, wake: Callable[..., Any], *, context: Context) -> None:
+        self._over = False
+        self._wake = wake
+        self._handle = self._loop.call_at(self._when, self._end, context=context)
+
+    def _end(self) -> None:
+        self._over = True
+        if self._loop._ready:
+            self._loop.call_soon(self._wake, self, context=self._handle.context)
+        else:
+            self._wake(self)
+
+    def cancel(self, msg: object = None) -> bool:
+        return not self._over and super().cancel(msg)
+
+
+@types.coroutine
+def _yield() -> Iterator[None]:
+    """To the end of what is ready."""
+    yield
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -217,6 +245,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
         """Runs until `main` has ended, then throws everything else away. Raises Livelock, and what `main` raises."""
         asyncio._set_running_loop(self)
+        sleep, asyncio.sleep = asyncio.sleep, self._sleep
         try:
             task = self.create_task(main)
             self._run_until(task)
@@ -224,7 +253,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             self._closed = True
             self._dispose()
+            asyncio.sleep = sleep
             asyncio._set_running_loop(None)
+
+    async def _sleep(self, delay: float, result: Any = None) -> Any:
+        """In place of `asyncio.sleep`, in half of its steps."""
+        if delay > 0:
+            await Sleep(self, self._now + delay)
+        else:
+            await _yield()
+        return result
 
     def _run_until(self, task: SimTask) -> None:
         """All that is ready, in its order; then time jumps to the next timer. One loop: half of a run's time is spent here."""

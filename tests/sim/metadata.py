@@ -94,13 +94,16 @@ class JobTable(dict[str, JobRecord]):
         self._changed(job)
 
     def _check(self, before: JobRecord, job: JobRecord) -> None:
-        move = f"{before.state} (attempt {before.attempt}) to {job.state} (attempt {job.attempt})"
         if before.state is not job.state and job.state not in JOB_MOVES[before.state]:
-            self._broken(f"job {job.id} went from {move}")
+            self._broken(f"job {job.id} went from {_move(before, job)}")
         if job.attempt not in (before.attempt, before.attempt + 1):
-            self._broken(f"the attempts of job {job.id} went from {move}")
+            self._broken(f"the attempts of job {job.id} went from {_move(before, job)}")
         if job.attempt > before.attempt and job.state is not JobState.RUNNING:
-            self._broken(f"job {job.id} has an attempt that does not run: {move}")
+            self._broken(f"job {job.id} has an attempt that does not run: {_move(before, job)}")
+
+
+def _move(before: JobRecord, job: JobRecord) -> str:
+    return f"{before.state} (attempt {before.attempt}) to {job.state} (attempt {job.attempt})"
 
 
 class SimStore(FakeStore):

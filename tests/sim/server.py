@@ -20,7 +20,13 @@ from jobserver.contexts.waiters import Accepted, JobNews, Offer, Until
 from jobserver.errors import ContextInitFailed, JobServerError, MoveRefused, OwnerUnavailable, TimedOut
 from jobserver.model import DriverRecord, ObjectOrder
 from jobserver.settings import Settings
-from jobserver.settings.model import ClusterSettings, ContextsSettings, DriverSettings, HaSettings
+from jobserver.settings.model import (
+    CheckpointSettings,
+    ClusterSettings,
+    ContextsSettings,
+    DriverSettings,
+    HaSettings,
+)
 from tests.sim import blocking, network
 from tests.sim.coordination import SimCoordination
 from tests.sim.driver import SECRET
@@ -42,6 +48,7 @@ def settings_of(standby: Any, warm: int, max_jobs: int) -> Settings:
     """Times are shorter than the defaults, so that a run is short; what must hold between them does."""
     return Settings(
         cluster=ClusterSettings(name="sim"),
+        checkpoint=CheckpointSettings(root="/checkpoints"),
         contexts=ContextsSettings(
             defaults={}, max_jobs=max_jobs, queue_limit=100, creation_timeout="20s", deletion_timeout="10s"
         ),
@@ -119,9 +126,15 @@ class SimServer:
 
     def serve(self, request: Coroutine[Any, Any, None]) -> None:
         """Carries a request out in this process."""
-        task = asyncio.create_task(request)
+
+        async def served() -> None:
+            try:
+                await request
+            finally:
+                self._requests.discard(task)
+
+        task = asyncio.create_task(served())
         self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
 
     async def leave(self) -> None:
         """What SIGTERM does, up to the process's end: contexts are handed over, requests under way may end."""
