@@ -38,7 +38,7 @@ class JobTable:
 
     def not_again(self) -> list[JobRecord]:
         """Running jobs that may not run once more: `onFailover: fail`, or their last attempt (one that starts counts)."""
-        rows = [self.rows[job_id] for job_id in self.admission.running if job_id in self.rows]
+        rows = [self.rows[job_id] for job_id in sorted(self.admission.running) if job_id in self.rows]
         # a killed one has its slot until the driver has ended it
         jobs = [job for job in rows if not job.state.final]
         return [
