@@ -245,9 +245,8 @@ class DriverPool:
         try:
             told = await driver.link.request(Request.WARM, timeout=self._warm_up_timeout)
         except RefusedByDriver as refused:
-            if (
-                refused.code == Refused.UNKNOWN
-            ):  # of an older release, which says that it runs when it is warm
+            # one of an older release says that it runs when it is warm
+            if refused.code == Refused.UNKNOWN:
                 return None
             return ContextInitFailed(f"the driver cannot be warmed up: {refused.sentence}")
         except DriverFailed as error:

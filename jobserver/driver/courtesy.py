@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import threading
 import time
 from pathlib import Path
 
 from jobserver.driver.niceness import LAST, YIELDING, may_be_lowered
-
-log = logging.getLogger(__name__)
 
 PATIENCE = 20.0
 """Seconds that a start and its warm-up yield: on a machine that is busier than that, the next standby would never be ready."""
@@ -53,13 +50,15 @@ class Courtesy:
 
     def end(self) -> None:
         """Yield no longer, ever."""
-        self._change(0)
-        self._over = True
         self._patience.cancel()
+        self._change(0, last=True)
 
-    def _change(self, added: int) -> None:
+    def _change(self, added: int, *, last: bool = False) -> None:
         with self._changing:
-            if self._over or self._added == added:
+            if self._over:
+                return
+            self._over = last
+            if self._added == added:
                 return
             before, self._added = self._added, added
             session_done = _set_session(added)
@@ -71,12 +70,15 @@ class Courtesy:
         rest.start()
 
     def _change_rest(self, before: int, added: int, session_done: bool) -> None:
-        """What nobody's first answer waits for. Python workers are in groups of their own; others have chosen their niceness."""
+        """What nobody's first answer waits for: Python workers, in groups of their own, and threads that were begun just then.
+
+        Groups of another niceness have chosen it.
+        """
         if self._may_go_back:
             for group in _groups_of_session():
                 with self._changing, contextlib.suppress(OSError):  # it has ended
                     ours = os.getpriority(os.PRIO_PGRP, group) == self._niceness(before)
-                    if ours and self._added == added:
+                    if (ours or group == os.getpgrp()) and self._added == added:
                         _set_group(group, self._niceness(added))
         while not session_done:
             time.sleep(_AGAIN)

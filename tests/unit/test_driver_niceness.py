@@ -185,6 +185,27 @@ def test_one_that_has_ended_does_not_begin_again():
     assert yielding_and_after("yielding.end(); yielding.warm()")[1] == all_of(0, 0)
 
 
+def test_a_warm_up_that_ends_in_the_middle_of_an_activation_changes_nothing(monkeypatch):
+    """The one is told in the thread of the rehearsal, the other in that of the request."""
+    yielding = Courtesy()
+    yielding._over = yielding._may_go_back = False
+    yielding._added = YIELDING
+    asked = []
+
+    def set_session(niceness):
+        asked.append(niceness)
+        if len(asked) == 1:
+            threading.Thread(target=lambda: (yielding.warm(), told.set())).start()
+            assert not told.wait(0.2), "it waits for its turn"
+        return True
+
+    told = threading.Event()
+    monkeypatch.setattr(courtesy, "_set_session", set_session)
+    yielding.end()
+    assert told.wait(10)
+    assert asked == [0]
+
+
 def test_the_niceness_of_the_session_is_set_again_where_the_kernel_asks_for_that(monkeypatch):
     """It takes a change every 100 ms, from all who are not root together."""
     answers = [errno.EAGAIN, errno.EAGAIN, None]
