@@ -81,7 +81,7 @@ class Courtesy:
                     if (ours or group == os.getpgrp()) and self._added == added:
                         _set_group(group, self._niceness(added))
         while not session_done:
-            time.sleep(_AGAIN)
+            time.sleep(_AGAIN)  # the kernel says only "again", never when
             with self._changing:
                 session_done = self._added != added or _set_session(added)
 
@@ -105,11 +105,9 @@ def _set_group(group: int, niceness: int) -> None:
 
 
 def _groups_of_session() -> set[int]:
-    """Process groups of this session (proc(5), fields 5 and 6 of `stat`)."""
     found, session = set(), os.getsid(0)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # processes come and go
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                found.add(int(fields[2]))
+            if os.getsid(int(process.name)) == session:
+                found.add(os.getpgid(int(process.name)))
     return found

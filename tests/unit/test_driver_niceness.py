@@ -133,7 +133,7 @@ other = subprocess.Popen(
 atexit.register(other.kill)
 
 while os.getpriority(os.PRIO_PROCESS, other.pid) != 19:
-    time.sleep(0.01)
+    time.sleep(0.01)  # `nice` tells nobody when it has done its work
 
 def settled():
     for thread in threading.enumerate():
