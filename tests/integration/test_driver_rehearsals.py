@@ -4,6 +4,7 @@ an activation in the middle of one is answered at once. What yields to whom in a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -81,10 +82,16 @@ class Waiting(DriverProcess):
         assert answer["ok"], answer
         return client
 
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
     def kill(self) -> None:
-        for pid in (self.process.pid, self.facts["jvm_pid"]):
-            os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self.process.wait()
+
+    def _signal(self, number: int) -> None:
+        for pid in (self.process.pid, self.facts["jvm_pid"]):
+            os.kill(pid, number)
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +105,17 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[list[Waiting]]:
-    """Two of them, in a hurry."""
+    """Two of them, in a hurry, none of which rehearsed before the other was warm."""
     root = tmp_path_factory.mktemp("pair")
-    with ThreadPoolExecutor(2) as pool:
-        drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))
-    for driver in drivers:
-        os.kill(driver.process.pid, HURRY)  # or they would yield to the tests beside this one
+    with (shared / "rehearsal.lock").open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(2) as pool:
+            drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))
+        for driver in drivers:
+            os.kill(driver.process.pid, HURRY)  # or they would yield to the tests beside this one
+        for driver in drivers:
+            assert driver.connect().ask("warm")["warm"]
+            os.utime(turn.fileno())  # or they would pass by who has the turn and shows no sign
     try:
         yield drivers
     finally:
@@ -122,10 +134,13 @@ def test_a_driver_killed_in_the_middle_of_its_rehearsal_lets_the_next_one_rehear
 ) -> None:
     assert eventually(lambda: any(driver.in_the_middle for driver in pair), LIMIT)
     first, second = sorted(pair, key=lambda driver: not driver.has_turn)
-    assert second.connect().ask("bind", context=CONTEXT)["rehearsing"], "it waits for its turn"
-    assert not second.has_rows
-    assert first.in_the_middle
-    first.kill()
+    first.freeze()  # or its rehearsal could end in the meantime
+    try:
+        assert second.connect().ask("bind", context=CONTEXT)["rehearsing"], "it waits for its turn"
+        assert not second.has_rows
+        assert first.in_the_middle
+    finally:
+        first.kill()
     assert eventually(lambda: second.in_the_middle, LIMIT)
 
 

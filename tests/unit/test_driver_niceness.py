@@ -115,11 +115,16 @@ def of(thread):
     except ProcessLookupError:  # it has just ended, as the one does that tries what is allowed
         return None
 
+def of_session():
+    if not os.path.exists("/proc/self/autogroup"):
+        return 0
+    words = open("/proc/self/autogroup").read().split()
+    return int(words[-1]) if words else 0  # a session that is older than the grouping is in no group
+
 def seen():
     threads = [int(name) for name in os.listdir("/proc/self/task")]
-    session = open("/proc/self/autogroup").read().split()[-1] if os.path.exists("/proc/self/autogroup") else "0"
     own = sorted({of(thread) for thread in threads} - {None})
-    return {"own": own, "worker": os.getpriority(os.PRIO_PROCESS, worker.pid), "session": int(session)}
+    return {"own": own, "worker": os.getpriority(os.PRIO_PROCESS, worker.pid), "session": of_session()}
 
 {setting}
 yielding = courtesy.Courtesy()
