@@ -182,18 +182,25 @@ class ProcessLauncher:
 
 
 def _spawn(python: str, folder: Path, config: Path, ready_out: int) -> subprocess.Popen[bytes]:
-    """Not through the event loop, which may end what it has started."""
+    """Not through the event loop, which may end what it has started.
+
+    `HURRY` is blocked in what is started, so that one which comes before the driver listens for it waits.
+    """
     command = [python or sys.executable, "-m", "jobserver.driver", "--config", str(config)]
     with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
-        return subprocess.Popen(
-            [*command, "--ready-fd", str(ready_out)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            cwd=folder,
-            pass_fds=(ready_out,),
-            start_new_session=True,
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {HURRY})
+        try:
+            return subprocess.Popen(
+                [*command, "--ready-fd", str(ready_out)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                pass_fds=(ready_out,),
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _write_config(path: Path, config: Mapping[str, Any]) -> None:

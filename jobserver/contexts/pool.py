@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobserver.contexts.clock import now
 from jobserver.contexts.launch_spec import LaunchSpec
@@ -121,7 +121,7 @@ class DriverPool:
         self._starting_taken = True
         self._launcher.hurry()
         try:
-            return await asyncio.shield(starting)
+            return replace(await asyncio.shield(starting), how="cold")
         except asyncio.CancelledError:
             if not starting.done():
                 self._starting_taken = False

@@ -104,6 +104,7 @@ def serve(config: DriverConfig, options: argparse.Namespace, ending: Ending) -> 
         hurry = partial(threading.Thread, target=courtesy.end, name="hurry", daemon=True)
         signal.signal(HURRY, lambda *_: hurry().start())
         courtesy.begin()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {HURRY})  # whoever starts a driver blocks it until here
     jvm = start_spark_jvm(config)
     jvm.watch(
         lambda code: leave(0 if ending.reason else JVM_DIED, ending.reason or f"the JVM ended with {code}")

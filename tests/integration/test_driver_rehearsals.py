@@ -113,8 +113,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[lis
             drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))
         for driver in drivers:
             os.kill(driver.process.pid, HURRY)  # or they would yield to the tests beside this one
-        for driver in drivers:
-            assert driver.connect().ask("warm")["warm"]
+        clients = [
+            driver.connect() for driver in drivers
+        ]  # kept, or the second would end as one that nobody wants
+        for client in clients:
+            assert client.ask("warm")["warm"]
             os.utime(turn.fileno())  # or they would pass by who has the turn and shows no sign
     try:
         yield drivers

@@ -40,6 +40,17 @@ async def test_a_taker_that_gives_up_leaves_the_driver_that_is_being_warmed_to_t
     await until(lambda: not launcher.living(), "none is left")
 
 
+async def test_a_driver_that_was_still_being_started_is_told_as_a_cold_one():
+    launcher = SlowLauncher()
+    pool = DriverPool(launcher, SPEC, 1)
+    pool.refill()
+    await launcher.asked.wait()
+    taker = asyncio.create_task(pool.take(SPEC))
+    launcher.go_on.set()
+    assert (await taker).how == "cold"
+    await pool.close()
+
+
 async def test_a_driver_that_is_ready_when_its_taker_gives_up_is_ended():
     launcher = SlowLauncher()
     pool = DriverPool(launcher, SPEC, 1)
