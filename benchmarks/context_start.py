@@ -10,7 +10,7 @@ FIRST = "python_task"
 
 
 def run(effort: Effort) -> Section:
-    """The three in turns; before each, nothing else is being started."""
+    """The three in turns; before each, nothing else is being started or rehearses."""
     plain = Series("plain pyspark, first Python job answered")
     cold_made = Series("cold context, created")
     cold = Series(
@@ -20,12 +20,13 @@ def run(effort: Effort) -> Section:
     warm = Series("context from the pool, first Python job answered", baseline=plain)
     with cluster(1) as bench:
         for number in range(effort.rounds_of(3)):
-            bench.wait_warm(0)
+            _until_quiet(bench)
             with Plain(bench.folder) as process:
                 plain.values.append(process.first_answer)
+            _until_quiet(bench)
             # a setting that the pool's drivers were not started with
             _start(bench, f"cold{number}", {"spark.bench.cold": "yes"}, cold_made, cold)
-            bench.wait_warm(0)
+            _until_quiet(bench)
             _start(bench, f"warm{number}", {}, warm_made, warm)
     return Section(
         "Start of a context",
@@ -33,6 +34,11 @@ def run(effort: Effort) -> Section:
         "workers; the spare settings of the cold context keep it from the pool.",
         [plain, cold_made, cold, warm_made, warm],
     )
+
+
+def _until_quiet(bench: BenchCluster) -> None:
+    bench.wait_warm(0)
+    bench.wait_rehearsed()
 
 
 def _start(bench: BenchCluster, name: str, settings: dict[str, str], made: Series, answered: Series) -> None:

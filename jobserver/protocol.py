@@ -91,6 +91,7 @@ class Request(StrEnum):
     ACTIVATE = "activate"
     WARM = "warm"
     BIND = "bind"
+    FILL = "fill"
     RUN = "run"
     KILL = "kill"
     ACK = "ack"

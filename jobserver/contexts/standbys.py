@@ -38,6 +38,8 @@ REHEARSAL = 20.0
 """Seconds that a planned move waits at most for the rehearsal of the driver it has made ready."""
 REHEARSAL_LOOK = 0.25
 """Seconds between two looks whether it is over."""
+FILLING = 20.0
+"""Seconds that it waits at most until that driver has cached what the old one had cached."""
 MODES = ("cold", "warm", "hot")
 
 
@@ -146,6 +148,7 @@ class HotStandbys:
             if context.id not in self._bound:
                 await self._bind(context, self._pool.take(self._spec_of(context), warm_up=True))
         await self._rehearsed(context.id)
+        await self._filled(context)
 
     async def _rehearsed(self, context_id: str) -> None:
         """Nobody waits for a move until its gate closes, so its driver has the time to rehearse."""
@@ -156,6 +159,17 @@ class HotStandbys:
                 self._rehearsing.discard(context_id)
             else:
                 await asyncio.sleep(REHEARSAL_LOOK)
+
+    async def _filled(self, context: ContextRecord) -> None:
+        """Queries right after the move read caches, as they did right before it."""
+        driver = self._bound.get(context.id)
+        if driver is None:
+            return
+        try:
+            await driver.link.request(Request.FILL, timeout=FILLING)
+        except JobServerError as error:
+            # it takes longer, or does not know the request; the move does without
+            log.info("context %s is moved before its caches are full: %s", context.name, error.message)
 
     async def _look(self) -> None:
         """Lets go of the bound drivers that do not answer; they are replaced like lost ones."""

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Answer = dict[str, Any] | None
 """Fields of a good reply; None when the reply was sent already, or none is due."""
 
-_SLOW = frozenset({Request.ACTIVATE, Request.WARM, Request.BIND, Request.OBJECT, Request.FLUSH})
+_SLOW = frozenset({Request.ACTIVATE, Request.WARM, Request.BIND, Request.FILL, Request.OBJECT, Request.FLUSH})
 
 
 class NotOwner(Exception):
@@ -59,6 +59,7 @@ class Commands:
             Request.ACTIVATE: self._activate,
             Request.WARM: self._warm,
             Request.BIND: self._bind,
+            Request.FILL: self._fill,
         }
 
     def received(self, connection: Connection, message: Message) -> None:
@@ -147,6 +148,10 @@ class Commands:
     def _bind(self, connection: Connection, message: Message) -> Answer:
         self._driver.bind(_context(message))
         return {**self._facts(), "rehearsing": self._driver.rehearsal.going_on}
+
+    def _fill(self, connection: Connection, message: Message) -> Answer:
+        self._driver.fill()
+        return {}
 
     def _run(self, connection: Connection, message: Message) -> Answer:
         """An attempt that began under an owner is in the list that the next owner's `adopt` is answered."""

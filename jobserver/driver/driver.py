@@ -29,6 +29,7 @@ from jobserver.driver.config import DriverConfig
 from jobserver.driver.data_files import DataFiles
 from jobserver.driver.execution import Runner
 from jobserver.driver.frames import Produced
+from jobserver.driver.held import Held
 from jobserver.driver.job_environment import JobNamedObjects, recipe_of, sealer
 from jobserver.driver.job_log import JobLogs
 from jobserver.driver.jobthreads import RunningAttempt
@@ -160,7 +161,9 @@ class Driver:
             return
         folder = ContextFolder(files, context.id)
         shelf = self._shelf(folder)
-        standby = Standby(lambda known: follow(files, context.id, known, self._secret), shelf)
+        standby = Standby(
+            lambda known: follow(files, context.id, known, self._secret), shelf, self._filled_late
+        )
         try:
             warm_up_parquet(self.spark, self.config.dir)
         except Exception:
@@ -171,6 +174,17 @@ class Driver:
             if self._standby is None and self.binding.role is Role.STANDBY:
                 self._standby = standby
                 standby.follow()
+
+    def fill(self) -> None:
+        """Cache what this hot standby has prepared, as an activation is near; returns when that is done, or ended by it."""
+        if standby := self._standby:
+            standby.fill()
+
+    def _filled_late(self, held: Held) -> None:
+        with self._changing:  # the activation has ended by then
+            registry = self._registry
+        if registry is not None:
+            registry.drop_if_replaced(held)
 
     def standby_progress(self) -> dict[str, Any] | None:
         """How far this hot standby has read, and whether it has rehearsed; None when it is none."""

@@ -71,6 +71,9 @@ class Registry:
         self._restoration = Restoration(self._versions, shelf, background)
         self._lookup = Lookup(self._versions, self._restoration, partial(rebuild, self) if rebuild else None)
         self._builds = Builds(self._versions, shelf, journal, self._seals, background)
+        for held in (prepared or {}).values():
+            if held.warm:  # and may be of an older version by now
+                background.submit(partial(self.drop_if_replaced, held))
         if self._versions.stored:
             self._restoration.warming.begin_after(warming.WARM_AFTER)
         if journal:
@@ -105,6 +108,10 @@ class Registry:
         """No sweep removes what lies at a path of the context's folder while the attempt runs."""
         with self._versions.lock:
             self._versions.hold(path, ref)
+
+    def drop_if_replaced(self, held: Held) -> None:
+        """Free the cache of a version that a standby had cached, if the object has another one by now."""
+        self._restoration.drop_if_replaced(held)
 
     def released_by(self, ref: AttemptRef) -> None:
         """An attempt has ended: what it alone still used of replaced versions is freed."""

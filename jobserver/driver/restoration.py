@@ -108,7 +108,11 @@ class Restoration:
         except Exception:
             # Spark's failures have no common class; without its cache the object is read from its files
             log.exception("named object %r could not be cached", held.name)
+        self.drop_if_replaced(held)
+
+    def drop_if_replaced(self, held: Held) -> None:
+        """Free the cache of what was replaced while it was cached: it may have been freed before there was anything to free."""
         with self._versions.lock:
             replaced = self._versions.held(held.name) is not held and not held.users
-        if replaced:  # while it was cached: it may have been freed before there was anything to free
+        if replaced:
             self._shelf.discard(held)

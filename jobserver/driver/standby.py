@@ -16,6 +16,7 @@ from checkpoint.base import Base
 from checkpoint.errors import CheckpointError
 from checkpoint.manifest import Kind, NamedObject
 from jobserver.driver.held import Held, Shelf
+from jobserver.driver.warming import warm_order
 from sparkjobserver.api import ObjectDamaged
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,15 @@ PREPARED = 64
 
 
 class Standby:
-    """`follow` gives the newest state from the one known before; `shelf` restores objects."""
+    """`follow` gives the newest state from the one known before; `shelf` restores objects; `filled_late` is told of an object
+    whose cache was full only after the end, when others have it."""
 
-    def __init__(self, follow: Callable[[Base], Base], shelf: Shelf) -> None:
+    def __init__(
+        self, follow: Callable[[Base], Base], shelf: Shelf, filled_late: Callable[[Held], None]
+    ) -> None:
         self._newest = follow
         self._shelf = shelf
+        self._filled_late = filled_late
         self._ended = threading.Event()
         self._looking = threading.Lock()
         self._prepared: dict[str, Held] = {}
@@ -62,9 +67,9 @@ class Standby:
             if base is not self._known:
                 self._known, self._wanted = base, wanted_of(base.objects)
             wanted = self._wanted
-            self._prepared = {
-                n: h for n, h in self._prepared.items() if n in wanted and h.version == wanted[n].version
-            }
+            for held in list(self._prepared.values()):
+                if held.name not in wanted or held.version != wanted[held.name].version:
+                    self._drop(held)
             for name, record in wanted.items():
                 if self._ended.is_set():
                     return
@@ -86,6 +91,34 @@ class Standby:
         """Stop following; what is prepared, by name."""
         self._ended.set()
         return dict(self._prepared)
+
+    def fill(self) -> None:
+        """Cache what is prepared and was cached before, most used first, until the end."""
+        for name in warm_order(self._wanted):
+            held = self._prepared.get(name)
+            if self._ended.is_set():
+                break
+            if held is not None and not held.warm:
+                self._fill(held)
+
+    def _fill(self, held: Held) -> None:
+        held.warm = True  # before it is: whoever has it after the end begins no second one
+        try:
+            self._shelf.warm(held)
+        except Exception:
+            # Spark's failures have no common class; without its cache the object is read from its files
+            log.exception("named object %r could not be cached", held.name)
+        if self._ended.is_set():
+            self._filled_late(held)
+        elif self._prepared.get(held.name) is not held:
+            # replaced meanwhile, when there was nothing to free yet
+            self._shelf.discard(held)
+
+    def _drop(self, held: Held) -> None:
+        """First its cache: who ends this meanwhile gets it, and frees it again. After the end it is no longer ours to free."""
+        if held.warm and not self._ended.is_set():
+            self._shelf.discard(held)
+        self._prepared = {name: other for name, other in self._prepared.items() if other is not held}
 
     def _prepare(self, name: str, record: NamedObject) -> None:
         if name in self._prepared:

@@ -32,6 +32,8 @@ class FakeDriver:
         self.context_id: str | None = None
         self.standby_of: str | None = None
         self.rehearsing = False
+        self.filled = False
+        self.of_older_release = False
         self.warming_up = False
         self.epoch = 0
         self.base: str | None = None
@@ -161,6 +163,12 @@ class FakeDriver:
             return {"refused": Refused.BOUND, "message": "bound"}
         self.standby_of = message["context"]["id"]
         return {"rehearsing": True} if self.rehearsing else {}
+
+    def _on_fill(self, message: Message, writer: asyncio.StreamWriter) -> Message:
+        if self.of_older_release:
+            return {"refused": Refused.UNKNOWN, "message": "this driver knows no request 'fill'"}
+        self.filled = True
+        return {}
 
     def _on_activate(self, message: Message, writer: asyncio.StreamWriter) -> Message:
         if self.context_id is not None:

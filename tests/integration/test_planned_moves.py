@@ -45,6 +45,7 @@ async def test_a_switchover_moves_the_context_to_a_driver_of_the_other_server_an
     assert cluster.owner(context.id) is other
     await until(lambda: not old.alive, "the old driver has ended")
     assert cluster.driver().standby_of == context.id, "it was made ready before the move"
+    assert cluster.driver().filled, "it has cached what the old one had cached"
     record = (await other.contexts.view("ctx")).record
     assert record.state is ContextState.RUNNING
     done = await owner.jobs.submit(submission("answer:1"))
@@ -55,12 +56,13 @@ async def test_a_switchover_moves_the_context_to_a_driver_of_the_other_server_an
 async def test_a_move_waits_for_the_rehearsal_of_its_driver_while_the_old_one_serves(
     cluster, moved, monkeypatch
 ):
+    """Of an older release, which knows nothing of filling caches ahead."""
     context, owner, other = moved
     old, before = cluster.driver(), cluster.launcher.start
 
     async def start(spec, *, warm_up):
         record = await before(spec, warm_up=warm_up)
-        cluster.launcher.drivers[-1].rehearsing = warm_up
+        cluster.launcher.drivers[-1].rehearsing = cluster.launcher.drivers[-1].of_older_release = warm_up
         return record
 
     monkeypatch.setattr(cluster.launcher, "start", start)

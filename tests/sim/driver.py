@@ -41,6 +41,7 @@ ORPHAN_TIMEOUT = 12.0
 UNBOUND_TIMEOUT = 6.0
 TICK = 2.0
 WARM_UP = 0.5
+FILL = 0.3
 MARKERS_EVERY = 2.0
 SECRET = b"secret"
 WORK_STEPS = 5
@@ -254,6 +255,9 @@ class SimDriver:
         self.binding = binding.bind(self.binding, context)
         asyncio.create_task(self._follow(context.id))  # noqa: RUF006  the loop keeps it
         self._reply(end, message, {})
+
+    def _on_fill(self, end: DriverEnd, message: Message) -> None:
+        self._loop.call_later(FILL, lambda: self._reply(end, message, {}))
 
     async def _follow(self, context_id: str) -> None:
         """As `jobserver/driver/standby.py`: what is prepared of a version is good for every manifest that names it."""

@@ -115,6 +115,20 @@ def test_what_a_standby_prepared_is_used_only_in_the_version_that_is_sealed(cont
     ]
 
 
+def test_what_a_standby_had_cached_of_another_version_is_freed(context, tmp_path):
+    for name in ("a", "b"):
+        context.registry.update(name, lambda name=name: f"value of {name}", SYNC, LIMIT)
+    records = context.journal.objects()
+    prepared = {
+        "a": Held("a", "value", records["a"].version, "good", SYNC, records["a"], warm=True),
+        "b": Held("b", "value", "an older version", "stale", SYNC, records["b"], warm=True),
+        "c": Held("c", "value", "an older version", "without a cache", SYNC, records["b"]),
+    }
+    following = Context(tmp_path, epoch=2, prepared=prepared)
+    following.settle()
+    assert following.shelf.discarded == ["stale"]
+
+
 def test_a_damaged_object_says_so_and_touches_no_other(context, tmp_path):
     context.registry.update("a", lambda: "damaged", SYNC, LIMIT)
     context.registry.update("b", lambda: "good", SYNC, LIMIT)

@@ -92,9 +92,8 @@ def test_a_standby_follows_on_whatever_goes_wrong():
         return Held("a", "dataframe", "1-1", "value", ObjectOptions(), wanted)
 
     tried: list[str] = []
-    following = Standby(
-        newest, SimpleNamespace(restore=restore, try_out=lambda held: tried.append(held.name))
-    )
+    shelf = SimpleNamespace(restore=restore, try_out=lambda held: tried.append(held.name))
+    following = Standby(newest, shelf, lambda held: None)
     following.look()
     following.follow()
     assert restored.wait(LIMIT)
@@ -102,3 +101,78 @@ def test_a_standby_follows_on_whatever_goes_wrong():
     assert set(following.end()) == {"a"}
     assert following.progress()["manifest"] == "m"
     assert tried == ["a"], "each is read once"
+
+
+def cached_record(name, version="1-1", level="MEMORY_AND_DISK", used=0):
+    return NamedObject(name, Kind.DATAFRAME, version, "materialize", "sync", level, used=used)
+
+
+class Filled:
+    """A standby of a context with these objects. `meanwhile` is done while the cache of the first one is filled."""
+
+    def __init__(self, *records, meanwhile=lambda: None):
+        self.records = {record.name: record for record in records}
+        self.warmed, self.discarded, self.late = [], [], []
+        self._meanwhile = meanwhile
+        shelf = SimpleNamespace(
+            restore=self._restore, try_out=lambda held: None, warm=self._warm, discard=self.discarded.append
+        )
+        self.standby = Standby(self._newest, shelf, self.late.append)
+        self.standby.look()
+
+    def _newest(self, _known):
+        return SimpleNamespace(objects=dict(self.records), name="m")
+
+    def _restore(self, record):
+        return Held(record.name, "dataframe", record.version, "value", ObjectOptions(), record)
+
+    def _warm(self, held):
+        self.warmed.append(held)
+        if len(self.warmed) == 1:
+            self._meanwhile()
+
+    def replace(self, name):
+        self.records[name] = cached_record(name, "2-1")
+        self.standby.look()
+
+
+def test_a_standby_caches_once_what_was_cached_the_most_used_first():
+    filled = Filled(
+        cached_record("a"), cached_record("much used", used=5), cached_record("never", level="NONE")
+    )
+    filled.standby.fill()
+    filled.standby.fill()
+    assert [held.name for held in filled.warmed] == ["much used", "a"]
+    assert all(held.warm for held in filled.warmed)
+    assert (filled.discarded, filled.late) == ([], [])
+
+
+def test_a_standby_frees_the_cache_of_a_version_that_is_replaced():
+    filled = Filled(cached_record("a"))
+    filled.standby.fill()
+    filled.replace("a")
+    assert filled.discarded == filled.warmed
+    assert not filled.standby.end()["a"].warm
+
+
+def test_a_standby_frees_the_cache_of_a_version_that_was_replaced_while_it_was_filled():
+    filled = Filled(cached_record("a"), meanwhile=lambda: filled.replace("a"))
+    filled.standby.fill()
+    assert filled.discarded == filled.warmed * 2, "before there was anything to free, and after"
+    assert filled.late == []
+
+
+def test_a_standby_that_ends_while_it_fills_a_cache_tells_who_has_it_then_and_begins_no_other():
+    filled = Filled(cached_record("a"), cached_record("b", used=5), meanwhile=lambda: filled.standby.end())
+    filled.standby.fill()
+    assert [held.name for held in filled.warmed] == ["b"]
+    assert (filled.late, filled.discarded) == (filled.warmed, [])
+
+
+def test_what_a_standby_cannot_cache_does_not_keep_it_from_the_rest():
+    def fail():
+        raise RuntimeError("out of memory")
+
+    filled = Filled(cached_record("a"), cached_record("b"), meanwhile=fail)
+    filled.standby.fill()
+    assert len(filled.warmed) == 2

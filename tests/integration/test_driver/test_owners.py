@@ -96,15 +96,17 @@ def test_named_objects_are_restored_equal_in_the_next_driver(running: Running, t
     try:
         client = process.connect()
         assert client.ask("bind", context=CONTEXT)["ok"]
+        assert client.ask("fill")["ok"]
         assert client.ask("activate", context=CONTEXT, epoch=50, token="t50", base=base.name)["ok"]
         older, running.client = running.client, client
         read = """
 def run(spark, env, config):
     names = env.named_objects
     total = spark.sql("select sum(twice) s from kept").first().s
-    return [total, names.get("v"), names.get("r").count(), names.get("b").value]
+    cached = names.get("kept").storageLevel.useMemory
+    return [total, cached, names.get("v"), names.get("r").count(), names.get("b").value]
 """
-        assert running.value(read) == [12, {"a": [1, 2]}, 10, [1, 2, 3]]
+        assert running.value(read) == [12, True, {"a": [1, 2]}, 10, [1, 2, 3]]
         assert running.value(READ_OWN_CLASS) == [7, "Point"]
         running.client = older
         held = running.start("def run(s, e, c): e.named_objects.update('late', lambda: 1)")
