@@ -148,7 +148,8 @@ def run(
     forks.install(spark.context._gateway._gateway_client, lambda: let_go(listener, jvm))
     driver.end = ending.ask
     driver.hurry = courtesy.end if config.warm_up else jvm.optimizer.activated
-    driver.rehearsal.warmed = courtesy.warm
+    driver.yield_more, driver.yield_less = courtesy.resume, courtesy.pause
+    driver.rehearsal.warmed = courtesy.resume
     listener.serve(Commands(driver, ending.ask, jvm.process.pid, silence).received)
     facts = process_facts(config, listener.port, jvm, spark)
     write_private(config.dir / "driver.json", json.dumps(facts))

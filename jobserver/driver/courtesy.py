@@ -35,7 +35,7 @@ class Courtesy:
         self._patience.daemon = True
 
     def begin(self) -> None:
-        """Yield from now on, for `PATIENCE` seconds at most unless `warm` is called until then.
+        """Yield from now on, for `PATIENCE` seconds at most unless `resume` is called until then.
 
         One that was started by hand, in a session with others, does not: they would yield with it.
         """
@@ -43,10 +43,15 @@ class Courtesy:
         self._change(YIELDING)
         self._patience.start()
 
-    def warm(self) -> None:
-        """Nobody waits for what comes from now on."""
+    def resume(self) -> None:
+        """Yield as long as it takes: nobody waits for what comes from now on."""
         self._patience.cancel()
         self._change(YIELDING)
+
+    def pause(self) -> None:
+        """Yield no longer for now: somebody waits."""
+        self._patience.cancel()
+        self._change(0)
 
     def end(self) -> None:
         """Yield no longer, ever."""

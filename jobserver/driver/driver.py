@@ -82,6 +82,8 @@ class Driver:
         self.journal: Journal | None = None
         self.end: Callable[[str], None] = lambda reason: None
         self.hurry: Callable[[], None] = lambda: None
+        self.yield_more: Callable[[], None] = lambda: None
+        self.yield_less: Callable[[], None] = lambda: None
         self._changing = threading.RLock()
         self._owner: Connection | None = None
         self._log_store: FileStore | None = None
@@ -153,7 +155,7 @@ class Driver:
 
     def bind(self, context: ContextRef) -> None:
         """Become a hot standby: read the newest manifest and touch what a restore will need. Raises BindingRefused."""
-        self.hurry()
+        self.yield_less()
         with self._changing:
             self.binding = binding.bind(self.binding, context)
         files = self._files()
@@ -178,7 +180,9 @@ class Driver:
     def fill(self) -> None:
         """Cache what this hot standby has prepared, as an activation is near; returns when that is done, or ended by it."""
         if standby := self._standby:
+            self.yield_more()  # the old driver, or others on this machine, answer somebody meanwhile
             standby.fill()
+            self.yield_less()
 
     def _filled_late(self, held: Held) -> None:
         with self._changing:  # the activation has ended by then

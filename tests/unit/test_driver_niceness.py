@@ -189,18 +189,25 @@ def test_a_warm_up_that_takes_long_yields_no_longer():
 
 def test_what_comes_after_the_warm_up_yields_again():
     _, after = yielding_and_after(
-        "yielding._patience.join(); settled(); yielding.warm()", "courtesy.PATIENCE = 0.2"
+        "yielding._patience.join(); settled(); yielding.resume()", "courtesy.PATIENCE = 0.2"
     )
     assert after == all_of(YIELDING, YIELDING)
 
 
 def test_one_that_is_warm_in_time_yields_on():
-    act = "yielding.warm(); yielding._patience.join()"
+    act = "yielding.resume(); yielding._patience.join()"
     assert yielding_and_after(act, "courtesy.PATIENCE = 60") == [all_of(YIELDING, YIELDING)] * 2
 
 
+def test_one_that_somebody_waits_for_yields_again_when_nobody_does():
+    assert yielding_and_after("yielding.pause()")[1] == all_of(0, 0)
+    assert yielding_and_after("yielding.pause(); settled(); yielding.resume()")[1] == all_of(
+        YIELDING, YIELDING
+    )
+
+
 def test_one_that_has_ended_does_not_begin_again():
-    assert yielding_and_after("yielding.end(); yielding.warm()")[1] == all_of(0, 0)
+    assert yielding_and_after("yielding.end(); yielding.resume()")[1] == all_of(0, 0)
 
 
 def test_a_warm_up_that_ends_in_the_middle_of_an_activation_changes_nothing(monkeypatch):
@@ -213,7 +220,7 @@ def test_a_warm_up_that_ends_in_the_middle_of_an_activation_changes_nothing(monk
     def set_session(niceness):
         asked.append(niceness)
         if len(asked) == 1:
-            threading.Thread(target=lambda: (yielding.warm(), told.set())).start()
+            threading.Thread(target=lambda: (yielding.resume(), told.set())).start()
             assert not told.wait(0.2), "it waits for its turn"
         return True
 
@@ -233,7 +240,7 @@ def test_the_niceness_of_the_session_is_set_again_where_the_kernel_asks_for_that
     )
     yielding = Courtesy()
     yielding._over = yielding._may_go_back = False
-    yielding.warm()
+    yielding.resume()
     for thread in threading.enumerate():
         if thread.name == "courtesy":
             thread.join(10)
