@@ -111,20 +111,25 @@ def command(java: Java, config: DriverConfig, archive: tuple[str, ...], properti
     ]
 
 
-def environment(base: Mapping[str, str], java: Java, host: str, python: str) -> dict[str, str]:
-    """The JVM's environment, from ours: what Spark's scripts would have set.
+def environment(
+    base: Mapping[str, str], java: Java, host: str, python: str, settings: Mapping[str, str]
+) -> dict[str, str]:
+    """The JVM's environment, from ours: what Spark's scripts would have set. `python`: ours; `settings`: Spark's.
 
-    Without `SPARK_USER`, which Spark would believe before it looks for whom it works.
+    Without `SPARK_USER`, which Spark would believe before it looks for whom it works; without `SPARK_HOME` where that only makes
+    Python workers slow (DECISIONS 192).
     """
     ours = {
-        "SPARK_HOME": str(java.spark_home),
         "SPARK_CONNECT_MODE": "0",
         "SPARK_LOCAL_IP": host,
         "SPARK_ENV_LOADED": "1",
         "PYTHONHASHSEED": "0",
     }
-    inherited = {key: value for key, value in base.items() if key != "SPARK_USER"}
-    return {"PYSPARK_PYTHON": python, **inherited, **ours}
+    inherited = {key: value for key, value in base.items() if key not in ("SPARK_USER", "SPARK_HOME")}
+    made = {"PYSPARK_PYTHON": python, **inherited, **ours}
+    workers_python = settings.get("spark.pyspark.python", made["PYSPARK_PYTHON"])
+    local = settings.get("spark.master", "").partition("[")[0] == "local"
+    return made if local and workers_python == python else {**made, "SPARK_HOME": str(java.spark_home)}
 
 
 def _listed(conf: Mapping[str, str], key: str) -> list[str]:

@@ -44,7 +44,7 @@ def start_spark_jvm(config: DriverConfig, archive_options: tuple[str, ...] | Non
     write_private(properties, properties_text(settings))
     if archive_options is None:
         archive_options = archive.using(archive.path_for(config, java))
-    env = environment(os.environ, java, config.reached_at, sys.executable)
+    env = environment(os.environ, java, config.reached_at, sys.executable, settings)
     if config.hdfs is not None and config.hdfs.user is not None:
         env["HADOOP_USER_NAME"] = config.hdfs.user  # whoever writes the small files writes the data
     line = command(java, config, archive_options, properties)

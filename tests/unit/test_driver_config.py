@@ -15,7 +15,7 @@ from jobserver.driver.config import (
     slots_of,
     spark_settings,
 )
-from jobserver.driver.java import Java, archive_key, command
+from jobserver.driver.java import Java, archive_key, command, environment
 
 NEEDED = {"driver_id": "d", "secret": "s", "dir": "/tmp/d", "cluster": "c", "cluster_secret": "cs"}
 
@@ -103,3 +103,22 @@ def test_an_archive_belongs_to_its_jars_java_and_flags(tmp_path):
     assert first != archive_key(java, ())
     jar.write_bytes(b"22")
     assert first != archive_key(java, ("-XX:+UseSerialGC",))
+
+
+@pytest.mark.parametrize(
+    ("master", "settings", "inherited", "sources"),
+    [
+        ("local[2]", {}, {}, False),
+        ("local", {}, {"SPARK_HOME": "/another/spark"}, False),
+        ("local[2]", {"spark.pyspark.python": "/other/python"}, {}, True),
+        ("local[2]", {}, {"PYSPARK_PYTHON": "/other/python"}, True),
+        ("local-cluster[1,2,512]", {}, {"SPARK_HOME": "/another/spark"}, True),
+        ("spark://master:7077", {}, {}, True),
+    ],
+)
+def test_only_python_workers_of_another_machine_or_python_import_sparks_zip_of_sources(
+    master, settings, inherited, sources
+):
+    java = Java(Path("/java"), Path("/jdk"), Path("/spark"))
+    made = environment(inherited, java, "127.0.0.1", "/our/python", {"spark.master": master, **settings})
+    assert made.get("SPARK_HOME") == ("/spark" if sources else None)

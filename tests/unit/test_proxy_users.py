@@ -132,7 +132,7 @@ def test_the_jvm_is_started_for_the_user_and_believes_no_other_word_of_it() -> N
     assert line[line.index("--proxy-user") + 1] == "joe"
     assert line[-1] == "pyspark-shell"
     assert "--proxy-user" not in command(java, driver_config.parse(PLAIN), (), Path("/p"))
-    assert "SPARK_USER" not in environment({"SPARK_USER": "root"}, java, "127.0.0.1", "python")
+    assert "SPARK_USER" not in environment({"SPARK_USER": "root"}, java, "127.0.0.1", "python", {})
 
 
 @pytest.mark.parametrize("wanted", ["joe", None])

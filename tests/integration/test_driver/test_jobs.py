@@ -58,6 +58,16 @@ def run(spark, env, config):
 """
 
 
+def test_python_workers_import_the_pyspark_that_is_installed_which_is_compiled(running: Running) -> None:
+    job = """
+def run(spark, env, config):
+    import pyspark
+    theirs = spark.sparkContext.parallelize([0], 1).map(lambda _: __import__("pyspark").__file__).first()
+    return [theirs == pyspark.__file__, ".zip" in theirs]
+"""
+    assert running.value(job) == [True, False]
+
+
 def test_a_session_serves_later_jobs_as_long_as_none_leaves_anything_in_it(running: Running) -> None:
     seen: list[int] = []
 
