@@ -115,17 +115,15 @@ def _warm(sides: _Sides, case: Case, times: int) -> None:
 
 
 def _round(sides: _Sides, case: Case, times: int, number: int) -> None:
-    """The same arguments on every side, and so the same results."""
-    configs = _configs(times, number)
-    wanted = None
-    turns = (
-        ((sides.process, case.process), (sides.owner, case.owner)),
-        ((sides.process, case.process), (sides.other, case.other)),
-    )
-    for call, series in (*turns[0], *turns[1]):
-        seconds, results = call(case, configs)
-        series.values += seconds
-        wanted = results if wanted is None else wanted
+    """The same arguments in process and over REST, and so the same results; others in the other turn: of arguments that it has
+    seen before Spark has compiled code."""
+    turns = ((sides.owner, case.owner), (sides.other, case.other))
+    for turn, (call, series) in enumerate(turns):
+        configs = _configs(times, 2 * number + turn)
+        here, wanted = sides.process(case, configs)
+        there, results = call(case, configs)
+        case.process.values += here
+        series.values += there
         if results != wanted:
             raise Refused(f"{series.name}: {results}, in process {wanted}")
 
