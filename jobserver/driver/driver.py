@@ -181,8 +181,10 @@ class Driver:
         """Cache what this hot standby has prepared, as an activation is near; returns when that is done, or ended by it."""
         if standby := self._standby:
             self.yield_more()  # the old driver, or others on this machine, answer somebody meanwhile
-            standby.fill()
-            self.yield_less()
+            try:
+                standby.fill()
+            finally:
+                self.yield_less()
 
     def _filled_late(self, held: Held) -> None:
         with self._changing:  # the activation has ended by then

@@ -119,15 +119,15 @@ class Rehearsal:
             for step in steps:
                 if not self._ending.is_set():
                     step(self._spark)
+            warm = not self._ending.is_set()
+            if warm:
+                self.warmed()  # first: whoever waits may bind it at once, and then it is no longer to yield
         except Exception as error:
             # Spark's failures have no common class; whoever waits for the warm-up judges them
             if not self._ending.is_set():
                 self._warm.set_exception(error)
                 raise
-        warm = not self._ending.is_set()
         self._warm.set_result(warm)
-        if warm:
-            self.warmed()
 
     def _take_group(self, *, interrupt: bool) -> None:
         """What this thread asks of Spark yields to jobs, and can be cancelled."""

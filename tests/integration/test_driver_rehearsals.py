@@ -113,9 +113,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[lis
             drivers = list(pool.map(lambda name: Waiting(_folder(root / name), shared), ("d-1", "d-2")))
         for driver in drivers:
             os.kill(driver.process.pid, HURRY)  # or they would yield to the tests beside this one
-        clients = [
-            driver.connect() for driver in drivers
-        ]  # kept, or the second would end as one that nobody wants
+        # kept, or the second would end as one that nobody wants
+        clients = [driver.connect() for driver in drivers]
         for client in clients:
             assert client.ask("warm")["warm"]
             os.utime(turn.fileno())  # or they would pass by who has the turn and shows no sign

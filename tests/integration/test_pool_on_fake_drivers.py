@@ -25,13 +25,19 @@ class SlowLauncher(FakeLauncher):
         return await super().start(spec, warm_up=warm_up)
 
 
-async def test_a_taker_that_gives_up_leaves_the_driver_that_is_being_warmed_to_the_pool():
+async def taken_while_it_starts():
+    """The launcher, its pool, and who waits for the driver that the pool has begun to start."""
     launcher = SlowLauncher()
     pool = DriverPool(launcher, SPEC, 1)
     pool.refill()
     await launcher.asked.wait()
     taker = asyncio.create_task(pool.take(SPEC))
     await asyncio.sleep(0)
+    return launcher, pool, taker
+
+
+async def test_a_taker_that_gives_up_leaves_the_driver_that_is_being_warmed_to_the_pool():
+    launcher, pool, taker = await taken_while_it_starts()
     assert launcher.hurried == 1
     taker.cancel()
     launcher.go_on.set()
@@ -41,23 +47,14 @@ async def test_a_taker_that_gives_up_leaves_the_driver_that_is_being_warmed_to_t
 
 
 async def test_a_driver_that_was_still_being_started_is_told_as_a_cold_one():
-    launcher = SlowLauncher()
-    pool = DriverPool(launcher, SPEC, 1)
-    pool.refill()
-    await launcher.asked.wait()
-    taker = asyncio.create_task(pool.take(SPEC))
+    launcher, pool, taker = await taken_while_it_starts()
     launcher.go_on.set()
     assert (await taker).how == "cold"
     await pool.close()
 
 
 async def test_a_driver_that_is_ready_when_its_taker_gives_up_is_ended():
-    launcher = SlowLauncher()
-    pool = DriverPool(launcher, SPEC, 1)
-    pool.refill()
-    await launcher.asked.wait()
-    taker = asyncio.create_task(pool.take(SPEC))
-    await asyncio.sleep(0)
+    launcher, pool, taker = await taken_while_it_starts()
     pool._starting.add_done_callback(lambda done: taker.cancel())
     launcher.go_on.set()
     with pytest.raises(asyncio.CancelledError):

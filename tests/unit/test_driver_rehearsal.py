@@ -46,6 +46,14 @@ def test_all_queries_are_run_in_the_pool_that_yields(spark, asked):
     spark.java.scala_context.cancelJobGroup.assert_not_called()
 
 
+def test_that_it_is_warm_is_answered_only_after_the_driver_has_begun_to_yield_for_good(spark, asked):
+    """Whoever hears it may bind the driver at once, which ends that."""
+    made, answered = Rehearsal(spark, Path("/driver"), None), []
+    made.warmed = lambda: answered.append(made._warm.done())
+    made.begin().join(LIMIT)
+    assert (answered, made.wait_warm()) == ([False], True)
+
+
 def test_an_end_gives_up_the_query_that_runs_and_begins_no_other(spark, asked):
     asked.go_on.clear()
     cancelled = spark.java.scala_context.cancelJobGroup
