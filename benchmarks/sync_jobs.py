@@ -46,6 +46,7 @@ def run(effort: Effort) -> Section:
         sides = _Sides(plain, bench)
         _build(plain, bench)
         bench.wait_warm(1)
+        bench.wait_rehearsed()
         for case in cases:
             _warm(sides, case, effort.times(100, 2))
         for number in range(effort.rounds_of(10)):

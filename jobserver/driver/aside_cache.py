@@ -29,7 +29,7 @@ def fill_aside(spark: Spark, frame: DataFrame, level: Any) -> int:
     cache = java_classes.new(spark.context, _compiled_class(spark), manager)
     try:
         # a query, as only those are computed under the session's settings: how a date is parsed, which files may be missing
-        rows = DataFrame(spark.java.dataset.ofRows(session, cache.relation()), spark.root).count()
+        rows = DataFrame(spark.java.rows_of(session, cache.relation()), spark.root).count()
         cache.share(session.sharedState().cacheManager())
     except BaseException:
         cache.drop()

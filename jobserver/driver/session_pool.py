@@ -1,7 +1,7 @@
 """Spark sessions for jobs: made ahead of need, and used again where a job has left no trace in its own.
 
 A new session takes some milliseconds to make, and half as long again as later for its first query. What a job may leave in
-it (settings, views, functions, variables, …) is looked up in the JVM (java_source/SessionTraces.java), in the pool's own
+it (settings, views, functions, variables, …) is looked up in the JVM (java_source/PooledSession.java), in the pool's own
 thread, after the job: a session that is not as it was made is not used again. A driver that starts has no time for
 that: what is made before the first job has ended serves one job.
 """
@@ -28,10 +28,10 @@ MOST = 16
 
 @dataclass(frozen=True, slots=True)
 class PooledSession:
-    """A Java session, and what knows how it was when it was new; None: it serves one job."""
+    """A Java session, and its PooledSession in the JVM; None: it serves one job."""
 
     java: Any
-    traces: Any
+    reusable: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class SessionPool:
         self._size = size
         self._ready: SimpleQueue[PooledSession] = SimpleQueue()
         self._work: SimpleQueue[_Returned | None] = SimpleQueue()
-        self._traces: Any = None
+        self._java_class: Any = None
+        self._no_views: Any = None
         self._reuse = False
         self._work.put(None)
         threading.Thread(target=self._run, name="session-pool", daemon=True).start()
@@ -85,12 +86,10 @@ class SessionPool:
 
     def _look_at(self, returned: _Returned) -> None:
         self._reuse = True
-        if returned.session.traces is None or self._ready.qsize() >= MOST:
+        reusable = returned.session.reusable
+        if reusable is None or self._ready.qsize() >= MOST:
             return
-        views = self._spark.context._jvm.java.util.ArrayList()
-        for view in returned.views:
-            views.add(view)
-        left = returned.session.traces.left(views)
+        left = reusable.left(self._java_list(returned.views))
         if left:
             log.debug("a job left %s in its session: it is not used again", left)
         else:
@@ -104,13 +103,25 @@ class SessionPool:
     def _made_to_stay(self) -> PooledSession:
         """One that can serve many jobs, and has planned its first query."""
         session = self._made().java
-        traces = self._traces_of(session.sessionState())
+        reusable = self._reusable(session)
         session.sql("select 1").queryExecution().executedPlan()
-        return PooledSession(session, traces)
+        return PooledSession(session, reusable)
 
-    def _traces_of(self, state: Any) -> Any:
+    def _reusable(self, session: Any) -> Any:
         """Only called in the pool's own thread."""
         context = self._spark.context
-        if self._traces is None:
-            self._traces = java_classes.compiled(context, "SessionTraces")
-        return java_classes.new(context, self._traces, state)
+        if self._java_class is None:
+            self._java_class = java_classes.compiled(context, "PooledSession")
+        state, scala_context = session.sessionState(), self._spark.java.scala_context
+        return java_classes.new(context, self._java_class, session, state, scala_context)
+
+    def _java_list(self, views: tuple[str, ...]) -> Any:
+        """Only called in the pool's own thread. Most jobs need no view, and then no call of the JVM."""
+        if self._no_views is None:
+            self._no_views = self._spark.context._jvm.java.util.ArrayList()
+        if not views:
+            return self._no_views
+        listed = self._spark.context._jvm.java.util.ArrayList()
+        for view in views:
+            listed.add(view)
+        return listed

@@ -45,6 +45,9 @@ _LEAVE_TRACES = (
 _KEEPING_WORDS = frozenset({"add", "jar", "jars", "file", "files", "archive", "archives"})
 """The same in SQL: ADD JAR and the like."""
 
+_PLAN = "_jobserver_plan"
+"""The attribute of a shared DataFrame that holds its plan."""
+
 FindFrame = Callable[[str], tuple[str, DataFrame] | None]
 """From a name in lower case to the version and the shared DataFrame of a named object."""
 
@@ -103,7 +106,8 @@ class JobSession(SparkSession):  # type: ignore[misc]
                     pooled = self._pool.take()
                     self._pooled, self._java_session = pooled, pooled.java
         if entered() is not self._attempt and current() is self._attempt:
-            prepare_thread(self._spark, self._attempt, threading.get_ident(), self._java_session)
+            reusable = None if self._pooled is None else self._pooled.reusable
+            prepare_thread(self._spark, self._attempt, threading.get_ident(), self._java_session, reusable)
             set_entered(self._attempt)
 
     def sql(self, sqlQuery: str, *args: Any, **kwargs: Any) -> DataFrame:
@@ -141,8 +145,7 @@ class JobSession(SparkSession):  # type: ignore[misc]
 
     def adopt_frame(self, shared: DataFrame) -> DataFrame:
         """The same plan (and cache) as a DataFrame of this session."""
-        plan = shared._jdf.queryExecution().analyzed()
-        return DataFrame(self._spark.java.dataset.ofRows(self._jsparkSession, plan), self)
+        return DataFrame(self._spark.java.rows_of(self._jsparkSession, _plan_of(shared)), self)
 
     def _mirror(self, words: Iterable[str]) -> None:
         for word in words:
@@ -150,6 +153,14 @@ class JobSession(SparkSession):  # type: ignore[misc]
             if found is not None and self._mirrored.get(word) != found[0]:
                 self.adopt_frame(found[1]).createOrReplaceTempView(f"`{word}`")
                 self._mirrored[word] = found[0]
+
+
+def _plan_of(shared: DataFrame) -> Any:
+    """What Spark made of a shared frame when it was made; asked for once, and kept with it."""
+    known = vars(shared)
+    if _PLAN not in known:
+        known[_PLAN] = shared._jdf.queryExecution().analyzed()
+    return known[_PLAN]
 
 
 def _tracing(name: str) -> property:

@@ -214,7 +214,7 @@ class SparkShelf:
         """
         plan = held.value._jdf.queryExecution().analyzed()
         root = self.spark.root
-        frame = DataFrame(self.spark.java.dataset.ofRows(root._jsparkSession, plan), root)
+        frame = DataFrame(self.spark.java.rows_of(root._jsparkSession, plan), root)
         return frame.where(lit(held.version) == lit(held.version))
 
     # files

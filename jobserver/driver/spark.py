@@ -1,6 +1,6 @@
 """The driver's Spark: its root session, the preparation of job threads, and what a kill does on its side.
 
-Py4J looks up every part of a dotted Java name with a call of its own, so classes are looked up once and kept.
+Py4J looks up every part of a dotted Java name with a call of its own, so classes and their methods are looked up once and kept.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,19 +35,20 @@ ISOLATED = "spark.sql.artifact.isolation.enabled"
 executor, and with that its own copy of all code that Spark makes of queries, which is compiled anew. So it is for sessions
 that a job makes in the JVM by itself, and for those of jars."""
 
+_here = threading.local()
 _shipping = SlicedLock()
 _shipped: set[Path] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class JavaClasses:
-    """Java classes and objects that are used for every job."""
+    """Java classes, their methods, and objects that are used for every job."""
 
     properties: Any
     thread: Any
-    session: Any
+    set_active_session: Any
     session_module: Any
-    dataset: Any
+    rows_of: Any
     system: Any
     scala_context: Any
 
@@ -57,9 +59,9 @@ class JavaClasses:
         return cls(
             properties=jvm.java.util.Properties,
             thread=jvm.java.lang.Thread,
-            session=getattr(jvm, f"{CLASSIC}.SparkSession"),
+            set_active_session=getattr(jvm, f"{CLASSIC}.SparkSession").setActiveSession,
             session_module=getattr(getattr(jvm, f"{CLASSIC}.SparkSession$"), "MODULE$"),
-            dataset=getattr(jvm, f"{CLASSIC}.Dataset"),
+            rows_of=getattr(jvm, f"{CLASSIC}.Dataset").ofRows,
             system=jvm.java.lang.System,
             scala_context=context._jsc.sc(),
         )
@@ -157,15 +159,32 @@ def ship(spark: Spark, folder: Path, bundle: Path) -> None:
         spark.context.addPyFile(str(bundle))
 
 
-def prepare_thread(spark: Spark, attempt: RunningAttempt, ident: int, java_session: Any) -> None:
-    """Make the calling thread's JVM side the attempt's: nothing of an earlier job's properties is left."""
-    java = spark.java
+def prepare_thread(
+    spark: Spark, attempt: RunningAttempt, ident: int, java_session: Any, reusable: Any
+) -> None:
+    """Make the calling thread's JVM side the attempt's: nothing of an earlier job's properties is left.
+
+    `reusable`: the JVM's PooledSession around `java_session`, which does that by one call; None if it has none.
+    """
+    java, description = spark.java, f"job {attempt.ref.job_id}"
     if ident not in attempt.jvm_threads:
-        attempt.jvm_threads[ident] = jvm_side(spark)
+        attempt.jvm_threads[ident] = _own_jvm_side(spark)
+    if reusable is not None:
+        reusable.enter(attempt.group, description, attempt.pool)
+        return
     java.scala_context.setLocalProperties(java.properties())
-    spark.context._jsc.setJobGroup(attempt.group, f"job {attempt.ref.job_id}", True)
+    spark.context._jsc.setJobGroup(attempt.group, description, True)
     java.scala_context.setLocalProperty("spark.scheduler.pool", attempt.pool)
-    java.session.setActiveSession(java_session)
+    java.set_active_session(java_session)
+
+
+def _own_jvm_side(spark: Spark) -> tuple[Any, Any]:
+    """`jvm_side` for a thread that makes calls, and serves none: it has one as long as its connection lasts."""
+    known: tuple[Any, Any] | None = getattr(_here, "jvm_side", None)
+    connection = spark.context._gateway._gateway_client.get_thread_connection()
+    if known is None or connection is None or known[1] is not connection:
+        _here.jvm_side = known = jvm_side(spark)
+    return known
 
 
 def jvm_side(spark: Spark) -> tuple[Any, Any]:

@@ -120,7 +120,7 @@ def test_what_uses_a_scope_is_compiled_against_the_one_that_is_in_use():
     assert ["class JarScope" in text for text in sources] == [True, False]
 
 
-@pytest.mark.parametrize("name", ["JobCalls", "SessionTraces"])
+@pytest.mark.parametrize("name", ["JobCalls", "PooledSession"])
 def test_sources_for_both_name_no_class_that_only_one_spark_or_scala_has(name):
     text = resources.files("jobserver.driver").joinpath("java_source", f"{name}.java").read_text()
     for only_in_one in ("sql.classic", "artifactManager", "JobArtifact", "javaapi", ".tempVariableManager()"):

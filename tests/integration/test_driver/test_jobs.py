@@ -221,6 +221,36 @@ def run(spark, env, config):
     assert running.value(read) == [30, 6, 2, None]
 
 
+def test_a_job_has_a_named_dataframe_in_its_session_after_two_calls_of_the_jvm(running: Running) -> None:
+    """One prepares thread and session, one makes the frame. The first jobs of a driver need more (session_pool.py)."""
+    source = """
+import threading
+from py4j.clientserver import ClientServerConnection
+
+def run(spark, env, config):
+    plain, asked = ClientServerConnection.send_command, []
+    def counted(connection, command, *args):
+        asked.append(threading.current_thread().name)
+        return plain(connection, command, *args)
+    ClientServerConnection.send_command = counted
+    try:
+        frame = env.named_objects.get("counted")
+    finally:
+        ClientServerConnection.send_command = plain
+    return [asked.count(threading.current_thread().name), frame.count(), spark.sparkContext.getLocalProperty("left.over"),
+            spark.sparkContext.getLocalProperty("spark.jobGroup.id").count("job-")]
+"""
+    leaves = """
+def run(spark, env, config):
+    spark.sparkContext.setLocalProperty("left.over", "yes")
+"""
+    assert running.value(MAKE, name="counted", n=5) == [5, 1]
+    for _ in range(6):  # each takes a session that serves one job, as long as there are any
+        running.value(source)
+    running.value(leaves)
+    assert [running.value(source) for _ in range(3)] == [[2, 5, None, 1]] * 3
+
+
 def test_plain_values_broadcasts_and_rdds_can_be_named(running: Running) -> None:
     source = """
 def run(spark, env, config):
