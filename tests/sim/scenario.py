@@ -151,16 +151,11 @@ class Request:
     kill_after: float = 0.0
 
 
-LASTING = 0.34
-"""The share of runs that last: nothing happens in most of that time, and it costs a tenth of a run."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One run. `seed` decides all that is left: latencies, start times, which writes go wrong.
 
-    `one_host`: all servers are on one machine; `sharing` are those that share one otherwise. `lasting`: it goes on for half a
-    minute after the last job, so that what acts late still does it under the eyes of the judge.
+    `one_host`: all servers are on one machine; `sharing` are those that share one otherwise.
     """
 
     seed: int
@@ -174,7 +169,6 @@ class Scenario:
     hot: bool = False
     crashes: tuple[Crash, ...] = ()
     sharing: tuple[str, ...] = ()
-    lasting: bool = True
 
     @property
     def standby(self) -> str:
@@ -204,7 +198,6 @@ def scenario_of(seed: int, often: tuple[What, ...] = TWO_OWNERS, share: float = 
         hot=random.random() < 0.3,
         crashes=_crashes(random),
         sharing=random.choice(((), (), SERVERS[:2])),
-        lasting=random.random() < LASTING,
     )
 
 

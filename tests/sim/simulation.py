@@ -37,10 +37,8 @@ HOT_WITHIN = 40.0
 """Seconds within which every context has a hot standby while at least two servers live."""
 AT_REST_WITHIN = 120.0
 """Seconds after healing within which every job has ended and every client has its answer."""
-LONG_QUIET = ORPHAN_TIMEOUT + TICK + 1.0
-"""Seconds of quiet after all is at rest, in a run that lasts: a driver that misses its owner has ended by then."""
-QUIET = 3.0
-"""The same in others: what was on its way, a late statement too, has come by then."""
+QUIET = ORPHAN_TIMEOUT + TICK + 1.0
+"""Seconds of quiet after all is at rest: a driver that misses its owner has ended by then."""
 ALL_ENDS_WITHIN = 10.0
 """Seconds after its contexts were stopped within which nothing of them is left."""
 STRAYS_END_WITHIN = 20.0
@@ -151,7 +149,7 @@ class _Run:
         self.owned_after = world.loop.time() - healed
         await self._until(self._not_at_rest, AT_REST_WITHIN)
         world.oracle.check_jobs(world.store.jobs)
-        await asyncio.sleep(LONG_QUIET if world.scenario.lasting else QUIET)
+        await asyncio.sleep(QUIET)
         await self._until(self._not_owned, OWNED_WITHIN)
         if world.scenario.hot:
             await self._hot_standbys()
@@ -268,8 +266,6 @@ class _Run:
             except JobServerError as error:
                 world.breach(f"context {name} cannot be stopped: {error!r}")
         await self._until(lambda: next(self._left_over(), None), ALL_ENDS_WITHIN)
-        if not world.scenario.lasting:
-            return
         await asyncio.sleep(SWEEP_INTERVAL + 1.0)  # every server has looked around once more
         for sentence in self._left_over():
             world.breach(sentence)
