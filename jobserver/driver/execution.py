@@ -99,13 +99,16 @@ class Runner:
             attempt.log.write(_last_words(outcome))
         self._place.left(attempt)
         session, attempt.session = attempt.session, None
-        alone = all(thread is threading.current_thread() for thread in attempt.alive())
+        give_back = None
+        if session is not None:
+            alone = all(thread is threading.current_thread() for thread in attempt.alive())
+            give_back = session.leave(again=alone and outcome.kind is OutcomeKind.FINISHED)
         if self._attempts.end(outcome):
             self._place.finished(outcome)
         if (
-            session is not None
-        ):  # behind the answer, which would wait for the look at what is left in the session
-            session.leave(again=alone and outcome.kind is OutcomeKind.FINISHED)
+            give_back is not None
+        ):  # last, as the answer would wait for the look at what is left in the session
+            give_back()
 
     def _outcome(self, attempt: RunningAttempt, order: RunOrder) -> AttemptOutcome:
         ref = order.ref

@@ -132,16 +132,18 @@ class JobSession(SparkSession):  # type: ignore[misc]
         self._enter()
         return JobSession(self._spark, self._attempt, self._pool, self._names)
 
-    def leave(self, *, again: bool) -> None:
+    def leave(self, *, again: bool) -> Callable[[], None]:
         """The job has ended. `again`: by itself, with no thread that could still use the session.
 
-        Whatever keeps this object, in a module maybe, gets another session when it uses it once more.
+        Whatever keeps this object, in a module maybe, gets another session when it uses it once more. What is returned gives
+        the Java session back to the pool, which then looks at it: to be called when nobody waits for the job any more.
         """
         pooled = self._pooled
-        if pooled is not None and again and not self._traced:
-            views, self._mirrored = self._mirrored, {}
-            self._pooled, self._java_session, self._traced = None, None, True
-            self._pool.give_back(pooled, views)
+        if pooled is None or not again or self._traced:
+            return _nothing
+        views, self._mirrored = self._mirrored, {}
+        self._pooled, self._java_session, self._traced = None, None, True
+        return lambda: self._pool.give_back(pooled, views)
 
     def adopt_frame(self, shared: DataFrame) -> DataFrame:
         """The same plan (and cache) as a DataFrame of this session."""
@@ -157,10 +159,19 @@ class JobSession(SparkSession):  # type: ignore[misc]
 
 def _plan_of(shared: DataFrame) -> Any:
     """What Spark made of a shared frame when it was made; asked for once, and kept with it."""
-    known = vars(shared)
-    if _PLAN not in known:
-        known[_PLAN] = shared._jdf.queryExecution().analyzed()
-    return known[_PLAN]
+    known = vars(shared).get(_PLAN)
+    if known is not None:
+        return known
+    plan, attempt = shared._jdf.queryExecution().analyzed(), current()
+    if (
+        attempt is None or not attempt.killing
+    ):  # a killed thread may read the answer to its call before, which it did not take
+        vars(shared)[_PLAN] = plan
+    return plan
+
+
+def _nothing() -> None:
+    pass
 
 
 def _tracing(name: str) -> property:

@@ -179,10 +179,10 @@ def prepare_thread(
 
 
 def _own_jvm_side(spark: Spark) -> tuple[Any, Any]:
-    """`jvm_side` for a thread that makes calls, and serves none: it has one as long as its connection lasts."""
+    """`jvm_side` for a thread that makes calls, and serves none: it has one as long as its connection is open."""
     known: tuple[Any, Any] | None = getattr(_here, "jvm_side", None)
     connection = spark.context._gateway._gateway_client.get_thread_connection()
-    if known is None or connection is None or known[1] is not connection:
+    if known is None or known[1] is not connection or connection is None or connection.socket is None:
         _here.jvm_side = known = jvm_side(spark)
     return known
 

@@ -93,6 +93,7 @@ class SimDriver:
         self._adoptions = 0
         self._adopted = asyncio.Event()
         self._sealing = asyncio.Lock()
+        self._sealing_late = asyncio.Lock()
         self._updating: dict[str, asyncio.Lock] = {}
         self._running: dict[AttemptRef, asyncio.Task[None]] = {}
         self._lifetime = Lifetime(ORPHAN_TIMEOUT, UNBOUND_TIMEOUT, loop.time(), loop.time())
@@ -475,19 +476,19 @@ class SimDriver:
                 self._some_late.set()
 
     async def _seal_late_ones(self) -> bool:
-        """Whether what readers see is sealed."""
-        late, self._late = sorted(self._late), set()
-        updates = {name: self.values[name] for name in late}
-        if not updates:
-            return True
-        try:
-            sealed = await self._put(updates, {})
-        except StoreUnavailable:
-            self._late.update(late)
-            return False
-        for name, values in updates.items():
-            self._oracle.acknowledged(self._context_id, name, values, epoch_of(sealed))
-        return not self._late
+        """Whether what readers see is sealed. One at a time, as in `jobserver/driver/late_writes.py`, where one thread writes."""
+        async with self._sealing_late:
+            updates = {name: self.values[name] for name in sorted(self._late)}
+            if updates:
+                try:
+                    sealed = await self._put(updates, {})
+                except StoreUnavailable:
+                    return False
+                for name, values in updates.items():
+                    self._oracle.acknowledged(self._context_id, name, values, epoch_of(sealed))
+                    if self.values[name] == values:
+                        self._late.discard(name)
+            return not self._late
 
     async def _sweep(self) -> None:
         """As `jobserver/driver/named_objects.py` does: what this driver still reads stays."""
