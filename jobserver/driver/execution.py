@@ -105,10 +105,8 @@ class Runner:
             give_back = session.leave(again=alone and outcome.kind is OutcomeKind.FINISHED)
         if self._attempts.end(outcome):
             self._place.finished(outcome)
-        if (
-            give_back is not None
-        ):  # last, as the answer would wait for the look at what is left in the session
-            give_back()
+        if give_back is not None:
+            give_back()  # last, as the answer would wait for the look at what is left in it
 
     def _outcome(self, attempt: RunningAttempt, order: RunOrder) -> AttemptOutcome:
         ref = order.ref

@@ -51,7 +51,6 @@ class SessionPool:
         self._ready: SimpleQueue[PooledSession] = SimpleQueue()
         self._work: SimpleQueue[_Returned | None] = SimpleQueue()
         self._java_class: Any = None
-        self._no_views: Any = None
         self._reuse = False
         self._work.put(None)
         threading.Thread(target=self._run, name="session-pool", daemon=True).start()
@@ -89,7 +88,10 @@ class SessionPool:
         reusable = returned.session.reusable
         if reusable is None or self._ready.qsize() >= MOST:
             return
-        left = reusable.left(self._java_list(returned.views))
+        views = self._spark.java.array_list()
+        for view in returned.views:
+            views.add(view)
+        left = reusable.left(views)
         if left:
             log.debug("a job left %s in its session: it is not used again", left)
         else:
@@ -114,14 +116,3 @@ class SessionPool:
             self._java_class = java_classes.compiled(context, "PooledSession")
         state, scala_context = session.sessionState(), self._spark.java.scala_context
         return java_classes.new(context, self._java_class, session, state, scala_context)
-
-    def _java_list(self, views: tuple[str, ...]) -> Any:
-        """Only called in the pool's own thread. Most jobs need no view, and then no call of the JVM."""
-        if self._no_views is None:
-            self._no_views = self._spark.context._jvm.java.util.ArrayList()
-        if not views:
-            return self._no_views
-        listed = self._spark.context._jvm.java.util.ArrayList()
-        for view in views:
-            listed.add(view)
-        return listed

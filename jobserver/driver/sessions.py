@@ -147,7 +147,7 @@ class JobSession(SparkSession):  # type: ignore[misc]
 
     def adopt_frame(self, shared: DataFrame) -> DataFrame:
         """The same plan (and cache) as a DataFrame of this session."""
-        return DataFrame(self._spark.java.rows_of(self._jsparkSession, _plan_of(shared)), self)
+        return DataFrame(self._spark.java.rows_of(self._jsparkSession, plan_of(shared)), self)
 
     def _mirror(self, words: Iterable[str]) -> None:
         for word in words:
@@ -157,15 +157,14 @@ class JobSession(SparkSession):  # type: ignore[misc]
                 self._mirrored[word] = found[0]
 
 
-def _plan_of(shared: DataFrame) -> Any:
+def plan_of(shared: DataFrame) -> Any:
     """What Spark made of a shared frame when it was made; asked for once, and kept with it."""
     known = vars(shared).get(_PLAN)
     if known is not None:
         return known
     plan, attempt = shared._jdf.queryExecution().analyzed(), current()
-    if (
-        attempt is None or not attempt.killing
-    ):  # a killed thread may read the answer to its call before, which it did not take
+    # a killed thread may read the answer to its call before, which it did not take
+    if attempt is None or not attempt.killing:
         vars(shared)[_PLAN] = plan
     return plan
 

@@ -41,7 +41,7 @@ from jobserver.driver.origins import (
 )
 from jobserver.driver.payload import BundleSource, pack, unpack
 from jobserver.driver.progress import SavedFrame
-from jobserver.driver.sessions import job_session
+from jobserver.driver.sessions import job_session, plan_of
 from jobserver.driver.sources import source_of
 from jobserver.driver.spark import Spark
 from sparkjobserver.api import ObjectDamaged
@@ -212,9 +212,8 @@ class SparkShelf:
         Spark finds cached rows by the plan, which says nothing of the files that it reads: with the version in a condition that
         is always true, no version is given the rows of another, and none is uncached with another.
         """
-        plan = held.value._jdf.queryExecution().analyzed()
         root = self.spark.root
-        frame = DataFrame(self.spark.java.rows_of(root._jsparkSession, plan), root)
+        frame = DataFrame(self.spark.java.rows_of(root._jsparkSession, plan_of(held.value)), root)
         return frame.where(lit(held.version) == lit(held.version))
 
     # files

@@ -44,6 +44,7 @@ _shipped: set[Path] = set()
 class JavaClasses:
     """Java classes, their methods, and objects that are used for every job."""
 
+    array_list: Any
     properties: Any
     thread: Any
     set_active_session: Any
@@ -57,6 +58,7 @@ class JavaClasses:
         """Find them all."""
         jvm = context._jvm
         return cls(
+            array_list=jvm.java.util.ArrayList,
             properties=jvm.java.util.Properties,
             thread=jvm.java.lang.Thread,
             set_active_session=getattr(jvm, f"{CLASSIC}.SparkSession").setActiveSession,

@@ -7,7 +7,7 @@ import pytest
 from jobserver.driver import jobthreads, spark
 from jobserver.driver.jobthreads import RunningAttempt
 from jobserver.driver.session_pool import PooledSession
-from jobserver.driver.sessions import JobSession, NamesInSql, _plan_of
+from jobserver.driver.sessions import JobSession, NamesInSql, plan_of
 from jobserver.model import AttemptRef
 
 
@@ -88,17 +88,17 @@ class Frame:
         self._jdf = SimpleNamespace(queryExecution=lambda: execution)
 
 
-def test_the_plan_of_a_shared_frame_is_asked_for_once():
+def test_theplan_of_a_shared_frame_is_asked_for_once():
     frame = Frame()
-    assert [_plan_of(frame), _plan_of(frame)] == ["right", "right"]
+    assert [plan_of(frame), plan_of(frame)] == ["right", "right"]
 
 
 def test_what_a_thread_that_is_being_killed_is_told_of_a_shared_frame_is_not_kept(monkeypatch):
     killed, frame = attempt(), Frame()
     assert killed.claim("killer")
     monkeypatch.setattr(jobthreads, "_here", SimpleNamespace(attempt=killed))
-    assert _plan_of(frame) == "right"
-    assert _plan_of(frame) == "later"
+    assert plan_of(frame) == "right"
+    assert plan_of(frame) == "later"
 
 
 def test_a_session_is_the_jobs_no_more_at_once_and_given_back_when_that_is_called_for(jvm):

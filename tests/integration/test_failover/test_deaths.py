@@ -158,11 +158,11 @@ def test_an_owner_frozen_for_longer_than_its_session_acknowledges_nothing_when_i
         try:
             after = live.eventually(
                 lambda: live.seen(PLACE, elsewhere),
+                # an epoch is granted before all have seen the node of its owner
                 lambda one: (
                     one["epoch"] > before["epoch"]
                     and one["state"] == "RUNNING"
-                    and one["owner"]
-                    not in (None, frozen)  # its epoch is granted before all have seen its node
+                    and one["owner"] not in (None, frozen)
                 ),
                 SESSION + 20,
             )
